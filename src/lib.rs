@@ -1,0 +1,37 @@
+//! tare: a low-level, daemonless OCI container runtime.
+//!
+//! A container goes through four stages, and each is a folder, in the order data flows:
+//!
+//! | stage | what it holds | may touch the host |
+//! |---|---|---|
+//! | [`spec`] | what was asked: the types of config.json, its defaults, its rules | reads the bundle |
+//! | [`plan`] | what to do: everything decided before the first side effect | no: a pure function |
+//! | [`launch`] | doing it, outside: runs in the caller's namespaces | yes |
+//! | [`init`] | doing it, inside: runs in the cloned process and ends in `execve` | yes |
+//!
+//! At their side: [`cgroup`] (limits), [`seccomp`] (a compiler of profiles), [`state`] (the container on disk),
+//! [`sync`] (what the two processes say to each other), [`commands`] (one file a verb), and [`sys`], the only
+//! folder with `unsafe`.
+//!
+//! The process stays single threaded: `setns` and `clone` depend on it.
+
+pub(crate) mod cgroup;
+pub(crate) mod cli;
+pub(crate) mod commands;
+pub(crate) mod error;
+pub(crate) mod host;
+pub(crate) mod init;
+pub(crate) mod launch;
+pub(crate) mod log;
+pub(crate) mod plan;
+pub(crate) mod seccomp;
+pub(crate) mod signal;
+pub(crate) mod spec;
+pub(crate) mod state;
+pub(crate) mod sync;
+pub(crate) mod sys;
+
+/// Runs the command line and leaves the process.
+pub fn main() -> ! {
+    cli::main()
+}

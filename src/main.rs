@@ -1,0 +1,5 @@
+//! The binary: everything is in the library, see `lib.rs`.
+
+fn main() {
+    tare::main();
+}
