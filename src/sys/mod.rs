@@ -5,6 +5,14 @@
 //! returns owned ones, and fails with [`Error`], which prints as the call that failed.
 
 #![allow(unsafe_code)]
+// Kernel and libc types differ in sign and width; each conversion here is of a small constant or a descriptor.
+#![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 
+pub(crate) mod clone;
 mod error;
+pub(crate) mod fs;
+pub(crate) mod mount;
+pub(crate) mod process;
+pub(crate) mod tty;
+
 pub(crate) use error::{Context, Error, Result};
