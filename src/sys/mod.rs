@@ -7,4 +7,6 @@
 #![allow(unsafe_code)]
 
 mod error;
+mod exit;
 pub(crate) use error::{Context, Error, Result};
+pub(crate) use exit::exit;
