@@ -10,9 +10,11 @@
 
 pub(crate) mod clone;
 mod error;
+mod exit;
 pub(crate) mod fs;
 pub(crate) mod mount;
 pub(crate) mod process;
 pub(crate) mod tty;
 
 pub(crate) use error::{Context, Error, Result};
+pub(crate) use exit::exit;
