@@ -6,6 +6,8 @@
 
 use libc::c_ulong;
 
+use crate::spec::Mount;
+
 /// The attributes of mount_setattr(2) and fsmount(2), from the kernel's include/uapi/linux/mount.h
 /// (the libc crate has none of them for Linux).
 pub(crate) mod attr {
@@ -67,7 +69,7 @@ pub(crate) struct Propagation {
 /// How far a word reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reach {
-    Mount,
+    One,
     Tree,
 }
 
@@ -76,7 +78,7 @@ pub(crate) enum Reach {
 pub(crate) enum Bind {
     #[default]
     No,
-    Mount,
+    One,
     Tree,
 }
 
@@ -85,7 +87,7 @@ pub(crate) enum Bind {
 pub(crate) enum IdMap {
     #[default]
     No,
-    Mount,
+    One,
     Tree,
 }
 
@@ -114,41 +116,41 @@ enum Word {
     IdMap(Reach),
 }
 
-use Reach::{Mount, Tree};
+use Reach::{One, Tree};
 use Word::{Clear, ClearSuper, NoTime, Propagate, Set, SetSuper, Time};
 
 /// Every word known, sorted.
 const WORDS: &[(&str, Word)] = &[
     ("async", ClearSuper(libc::MS_SYNCHRONOUS)),
-    ("atime", NoTime(Mount, attr::NOATIME)),
-    ("bind", Word::Bind(Mount)),
+    ("atime", NoTime(One, attr::NOATIME)),
+    ("bind", Word::Bind(One)),
     ("defaults", Word::Nothing),
-    ("dev", Clear(Mount, attr::NODEV)),
-    ("diratime", Clear(Mount, attr::NODIRATIME)),
+    ("dev", Clear(One, attr::NODEV)),
+    ("diratime", Clear(One, attr::NODIRATIME)),
     ("dirsync", SetSuper(libc::MS_DIRSYNC)),
-    ("exec", Clear(Mount, attr::NOEXEC)),
-    ("idmap", Word::IdMap(Mount)),
+    ("exec", Clear(One, attr::NOEXEC)),
+    ("idmap", Word::IdMap(One)),
     ("iversion", SetSuper(libc::MS_I_VERSION)),
     ("lazytime", SetSuper(libc::MS_LAZYTIME)),
     ("loud", ClearSuper(libc::MS_SILENT)),
     ("mand", SetSuper(libc::MS_MANDLOCK)),
-    ("noatime", Time(Mount, attr::NOATIME)),
-    ("nodev", Set(Mount, attr::NODEV)),
-    ("nodiratime", Set(Mount, attr::NODIRATIME)),
-    ("noexec", Set(Mount, attr::NOEXEC)),
+    ("noatime", Time(One, attr::NOATIME)),
+    ("nodev", Set(One, attr::NODEV)),
+    ("nodiratime", Set(One, attr::NODIRATIME)),
+    ("noexec", Set(One, attr::NOEXEC)),
     ("noiversion", ClearSuper(libc::MS_I_VERSION)),
     ("nolazytime", ClearSuper(libc::MS_LAZYTIME)),
     ("nomand", ClearSuper(libc::MS_MANDLOCK)),
-    ("norelatime", NoTime(Mount, attr::RELATIME)),
-    ("nostrictatime", NoTime(Mount, attr::STRICTATIME)),
-    ("nosuid", Set(Mount, attr::NOSUID)),
-    ("nosymfollow", Set(Mount, attr::NOSYMFOLLOW)),
-    ("private", Propagate(Mount, libc::MS_PRIVATE)),
+    ("norelatime", NoTime(One, attr::RELATIME)),
+    ("nostrictatime", NoTime(One, attr::STRICTATIME)),
+    ("nosuid", Set(One, attr::NOSUID)),
+    ("nosymfollow", Set(One, attr::NOSYMFOLLOW)),
+    ("private", Propagate(One, libc::MS_PRIVATE)),
     ("ratime", NoTime(Tree, attr::NOATIME)),
     ("rbind", Word::Bind(Tree)),
     ("rdev", Clear(Tree, attr::NODEV)),
     ("rdiratime", Clear(Tree, attr::NODIRATIME)),
-    ("relatime", Time(Mount, attr::RELATIME)),
+    ("relatime", Time(One, attr::RELATIME)),
     ("remount", Word::Remount),
     ("rexec", Clear(Tree, attr::NOEXEC)),
     ("ridmap", Word::IdMap(Tree)),
@@ -160,7 +162,7 @@ const WORDS: &[(&str, Word)] = &[
     ("rnostrictatime", NoTime(Tree, attr::STRICTATIME)),
     ("rnosuid", Set(Tree, attr::NOSUID)),
     ("rnosymfollow", Set(Tree, attr::NOSYMFOLLOW)),
-    ("ro", Set(Mount, attr::RDONLY)),
+    ("ro", Set(One, attr::RDONLY)),
     ("rprivate", Propagate(Tree, libc::MS_PRIVATE)),
     ("rrelatime", Time(Tree, attr::RELATIME)),
     ("rro", Set(Tree, attr::RDONLY)),
@@ -171,16 +173,16 @@ const WORDS: &[(&str, Word)] = &[
     ("rsuid", Clear(Tree, attr::NOSUID)),
     ("rsymfollow", Clear(Tree, attr::NOSYMFOLLOW)),
     ("runbindable", Propagate(Tree, libc::MS_UNBINDABLE)),
-    ("rw", Clear(Mount, attr::RDONLY)),
-    ("shared", Propagate(Mount, libc::MS_SHARED)),
+    ("rw", Clear(One, attr::RDONLY)),
+    ("shared", Propagate(One, libc::MS_SHARED)),
     ("silent", SetSuper(libc::MS_SILENT)),
-    ("slave", Propagate(Mount, libc::MS_SLAVE)),
-    ("strictatime", Time(Mount, attr::STRICTATIME)),
-    ("suid", Clear(Mount, attr::NOSUID)),
-    ("symfollow", Clear(Mount, attr::NOSYMFOLLOW)),
+    ("slave", Propagate(One, libc::MS_SLAVE)),
+    ("strictatime", Time(One, attr::STRICTATIME)),
+    ("suid", Clear(One, attr::NOSUID)),
+    ("symfollow", Clear(One, attr::NOSYMFOLLOW)),
     ("sync", SetSuper(libc::MS_SYNCHRONOUS)),
     ("tmpcopyup", Word::CopyUp),
-    ("unbindable", Propagate(Mount, libc::MS_UNBINDABLE)),
+    ("unbindable", Propagate(One, libc::MS_UNBINDABLE)),
 ];
 
 /// Every option that isn't data for the file system, sorted: what `features` lists.
@@ -208,6 +210,15 @@ pub(crate) fn parse(options: &[String]) -> Parsed {
 }
 
 impl Parsed {
+    /// The options of a mount. The type "bind" counts as the option, as engines write either.
+    pub(crate) fn of(mount: &Mount) -> Self {
+        let mut parsed = parse(&mount.options);
+        if mount.kind == "bind" && parsed.bind == Bind::No {
+            parsed.bind = Bind::One;
+        }
+        parsed
+    }
+
     fn apply(&mut self, word: Word) {
         match word {
             Word::Nothing => {}
@@ -219,18 +230,18 @@ impl Parsed {
             ClearSuper(flag) => self.superblock = self.superblock.without(flag),
             Propagate(reach, kind) => self.propagation.push(Propagation { kind, reach }),
             Word::Bind(Tree) => self.bind = Bind::Tree,
-            Word::Bind(Mount) if self.bind == Bind::Tree => {}
-            Word::Bind(Mount) => self.bind = Bind::Mount,
+            Word::Bind(One) if self.bind == Bind::Tree => {}
+            Word::Bind(One) => self.bind = Bind::One,
             Word::Remount => self.remount = true,
             Word::CopyUp => self.tmpcopyup = true,
-            Word::IdMap(Mount) => self.idmap = IdMap::Mount,
+            Word::IdMap(One) => self.idmap = IdMap::One,
             Word::IdMap(Tree) => self.idmap = IdMap::Tree,
         }
     }
 
     fn attrs_of(&mut self, reach: Reach) -> &mut Attrs {
         match reach {
-            Mount => &mut self.attrs,
+            One => &mut self.attrs,
             Tree => &mut self.recursive,
         }
     }
@@ -350,7 +361,7 @@ impl Propagation {
     /// The flags of mount(2).
     pub(crate) fn ms_flags(self) -> c_ulong {
         match self.reach {
-            Mount => self.kind,
+            One => self.kind,
             Tree => self.kind | libc::MS_REC,
         }
     }
@@ -361,7 +372,7 @@ impl Bind {
     pub(crate) fn ms_flags(self) -> c_ulong {
         match self {
             Self::No => 0,
-            Self::Mount => libc::MS_BIND,
+            Self::One => libc::MS_BIND,
             Self::Tree => libc::MS_BIND | libc::MS_REC,
         }
     }

@@ -122,7 +122,7 @@ fn propagation_keeps_its_order() {
         ("shared", libc::MS_SHARED),
         ("unbindable", libc::MS_UNBINDABLE),
     ] {
-        let plain = Propagation { kind, reach: Reach::Mount };
+        let plain = Propagation { kind, reach: Reach::One };
         let tree = Propagation { kind, reach: Reach::Tree };
         assert_eq!(options(&format!("r{word} {word}")).propagation, [tree, plain]);
         assert_eq!((plain.ms_flags(), tree.ms_flags()), (kind, kind | MS_REC));
@@ -136,13 +136,18 @@ fn the_other_words() {
     assert_eq!(options("defaults"), Parsed::default());
     assert_eq!(parse(&[]), Parsed::default());
     assert_eq!(parse(&[String::new()]), Parsed::default());
-    assert_eq!(options("bind").bind, Bind::Mount);
+    assert_eq!(options("bind").bind, Bind::One);
     assert_eq!(options("rbind bind").bind, Bind::Tree);
     assert_eq!(options("bind rbind").bind, Bind::Tree);
-    assert_eq!([Bind::No, Bind::Mount, Bind::Tree].map(Bind::ms_flags), [0, MS_BIND, MS_BIND | MS_REC]);
+    assert_eq!([Bind::No, Bind::One, Bind::Tree].map(Bind::ms_flags), [0, MS_BIND, MS_BIND | MS_REC]);
+    let mount = |kind: &str, options: &[&str]| {
+        let options = options.iter().map(|o| (*o).to_owned()).collect();
+        Parsed::of(&crate::spec::Mount { kind: kind.to_owned(), options, ..Default::default() }).bind
+    };
+    assert_eq!([mount("bind", &[]), mount("bind", &["rbind"]), mount("tmpfs", &[])], [Bind::One, Bind::Tree, Bind::No]);
     assert!(options("remount").remount);
     assert!(options("tmpcopyup").tmpcopyup);
-    assert_eq!(options("idmap").idmap, IdMap::Mount);
+    assert_eq!(options("idmap").idmap, IdMap::One);
     assert_eq!(options("ridmap").idmap, IdMap::Tree);
 }
 
