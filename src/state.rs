@@ -268,7 +268,10 @@ impl Folder {
     pub(crate) fn record(&self) -> Result<Record> {
         match self.read()? {
             Some(record) => Ok(record),
-            None => bail!("container {:?} was left behind by a create that was killed: delete --force removes it", self.name),
+            None => bail!(
+                "container {:?} was left behind by a create that was killed: delete --force removes it",
+                self.name
+            ),
         }
     }
 
@@ -280,14 +283,8 @@ impl Folder {
     /// Makes both FIFOs and opens them so that neither open blocks and neither needs /proc.
     pub(crate) fn make_gate(&self) -> Result<Gate> {
         for name in [GATE, RESULT] {
-            nix::sys::stat::mknodat(
-                &self.fd,
-                name,
-                nix::sys::stat::SFlag::S_IFIFO,
-                Mode::from_bits_truncate(0o600),
-                0,
-            )
-            .call("mkfifo", self.path().join(name))?;
+            nix::sys::stat::mknodat(&self.fd, name, nix::sys::stat::SFlag::S_IFIFO, Mode::from_bits_truncate(0o600), 0)
+                .call("mkfifo", self.path().join(name))?;
         }
         let open = |name| self.open_fifo(name, OFlag::O_RDWR);
         Ok(Gate { gate: open(GATE)?, result: open(RESULT)? })
