@@ -25,6 +25,15 @@ use crate::cgroup::Manager;
 use crate::{commands, log, spec, sys};
 use args::{Cli, Command, Options};
 
+/// The version of this program.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The commit it is built from, as `build.rs` found it.
+pub(crate) const COMMIT: &str = match option_env!("TARE_COMMIT") {
+    Some(commit) => commit,
+    None => "unknown",
+};
+
 /// What holds for every command.
 #[derive(Debug)]
 pub(crate) struct Global {
@@ -57,15 +66,15 @@ pub(crate) fn output(text: &str) -> Result<()> {
 
 fn run(args: impl Iterator<Item = OsString>) -> Result<i32> {
     let mut definition = Cli::command();
-    let args = normalise::normalise(&definition, args.skip(1));
+    let normalised = normalise::normalise(&definition, args.skip(1));
     // First thing, so that a mistake on the command line reaches the log as well.
-    let (path, format, debug) = normalise::log_options(&args);
+    let (path, format, debug) = normalise::log_options(&normalised.args);
     log::init(path, format, debug)?;
 
-    let parsed = definition.try_get_matches_from_mut(std::iter::once(OsString::from("tare")).chain(args));
+    let parsed = definition.try_get_matches_from_mut(std::iter::once("tare".into()).chain(normalised.args));
     let cli = match parsed.and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches)) {
         Ok(cli) => cli,
-        Err(error) => return fail::usage(&error, &definition),
+        Err(error) => return fail::usage(&error, normalised.command.as_deref()),
     };
     if cli.options.version {
         output(&version())?;
@@ -118,14 +127,9 @@ impl Global {
     }
 }
 
-/// Engines parse the first three lines.
+/// Engines parse these three lines.
 fn version() -> String {
-    format!(
-        "tare version {}\ncommit: {}\nspec: {}\n",
-        env!("CARGO_PKG_VERSION"),
-        option_env!("TARE_COMMIT").unwrap_or("unknown"),
-        spec::OCI_VERSION
-    )
+    format!("tare version {VERSION}\ncommit: {COMMIT}\nspec: {}\n", spec::OCI_VERSION)
 }
 
 #[cfg(test)]
