@@ -12,8 +12,9 @@ use std::ffi::OsString;
 use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::{CommandFactory, FromArgMatches};
+use nix::unistd::geteuid;
 
 pub(crate) use args::{
     CreateArgs, DeleteArgs, FeaturesArgs, KillArgs, ListArgs, ListFormat, Rootless, RunArgs, SpecArgs, StartArgs,
@@ -22,6 +23,7 @@ pub(crate) use args::{
 pub(crate) use id::Id;
 
 use crate::cgroup::Manager;
+use crate::sys::Context as _;
 use crate::{commands, log, spec, sys};
 use args::{Cli, Command, Options};
 
@@ -60,7 +62,7 @@ pub(crate) fn output(text: &str) -> Result<()> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(fail::ReaderGone.into()),
-        done => done.context("write to standard output"),
+        done => Ok(done.call("write", "standard output")?),
     }
 }
 
@@ -124,6 +126,15 @@ impl Global {
             manager,
             rootless: options.rootless,
         })
+    }
+
+    /// Whether a cgroup that can't be made is forgiven: what `--rootless` says, else whether we are root of the host.
+    pub(crate) fn is_rootless(&self) -> bool {
+        match self.rootless {
+            Rootless::True => true,
+            Rootless::False => false,
+            Rootless::Auto => !geteuid().is_root() || root::in_user_namespace(),
+        }
     }
 }
 

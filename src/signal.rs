@@ -98,7 +98,7 @@ pub(crate) fn name(number: i32) -> String {
     match number {
         RTMIN => "SIGRTMIN".to_owned(),
         RTMAX => "SIGRTMAX".to_owned(),
-        RTMIN..RTMAX => format!("SIGRTMIN+{}", number - RTMIN),
+        _ if (RTMIN..RTMAX).contains(&number) => format!("SIGRTMIN+{}", number - RTMIN),
         _ => format!("signal {number}"),
     }
 }

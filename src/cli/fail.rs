@@ -110,7 +110,10 @@ fn flat(text: &str) -> String {
 /// A panic is a defect of ours: it is said on one line, in the log as well, and never ends in a core dump.
 pub(super) fn hook_panics() {
     std::panic::set_hook(Box::new(|info| {
-        let what = info.payload_as_str().unwrap_or("no message").replace('\n', " ");
+        let payload = info.payload();
+        let text = payload.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
+        let what = text.replace('\n', " ");
         match info.location() {
             Some(at) => log::fatal(&format!("internal error: {what} (at {}:{})", at.file(), at.line())),
             None => log::fatal(&format!("internal error: {what}")),
