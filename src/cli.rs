@@ -12,8 +12,9 @@ use std::ffi::OsString;
 use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::{CommandFactory, FromArgMatches};
+use nix::unistd::geteuid;
 
 pub(crate) use args::{
     CreateArgs, DeleteArgs, FeaturesArgs, KillArgs, ListArgs, ListFormat, Rootless, RunArgs, SpecArgs, StartArgs,
@@ -22,8 +23,18 @@ pub(crate) use args::{
 pub(crate) use id::Id;
 
 use crate::cgroup::Manager;
+use crate::sys::Context as _;
 use crate::{commands, log, spec, sys};
 use args::{Cli, Command, Options};
+
+/// The version of this program.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The commit it is built from, as `build.rs` found it.
+pub(crate) const COMMIT: &str = match option_env!("TARE_COMMIT") {
+    Some(commit) => commit,
+    None => "unknown",
+};
 
 /// What holds for every command.
 #[derive(Debug)]
@@ -51,21 +62,21 @@ pub(crate) fn output(text: &str) -> Result<()> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(fail::ReaderGone.into()),
-        done => done.context("write to standard output"),
+        done => Ok(done.call("write", "standard output")?),
     }
 }
 
 fn run(args: impl Iterator<Item = OsString>) -> Result<i32> {
     let mut definition = Cli::command();
-    let args = normalise::normalise(&definition, args.skip(1));
+    let normalised = normalise::normalise(&definition, args.skip(1));
     // First thing, so that a mistake on the command line reaches the log as well.
-    let (path, format, debug) = normalise::log_options(&args);
+    let (path, format, debug) = normalise::log_options(&normalised.args);
     log::init(path, format, debug)?;
 
-    let parsed = definition.try_get_matches_from_mut(std::iter::once(OsString::from("tare")).chain(args));
+    let parsed = definition.try_get_matches_from_mut(std::iter::once("tare".into()).chain(normalised.args));
     let cli = match parsed.and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches)) {
         Ok(cli) => cli,
-        Err(error) => return fail::usage(&error, &definition),
+        Err(error) => return fail::usage(&error, normalised.command.as_deref()),
     };
     if cli.options.version {
         output(&version())?;
@@ -116,16 +127,20 @@ impl Global {
             rootless: options.rootless,
         })
     }
+
+    /// Whether a cgroup that can't be made is forgiven: what `--rootless` says, else whether we are root of the host.
+    pub(crate) fn is_rootless(&self) -> bool {
+        match self.rootless {
+            Rootless::True => true,
+            Rootless::False => false,
+            Rootless::Auto => !geteuid().is_root() || root::in_user_namespace(),
+        }
+    }
 }
 
-/// Engines parse the first three lines.
+/// Engines parse these three lines.
 fn version() -> String {
-    format!(
-        "tare version {}\ncommit: {}\nspec: {}\n",
-        env!("CARGO_PKG_VERSION"),
-        option_env!("TARE_COMMIT").unwrap_or("unknown"),
-        spec::OCI_VERSION
-    )
+    format!("tare version {VERSION}\ncommit: {COMMIT}\nspec: {}\n", spec::OCI_VERSION)
 }
 
 #[cfg(test)]

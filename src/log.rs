@@ -11,11 +11,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use anyhow::{Context, Result};
+use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use crate::clock;
+use crate::sys::Context as _;
 
 /// `--log-format`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -42,7 +43,8 @@ pub(crate) fn init(path: Option<PathBuf>, format: Format, debug: bool) -> Result
             .create(true)
             .mode(0o644)
             .open(&path)
-            .with_context(|| format!("--log {path:?}"))
+            .call("open", &path)
+            .context("--log")
             .map(Some),
         None => Ok(None),
     };

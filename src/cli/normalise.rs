@@ -19,106 +19,125 @@ enum Takes {
     Nothing,
 }
 
-/// `args` without the program's name; the result neither.
-pub(super) fn normalise(definition: &Command, args: impl Iterator<Item = OsString>) -> Vec<OsString> {
-    let mut args = args;
-    let mut command: Option<OsString> = None;
-    let (mut globals, mut options, mut operands) = (Vec::new(), Vec::new(), Vec::new());
-    while let Some(arg) = args.next() {
-        let bytes = arg.as_bytes();
-        if bytes == b"--" {
-            operands.extend(args.by_ref());
-        } else if bytes.len() < 2 || bytes[0] != b'-' {
-            if command.is_none() {
-                command = Some(arg);
-            } else {
-                operands.push(arg);
-            }
-        } else {
-            let chosen = command.as_ref().and_then(|name| definition.find_subcommand(name));
-            let (list, name, takes) = match (find(chosen, bytes), find(Some(definition), bytes)) {
-                (Some((name, takes)), _) => (&mut options, name, takes),
-                (None, Some((name, takes))) => (&mut globals, name, takes),
-                (None, None) => {
-                    let list = if command.is_some() { &mut options } else { &mut globals };
-                    list.push(double_dash(&arg));
-                    continue;
-                }
-            };
-            add(list, &name, takes, value_of(bytes), &mut args);
-        }
-    }
-    assemble(globals, command, options, operands)
+/// A command line that clap reads, without the program's name.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Normalised {
+    pub(super) args: Vec<OsString>,
+    /// The command, if it is one: hints name it.
+    pub(super) command: Option<String>,
 }
 
-fn assemble(
-    mut args: Vec<OsString>,
+/// The words of a command line by what they are.
+#[derive(Debug, Default)]
+struct Words {
+    globals: Vec<OsString>,
     command: Option<OsString>,
     options: Vec<OsString>,
     operands: Vec<OsString>,
-) -> Vec<OsString> {
-    match command {
-        // `help`, `help create`: the same as the option.
-        Some(name) if name == "help" => {
-            args.extend(operands.into_iter().take(1));
-            args.push("--help".into());
+}
+
+/// `args` are those after the program's name.
+pub(super) fn normalise(definition: &Command, mut args: impl Iterator<Item = OsString>) -> Normalised {
+    let mut words = Words::default();
+    while let Some(arg) = args.next() {
+        if arg == "--" {
+            words.operands.extend(args.by_ref());
+        } else if arg.len() > 1 && arg.as_bytes().starts_with(b"-") {
+            words.option(definition, &arg, &mut args);
+        } else if words.command.is_none() {
+            words.command = Some(arg);
+        } else {
+            words.operands.push(arg);
         }
-        Some(name) => {
-            args.push(name);
-            args.extend(options);
-            if !operands.is_empty() {
-                args.push("--".into());
-                args.extend(operands);
+    }
+    let known = words.chosen(definition).map(|command| command.get_name().to_owned());
+    Normalised { args: words.assemble(), command: known }
+}
+
+impl Words {
+    fn chosen<'a>(&self, definition: &'a Command) -> Option<&'a Command> {
+        self.command.as_ref().and_then(|name| definition.find_subcommand(name))
+    }
+
+    /// A command's own option, else a global one, wherever it stands.
+    fn option(&mut self, definition: &Command, arg: &OsStr, rest: &mut impl Iterator<Item = OsString>) {
+        let own = self.chosen(definition).and_then(|command| find(command, arg.as_bytes()));
+        let global = own.is_none();
+        let (list, found) = match own {
+            Some(_) => (&mut self.options, own),
+            None => (&mut self.globals, find(definition, arg.as_bytes())),
+        };
+        let Some((flag, takes)) = found else {
+            let list = if self.command.is_some() { &mut self.options } else { &mut self.globals };
+            return list.push(double_dash(arg));
+        };
+        match (takes, value_of(arg.as_bytes())) {
+            (Takes::Nothing, value) => switch(list, flag, value),
+            (Takes::Value, Some(value)) => give(list, &flag, value),
+            (Takes::Value, None) => match rest.next() {
+                Some(value) => give(list, &flag, value.as_bytes()),
+                // It is the last word. What follows it in the new order would pass for its value.
+                None => {
+                    list.push(flag);
+                    self.operands.clear();
+                    self.command = self.command.take().filter(|_| !global);
+                }
+            },
+        }
+    }
+
+    fn assemble(self) -> Vec<OsString> {
+        let mut args = self.globals;
+        match self.command {
+            // `help`, `help create`: the same as the option.
+            Some(name) if name == "help" => {
+                args.extend(self.operands.into_iter().take(1));
+                args.push("--help".into());
             }
+            Some(name) => {
+                args.push(name);
+                args.extend(self.options);
+                if !self.operands.is_empty() {
+                    args.push("--".into());
+                    args.extend(self.operands);
+                }
+            }
+            None => {}
         }
-        None => {}
-    }
-    args
-}
-
-/// Adds a known option in the form that clap reads.
-fn add(
-    list: &mut Vec<OsString>,
-    name: &str,
-    takes: Takes,
-    given: Option<&[u8]>,
-    rest: &mut impl Iterator<Item = OsString>,
-) {
-    let flag = OsString::from(format!("--{name}"));
-    let with = |value: &[u8]| OsString::from_vec([flag.as_bytes(), b"=", value].concat());
-    match (takes, given) {
-        (Takes::Nothing, None) => list.push(flag),
-        (Takes::Nothing, Some(value)) => match boolean(value) {
-            Some(true) => list.push(flag),
-            Some(false) => list.retain(|earlier| *earlier != flag),
-            None => list.push(with(value)),
-        },
-        // In Go's flags an empty string is an option that wasn't given.
-        (Takes::Value, Some(b"")) => {}
-        (Takes::Value, Some(value)) => list.push(with(value)),
-        (Takes::Value, None) => match rest.next() {
-            Some(value) if value.is_empty() => {}
-            Some(value) => list.push(with(value.as_bytes())),
-            None => list.push(flag),
-        },
+        args
     }
 }
 
-/// The long name of the option that `arg` spells in `command`, if it has one.
-fn find(command: Option<&Command>, arg: &[u8]) -> Option<(String, Takes)> {
-    let name = bare(arg);
-    let name = name.split(|byte| *byte == b'=').next().unwrap_or_default();
+/// Adds an option that is there or not.
+fn switch(list: &mut Vec<OsString>, flag: OsString, value: Option<&[u8]>) {
+    match value.map(boolean) {
+        None | Some(Some(true)) => list.push(flag),
+        Some(Some(false)) => list.retain(|earlier| *earlier != flag),
+        // clap says what is wrong.
+        Some(None) => give(list, &flag, value.unwrap_or_default()),
+    }
+}
+
+/// Adds an option with its value. In Go's flags an empty one is an option that wasn't given.
+fn give(list: &mut Vec<OsString>, flag: &OsStr, value: &[u8]) {
+    if !value.is_empty() {
+        list.push(OsString::from_vec([flag.as_bytes(), b"=", value].concat()));
+    }
+}
+
+/// The option that `arg` spells in `command`, as `--name`, if it has one.
+fn find(command: &Command, arg: &[u8]) -> Option<(OsString, Takes)> {
+    let name = bare(arg).split(|byte| *byte == b'=').next().unwrap_or_default();
     let name = std::str::from_utf8(name).ok()?;
-    let command = command?;
     if matches!(name, "help" | "h") {
-        return Some(("help".to_owned(), Takes::Nothing));
+        return Some(("--help".into(), Takes::Nothing));
     }
     let named = |option: &&Arg| {
         option.get_long() == Some(name) || option.get_short().is_some_and(|short| name.chars().eq([short]))
     };
     let option = command.get_arguments().filter(|option| !option.is_positional()).find(named)?;
     let takes = if matches!(option.get_action(), ArgAction::SetTrue) { Takes::Nothing } else { Takes::Value };
-    Some((option.get_long()?.to_owned(), takes))
+    Some((format!("--{}", option.get_long()?).into(), takes))
 }
 
 /// `arg` without its one or two dashes.
@@ -133,7 +152,10 @@ fn value_of(arg: &[u8]) -> Option<&[u8]> {
 
 /// An unknown `-option` must not reach clap as a cluster of short ones: `-bogus` isn't `--bundle ogus`.
 fn double_dash(arg: &OsStr) -> OsString {
-    OsString::from_vec([b"--", bare(arg.as_bytes())].concat())
+    match bare(arg.as_bytes()) {
+        [_] => arg.to_owned(),
+        name => OsString::from_vec([b"--", name].concat()),
+    }
 }
 
 /// Go's strconv.ParseBool.

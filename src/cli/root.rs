@@ -37,7 +37,8 @@ fn default(xdg: Option<OsString>, user: Option<OsString>, root: bool, inside: im
     }
 }
 
-fn in_user_namespace() -> bool {
+/// Whether this is a user namespace that isn't the host's.
+pub(super) fn in_user_namespace() -> bool {
     // Without /proc nothing says that we are in one.
     std::fs::metadata("/proc/self/ns/user").is_ok_and(|namespace| namespace.ino() != INITIAL_USER_NAMESPACE)
 }
