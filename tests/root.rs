@@ -21,7 +21,9 @@ mod root {
     mod delete;
     mod kill;
     mod list;
+    mod namespaces;
     mod run;
     mod start;
     mod state;
+    mod userns;
 }
