@@ -21,7 +21,9 @@ mod root {
     mod delete;
     mod kill;
     mod list;
+    mod mounts;
     mod namespaces;
+    mod rootfs;
     mod run;
     mod start;
     mod state;

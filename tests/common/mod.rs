@@ -6,6 +6,7 @@
 
 pub mod config;
 pub mod host;
+pub mod mountinfo;
 pub mod program;
 
 use std::fmt::Debug;
@@ -17,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-pub use program::{Output, guest, tare};
+pub use program::{Output, guest, rival, tare};
 
 /// No command of a test takes longer; one that does has hung.
 pub const TIMEOUT: Duration = Duration::from_secs(30);

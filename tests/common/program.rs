@@ -24,6 +24,11 @@ pub fn tare() -> &'static Path {
     })
 }
 
+/// The other runtime that the tests are checked against, if one is (`TARE_BIN=/usr/sbin/runc`).
+pub fn rival() -> Option<&'static str> {
+    tare().file_name().and_then(|name| name.to_str()).filter(|name| *name != "tare")
+}
+
 /// The probe: `$TARE_GUEST`, else the newest one beside the tests.
 pub fn guest() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::common::{Container, assert_has, host};
+use crate::common::{Container, assert_has, host, rival};
 use crate::container_test;
 
 /// What /proc calls the namespaces of config.json.
@@ -20,7 +20,7 @@ const KINDS: [(&str, &str); 7] = [
 
 /// runc 1.1 knows no time namespaces.
 fn has_time() -> bool {
-    !crate::common::tare().ends_with("runc")
+    rival() != Some("runc")
 }
 
 container_test!(new_ones_differ_from_the_hosts, |c| {
@@ -178,7 +178,10 @@ container_test!(time_offsets_move_the_clocks, |c| {
     }
     c.push("/linux/namespaces", json!({ "type": "time" }));
     let before = c.facts();
-    c.set("/linux/timeOffsets", json!({ "monotonic": { "secs": 100_000 }, "boottime": { "secs": 200_000, "nanosecs": 5 } }));
+    c.set(
+        "/linux/timeOffsets",
+        json!({ "monotonic": { "secs": 100_000 }, "boottime": { "secs": 200_000, "nanosecs": 5 } }),
+    );
     let facts = c.facts();
     let moved = |clock: &str| facts[clock].as_i64().unwrap() - before[clock].as_i64().unwrap();
     assert!((100_000..100_100).contains(&moved("monotonic")), "{}", moved("monotonic"));
