@@ -1,2 +1,56 @@
-build:
-	cargo build
+# `make` lists what there is to make.
+
+TARGET ?= $(shell rustc -vV | sed -n 's/^host: //p')
+PREFIX ?= /usr/local
+DESTDIR ?=
+CARGO ?= cargo
+# One file without an interpreter or shared libraries. RUSTFLAGS reaches only what is built for --target.
+STATIC := -C target-feature=+crt-static -C relocation-model=static
+RELEASE := target/$(TARGET)/release
+BUNDLE := build/bundle
+
+.PHONY: help build run test unit root fmt lint install install-deps clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "  TARGET=$(TARGET), PREFIX=$(PREFIX)"
+
+build: ## Build bin/tare, one static binary (TARGET=x86_64-unknown-linux-musl for musl)
+	RUSTFLAGS="$(STATIC)" $(CARGO) build --locked --release --target $(TARGET) --bin tare
+	@mkdir -p bin
+	@install -m 0755 $(RELEASE)/tare bin/tare
+
+.PHONY: build-guest
+build-guest: ## Build the probe, the static program that the test containers run
+	RUSTFLAGS="$(STATIC)" $(CARGO) build --locked --release --target $(TARGET) --example guest
+
+run: build build-guest ## Run a container that shows what it isolates (root)
+	@scripts/demo bin/tare $(RELEASE)/examples/guest $(BUNDLE)
+
+test: install-deps build build-guest ## Run all tests; those in containers need root
+	@TARE_BIN=$(CURDIR)/bin/tare TARE_GUEST=$(CURDIR)/$(RELEASE)/examples/guest scripts/test
+
+unit: ## Run the tests that need neither root nor a build
+	$(CARGO) test --locked --lib
+
+root: build build-guest ## Run the container tests only; T=name chooses (root)
+	TARE_BIN=$(CURDIR)/bin/tare TARE_GUEST=$(CURDIR)/$(RELEASE)/examples/guest $(CARGO) test --locked --test root -- $(T)
+
+fmt: ## Format the code
+	$(CARGO) fmt
+
+lint: ## Check format, clippy (warnings denied), licences and dependencies
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	@command -v cargo-deny >/dev/null || $(CARGO) install cargo-deny --locked
+	@scripts/deny
+
+install: build ## Install to DESTDIR/PREFIX/sbin
+	install -D -m 0755 bin/tare $(DESTDIR)$(PREFIX)/sbin/tare
+
+install-deps: ## Install the programs that the tests use (Debian, Ubuntu)
+	@scripts/install-deps
+
+clean: ## Remove what was built
+	$(CARGO) clean
+	rm -rf bin build

@@ -1,0 +1,241 @@
+//! Commands that do one thing and print how it went.
+
+use std::fs;
+use std::io::Read;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+
+use crate::sys::{self, number, why};
+use crate::{Outcome, facts};
+
+pub(crate) fn dispatch(command: &str, args: &[&str]) -> Outcome {
+    match (command, args) {
+        ("true", []) => Ok(0),
+        ("exit", [code]) => number(code),
+        ("fail", [code, words @ ..]) => {
+            eprintln!("{}", words.join(" "));
+            number(code)
+        }
+        ("echo", words) => {
+            println!("{}", words.join(" "));
+            Ok(0)
+        }
+        ("err", words) => {
+            eprintln!("{}", words.join(" "));
+            Ok(0)
+        }
+        ("kill-self", [signal]) => kill_self(number(signal)?),
+        ("sleep-forever", []) => {
+            println!("ready");
+            sys::sleep()
+        }
+        ("catch", [code, signals @ ..]) => catch(number(code)?, signals),
+        ("fork-tree", [count]) => fork_tree(number(count)?),
+        ("orphan-zombies", [count]) => orphans(number(count)?),
+        ("eat-mem", [megabytes]) => eat_mem(number(megabytes)?),
+        ("spin", []) => loop {
+            std::hint::spin_loop();
+        },
+        ("pass-input", []) => pass_input(),
+        ("winsize-on-signal", []) => winsize_on_signal(),
+        ("keyring", []) => {
+            println!("{}", facts::keyring().unwrap_or_else(|why| why));
+            Ok(0)
+        }
+        ("syscall", [nr, args @ ..]) => {
+            let args = args.iter().map(|arg| number(arg)).collect::<Result<Vec<i64>, _>>()?;
+            println!("{}", sys::syscall(number(nr)?, &args).map_or_else(|why| why, |value| value.to_string()));
+            Ok(0)
+        }
+        _ => files(command, args),
+    }
+}
+
+fn files(command: &str, args: &[&str]) -> Outcome {
+    match (command, args) {
+        ("cat", paths) => {
+            for path in paths {
+                print!("{}", fs::read_to_string(path).map_err(|e| why(&e))?);
+            }
+        }
+        ("write", [path, words @ ..]) => fs::write(path, words.join(" ")).map_err(|e| why(&e))?,
+        ("mkdir", [path]) => fs::create_dir(path).map_err(|e| why(&e))?,
+        ("rm", [path]) => fs::remove_file(path).map_err(|e| why(&e))?,
+        ("stat", paths) => {
+            for path in paths {
+                println!("{}", stat(path)?);
+            }
+        }
+        ("ls", [path]) => {
+            let mut names = fs::read_dir(path)
+                .map_err(|e| why(&e))?
+                .filter_map(Result::ok)
+                .map(|entry| entry.file_name().to_string_lossy().into_owned())
+                .collect::<Vec<_>>();
+            names.sort();
+            println!("{}", names.join(" "));
+        }
+        ("readlink", [path]) => println!("{}", fs::read_link(path).map_err(|e| why(&e))?.display()),
+        ("open", [path, mode]) => {
+            fs::OpenOptions::new()
+                .read(mode.contains('r'))
+                .write(mode.contains('w'))
+                .open(path)
+                .map_err(|e| why(&e))?;
+            println!("ok");
+        }
+        ("open-dev", [kind, major, minor, mode]) => open_dev(kind, number(major)?, number(minor)?, mode)?,
+        ("mknod", [path, kind, major, minor]) => {
+            mknod(path, kind, number(major)?, number(minor)?)?;
+            println!("ok");
+        }
+        ("wait-file", [path]) => {
+            while fs::symlink_metadata(path).is_err() {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+        }
+        _ => return Err("no such command of the probe".into()),
+    }
+    Ok(0)
+}
+
+/// `PATH TYPE MODE UID GID SIZE MAJOR MINOR`, of the link itself.
+fn stat(path: &str) -> Result<String, String> {
+    let meta = fs::symlink_metadata(path).map_err(|e| why(&e))?;
+    let kind = meta.file_type();
+    let kind = if kind.is_dir() {
+        "dir"
+    } else if kind.is_symlink() {
+        "link"
+    } else if kind.is_char_device() {
+        "c"
+    } else if kind.is_block_device() {
+        "b"
+    } else if kind.is_fifo() {
+        "p"
+    } else if kind.is_socket() {
+        "sock"
+    } else {
+        "file"
+    };
+    let device = meta.rdev();
+    Ok(format!(
+        "{path} {kind} {:o} {} {} {} {} {}",
+        meta.mode() & 0o7777,
+        meta.uid(),
+        meta.gid(),
+        meta.size(),
+        libc::major(device),
+        libc::minor(device)
+    ))
+}
+
+fn mknod(path: &str, kind: &str, major: u32, minor: u32) -> Result<(), String> {
+    let kind = match kind {
+        "b" => libc::S_IFBLK,
+        "p" => libc::S_IFIFO,
+        _ => libc::S_IFCHR,
+    };
+    let path = sys::cstring(path)?;
+    // SAFETY: `path` is a C string that outlives the call.
+    let result = unsafe { libc::mknod(path.as_ptr(), kind | 0o600, libc::makedev(major, minor)) };
+    sys::check(i64::from(result)).map(drop)
+}
+
+/// Makes the node in /tmp, opens it, and says how both went.
+fn open_dev(kind: &str, major: u32, minor: u32, mode: &str) -> Result<(), String> {
+    let path = format!("/tmp/node-{kind}-{major}-{minor}");
+    if let Err(why) = mknod(&path, kind, major, minor) {
+        println!("mknod: {why}");
+        return Ok(());
+    }
+    let opened = fs::OpenOptions::new().read(mode.contains('r')).write(mode.contains('w')).open(&path);
+    println!("open: {}", opened.map_or_else(|e| why(&e), |_| "ok".into()));
+    fs::remove_file(&path).map_err(|e| why(&e))
+}
+
+fn kill_self(signal: i32) -> Outcome {
+    sys::flush();
+    // SAFETY: no memory is touched.
+    unsafe { libc::kill(libc::getpid(), signal) };
+    // Pid 1 of a namespace is immune to its own signals: end in the way that the kernel can't refuse.
+    if signal == libc::SIGSEGV {
+        // SAFETY: reading address 0 is meant to fault.
+        let value = unsafe { std::ptr::read_volatile(std::ptr::without_provenance::<u8>(8)) };
+        return Ok(i32::from(value));
+    }
+    Err("still alive".into())
+}
+
+/// Blocks the signals, says `ready`, and exits with `code` on the first that comes.
+fn catch(code: i32, signals: &[&str]) -> Outcome {
+    let signals = signals.iter().map(|signal| number(signal)).collect::<Result<Vec<i32>, _>>()?;
+    let set = sys::sigset(&signals);
+    // SAFETY: the set is initialized; the old mask isn't asked for.
+    unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
+    println!("ready");
+    sys::flush();
+    // SAFETY: the set is initialized; no siginfo is asked for.
+    let signal = sys::check(i64::from(unsafe { libc::sigwaitinfo(&raw const set, std::ptr::null_mut()) }))?;
+    println!("got {signal}");
+    Ok(code)
+}
+
+/// `count` children that sleep; their parent says `ready` and sleeps too.
+fn fork_tree(count: u32) -> Outcome {
+    for _ in 0..count {
+        sys::fork(|| sys::sleep())?;
+    }
+    println!("ready");
+    sys::sleep()
+}
+
+/// Children that end at once and are never waited for.
+fn orphans(count: u32) -> Outcome {
+    for _ in 0..count {
+        sys::fork(|| 0)?;
+    }
+    println!("ready");
+    sys::sleep()
+}
+
+fn eat_mem(megabytes: usize) -> Outcome {
+    let mut blocks = Vec::new();
+    for _ in 0..megabytes {
+        let mut block = vec![0u8; 1 << 20];
+        block.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
+        blocks.push(std::hint::black_box(block));
+    }
+    println!("ate {}", blocks.len());
+    Ok(0)
+}
+
+/// Copies standard input to standard output in capitals until its end.
+fn pass_input() -> Outcome {
+    let mut buffer = [0u8; 4096];
+    loop {
+        let count = std::io::stdin().read(&mut buffer).map_err(|e| why(&e))?;
+        if count == 0 {
+            return Ok(0);
+        }
+        print!("{}", String::from_utf8_lossy(buffer.get(..count).unwrap_or_default()).to_uppercase());
+        sys::flush();
+    }
+}
+
+/// Prints the terminal's size now and after the next SIGWINCH.
+fn winsize_on_signal() -> Outcome {
+    let set = sys::sigset(&[libc::SIGWINCH]);
+    // SAFETY: the set is initialized; the old mask isn't asked for.
+    unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
+    let show = || {
+        let (rows, columns) = facts::winsize(std::io::stdin().as_raw_fd()).unwrap_or((0, 0));
+        println!("size {rows}x{columns}");
+        sys::flush();
+    };
+    show();
+    // SAFETY: the set is initialized; no siginfo is asked for.
+    unsafe { libc::sigwaitinfo(&raw const set, std::ptr::null_mut()) };
+    show();
+    Ok(0)
+}

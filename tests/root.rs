@@ -1,0 +1,31 @@
+//! The black-box suite: drives the built binary as root against real bundles.
+//!
+//! The binary is `$TARE_BIN`, else `bin/tare`; another runtime may be put there to check the tests themselves.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    clippy::too_many_lines,
+    dead_code
+)]
+
+mod common;
+
+mod root {
+    mod create;
+    mod delete;
+    mod kill;
+    mod list;
+    mod mounts;
+    mod namespaces;
+    mod rootfs;
+    mod run;
+    mod start;
+    mod state;
+    mod userns;
+}
