@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg, OFlag, openat, renameat};
-use nix::sys::stat::{Mode, fstat, mkdirat};
+use nix::fcntl::{OFlag, openat, renameat};
+use nix::sys::stat::{Mode, fstat};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
@@ -56,6 +56,8 @@ pub(crate) struct Record {
     pub(crate) owner: u32,
     pub(crate) annotations: BTreeMap<String, String>,
     pub(crate) phase: Phase,
+    /// The runtime that creates it.
+    pub(crate) creator: Identity,
     pub(crate) init: Option<Identity>,
     /// Whether init is the first process of a pid namespace of its own: the kernel then kills the rest with it.
     pub(crate) own_pid_namespace: bool,
@@ -142,6 +144,15 @@ pub(crate) struct Folder {
     fd: OwnedFd,
 }
 
+/// What the container process writes into the result before execve; an error's text follows if that fails.
+pub(crate) const STARTING: u8 = 0;
+
+/// The lock of a container: released when the last copy of its descriptor closes, so a clone that holds one must drop
+/// it, and dropping it there doesn't release the original.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Lock(#[expect(dead_code, reason = "held, not read")] OwnedFd);
+
 const GATE: &str = "start";
 const RESULT: &str = "result";
 const CONFIG: &str = "config.json";
@@ -149,7 +160,7 @@ const STATE: &str = "state.json";
 
 impl Folder {
     /// Claims an id: makes its folder and takes the lock. The id is taken from here on.
-    pub(crate) fn claim(root: &Path, id: &str) -> Result<(Self, Flock<OwnedFd>)> {
+    pub(crate) fn claim(root: &Path, id: &str) -> Result<(Self, Lock)> {
         let path = root.join(id);
         let mut made = nix::unistd::mkdir(&path, Mode::from_bits_truncate(0o711));
         if made == Err(Errno::ENOENT) {
@@ -185,20 +196,35 @@ impl Folder {
     }
 
     /// Waits for the lock. A folder that was deleted meanwhile is a container that doesn't exist.
-    pub(crate) fn lock(&self) -> Result<Flock<OwnedFd>> {
+    pub(crate) fn lock(&self) -> Result<Lock> {
         let fd = self.reopen()?;
-        let lock = Flock::lock(fd, FlockArg::LockExclusive).map_err(|(_, errno)| errno).call("flock", self.path())?;
+        sys::fs::flock(fd.as_fd(), sys::fs::Wait::Yes)?;
         self.still_there()?;
-        Ok(lock)
+        Ok(Lock(fd))
     }
 
     /// Takes the lock if it is free.
-    pub(crate) fn try_lock(&self) -> Result<Option<Flock<OwnedFd>>> {
-        match Flock::lock(self.reopen()?, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => self.still_there().map(|()| Some(lock)),
-            Err((_, Errno::EWOULDBLOCK)) => Ok(None),
-            Err((_, errno)) => Err(errno).call("flock", self.path()).map_err(Into::into),
+    pub(crate) fn try_lock(&self) -> Result<Option<Lock>> {
+        let fd = self.reopen()?;
+        match sys::fs::flock(fd.as_fd(), sys::fs::Wait::No) {
+            Ok(()) => self.still_there().map(|()| Some(Lock(fd))),
+            Err(error) if error.errno() == Errno::EWOULDBLOCK => Ok(None),
+            Err(error) => Err(error.into()),
         }
+    }
+
+    /// [`Self::try_lock`] for a caller to whom a deleted container is fine: `Some(None)` then.
+    pub(crate) fn try_lock_existing(&self) -> Result<Option<Option<Lock>>> {
+        self.try_lock().map(|lock| lock.map(Some)).or_else(|error| self.gone_or(error).map(|()| Some(None)))
+    }
+
+    /// [`Self::lock`] for a caller to whom a deleted container is fine: `None` then.
+    pub(crate) fn lock_existing(&self) -> Result<Option<Lock>> {
+        self.lock().map(Some).or_else(|error| self.gone_or(error).map(|()| None))
+    }
+
+    fn gone_or(&self, error: anyhow::Error) -> Result<()> {
+        if self.still_there().is_err() { Ok(()) } else { Err(error) }
     }
 
     /// A lock needs an open file description of its own.
@@ -365,6 +391,11 @@ impl Gate {
                 Err(errno) => return Err(errno).call("read", "start gate").map_err(Into::into),
             }
         }
+    }
+
+    /// Tells `start` that the next thing is execve: from here end-of-file means that the program runs.
+    pub(crate) fn open(&self) -> Result<()> {
+        nix::unistd::write(&self.result, &[STARTING]).map(drop).call("write", "start result").map_err(Into::into)
     }
 
     /// Tells `start` why the program doesn't run.

@@ -116,6 +116,12 @@ impl Outside {
         })
     }
 
+    /// In the clone: closes its copy, or the clone would never see the runtime's end. The value isn't used there again.
+    pub(crate) fn close_in_child(&self) {
+        use std::os::fd::AsRawFd;
+        let _ = nix::unistd::close(self.0.as_raw_fd());
+    }
+
     /// Lets the inside pass a barrier. That it is gone already shows at the next [`Outside::hear`].
     pub(crate) fn pass(&self, barrier: Barrier) -> Result<()> {
         match write(self.0.as_fd(), barrier as u8, &[]) {

@@ -1,10 +1,11 @@
 //! `tare create`.
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use crate::cli::{CreateArgs, Global};
+use crate::launch::create::{Stay, create};
 
-/// Runs the command; its exit status.
-pub(crate) fn run(_global: &Global, _args: CreateArgs) -> Result<i32> {
-    bail!("not built yet")
+pub(crate) fn run(global: &Global, args: CreateArgs) -> Result<i32> {
+    create(global, &args, Stay::Detached)?;
+    Ok(0)
 }

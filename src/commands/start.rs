@@ -1,10 +1,14 @@
 //! `tare start`.
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use crate::cli::{Global, StartArgs};
+use crate::launch::start::start;
+use crate::state::Folder;
 
-/// Runs the command; its exit status.
-pub(crate) fn run(_global: &Global, _args: StartArgs) -> Result<i32> {
-    bail!("not built yet")
+pub(crate) fn run(global: &Global, args: StartArgs) -> Result<i32> {
+    let folder = Folder::open(&global.root, args.id.as_str())?;
+    let lock = folder.lock()?;
+    start(&folder, &folder.record()?, &lock)?;
+    Ok(0)
 }

@@ -1,10 +1,15 @@
 //! `tare state`.
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
-use crate::cli::{Global, StateArgs};
+use super::pretty;
+use crate::cli::{Global, StateArgs, output};
+use crate::state::Folder;
 
-/// Runs the command; its exit status.
-pub(crate) fn run(_global: &Global, _args: StateArgs) -> Result<i32> {
-    bail!("not built yet")
+pub(crate) fn run(global: &Global, args: StateArgs) -> Result<i32> {
+    let folder = Folder::open(&global.root, args.id.as_str())?;
+    let record = folder.record()?;
+    let state = record.state(folder.status(&record)?);
+    output(&pretty(&state, b"  ")?)?;
+    Ok(0)
 }

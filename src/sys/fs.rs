@@ -64,10 +64,10 @@ fn cloexec_one_by_one(first: u32) -> Result<()> {
     Ok(())
 }
 
-/// Whether `fd` is open at all.
-pub(crate) fn is_open(fd: i32) -> bool {
+/// Whether `fd` came from the caller: open and not close-on-exec, which everything is that this process opens.
+pub(crate) fn inherited(fd: i32) -> bool {
     // SAFETY: F_GETFD takes no memory and changes nothing.
-    unsafe { libc::fcntl(fd, libc::F_GETFD) >= 0 }
+    unsafe { libc::fcntl(fd, libc::F_GETFD) == 0 }
 }
 
 /// Sets or clears close-on-exec on a descriptor that the caller of the runtime passed.
@@ -89,6 +89,26 @@ pub(crate) fn borrow(number: i32) -> BorrowedFd<'static> {
     // SAFETY: callers pass numbers below the runtime's own descriptors (0 to 2 and the preserved ones), which nothing
     // in this process closes.
     unsafe { BorrowedFd::borrow_raw(number) }
+}
+
+/// Whether [`flock`] waits for the lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wait {
+    Yes,
+    No,
+}
+
+/// flock(2), exclusive. The lock belongs to the open file description: it ends when its last descriptor closes.
+pub(crate) fn flock(fd: BorrowedFd<'_>, wait: Wait) -> Result<()> {
+    let operation = libc::LOCK_EX | if wait == Wait::No { libc::LOCK_NB } else { 0 };
+    loop {
+        // SAFETY: no memory is passed.
+        let ret = unsafe { libc::flock(fd.as_raw_fd(), operation) };
+        match check("flock", ret.into(), String::new) {
+            Err(error) if error.errno() == Errno::EINTR => {}
+            result => return result.map(drop),
+        }
+    }
 }
 
 /// The current directory.

@@ -14,6 +14,7 @@ mod exit;
 pub(crate) mod fs;
 pub(crate) mod mount;
 pub(crate) mod process;
+pub(crate) mod seccomp;
 pub(crate) mod tty;
 
 pub(crate) use error::{Context, Error, Result};

@@ -127,10 +127,10 @@ pub(crate) fn sched_setaffinity(pid: i32, mask: &[u64]) -> Result<()> {
     check("sched_setaffinity", ret, String::new).map(drop)
 }
 
-/// ioprio_set(2) on this process's group, as runc does.
-pub(crate) fn ioprio_set(value: i32) -> Result<()> {
-    const IOPRIO_WHO_PGRP: i32 = 2;
-    plain!("ioprio_set", libc::SYS_ioprio_set, IOPRIO_WHO_PGRP, 0, value; "{value:#x}")
+/// ioprio_set(2) on one process.
+pub(crate) fn ioprio_set(pid: i32, value: i32) -> Result<()> {
+    const IOPRIO_WHO_PROCESS: i32 = 1;
+    plain!("ioprio_set", libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, pid, value; "{value:#x}")
 }
 
 /// personality(2).
