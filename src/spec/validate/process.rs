@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::{absolute, environment, no_nul, unsupported};
 use crate::error::invalid;
 use crate::plan::{caps, limits};
-use crate::spec::{Capabilities, Process, User};
+use crate::spec::{Capabilities, CpuAffinity, Process, User};
 
 /// Checks a process. Whether there is a program to run is [`super::runnable`]'s affair. Returns warnings.
 pub(crate) fn process(process: &Process) -> Result<Vec<String>> {
@@ -21,6 +21,7 @@ pub(crate) fn process(process: &Process) -> Result<Vec<String>> {
     oom_score_adj(process.oom_score_adj)?;
     process.scheduler.as_ref().map(limits::scheduler).transpose()?;
     process.io_priority.as_ref().map(limits::io_priority).transpose()?;
+    cpu_affinity(process.exec_cpu_affinity.as_ref())?;
     labels(process)?;
     process.capabilities.as_ref().map_or(Ok(Vec::new()), capabilities)
 }
@@ -64,6 +65,15 @@ fn oom_score_adj(score: Option<i32>) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// config.md, "execCPUAffinity": of use to `exec` only, wrong for everyone.
+fn cpu_affinity(affinity: Option<&CpuAffinity>) -> Result<()> {
+    let Some(CpuAffinity { initial, r#final }) = affinity else { return Ok(()) };
+    for (property, list) in [("initial", initial), ("final", r#final)].into_iter().filter(|(_, l)| !l.is_empty()) {
+        limits::cpu_mask(&format!("/process/execCPUAffinity/{property}"), list)?;
+    }
+    Ok(())
 }
 
 /// A label that is silently not applied would be a hole.
