@@ -1,5 +1,6 @@
 //! Rules of `process` (config.md, "Process"): also for the process of `exec`.
 
+use std::fmt::Display;
 use std::path::Path;
 
 use anyhow::Result;
@@ -12,10 +13,10 @@ use crate::spec::{Capabilities, CpuAffinity, Process, User};
 /// Checks a process. Whether there is a program to run is [`super::runnable`]'s affair. Returns warnings.
 pub(crate) fn process(process: &Process) -> Result<Vec<String>> {
     for (i, arg) in process.args.iter().enumerate() {
-        no_nul(&format!("/process/args/{i}"), arg)?;
+        no_nul(format_args!("/process/args/{i}"), arg)?;
     }
     environment("/process/env", &process.env)?;
-    absolute("/process/cwd".to_owned(), Path::new(&process.cwd))?;
+    absolute("/process/cwd", Path::new(&process.cwd))?;
     user(&process.user)?;
     limits::rlimits(&process.rlimits)?;
     oom_score_adj(process.oom_score_adj)?;
@@ -31,7 +32,7 @@ fn user(user: &User) -> Result<()> {
     id("/process/user/uid", user.uid)?;
     id("/process/user/gid", user.gid)?;
     for (i, gid) in user.additional_gids.iter().enumerate() {
-        id(&format!("/process/user/additionalGids/{i}"), *gid)?;
+        id(format_args!("/process/user/additionalGids/{i}"), *gid)?;
     }
     match user.umask {
         Some(umask) if umask > 0o777 => {
@@ -41,7 +42,7 @@ fn user(user: &User) -> Result<()> {
     }
 }
 
-fn id(pointer: &str, id: u32) -> Result<()> {
+fn id(pointer: impl Display, id: u32) -> Result<()> {
     if id == u32::MAX {
         return Err(invalid(pointer, format_args!("{id} isn't an id, expected at most {}", u32::MAX - 1)));
     }
