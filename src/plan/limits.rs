@@ -149,6 +149,30 @@ pub(crate) fn personality(personality: &Personality) -> Result<u64> {
     number(&format!("{at}/domain"), &personality.domain, PERSONALITIES, "execution domain")
 }
 
+/// A list of CPUs as cpuset(7) writes it ("0-3,7"), as the mask that sched_setaffinity(2) takes.
+pub(crate) fn cpu_mask(pointer: &str, list: &str) -> Result<Vec<u64>> {
+    // The kernel's largest NR_CPUS.
+    const MAX: usize = 8192;
+    let wrong = || invalid(pointer, format_args!("{list:?}, expected a list of CPUs such as \"0-3,7\""));
+    let number = |text: &str| {
+        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        text.parse().ok().filter(|n: &usize| digits && *n < MAX)
+    };
+    let mut mask = Vec::new();
+    for range in list.split(',').map(str::trim) {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (Some(first), Some(last)) = (number(first), number(last)) else { return Err(wrong()) };
+        if first > last {
+            return Err(wrong());
+        }
+        mask.resize(mask.len().max(last / 64 + 1), 0);
+        for cpu in first..=last {
+            mask[cpu / 64] |= 1 << (cpu % 64);
+        }
+    }
+    Ok(mask)
+}
+
 /// The umask; without one it is 0022 and not the caller's, as engines rely on.
 pub(crate) fn umask(user: &User) -> u32 {
     user.umask.unwrap_or(0o022)

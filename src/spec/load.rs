@@ -1,7 +1,8 @@
 //! From the bundle's config.json to a [`Spec`]. Reads one file; what it holds is judged by [`super::validate`].
 //!
-//! The common case pays for nothing but the parse: only when that fails is the text parsed once more, by a
-//! deserializer that keeps track of where it is, so that the error can name the property.
+//! The deserializer always keeps track of where it is, so that an error can name the property. A plain parse
+//! with this one only after a failure would be no faster in a process that parses once, and have all the
+//! types' code in the binary twice (docs/dependencies.md).
 
 use std::fs::{File, OpenOptions};
 use std::io::Read;
@@ -34,7 +35,13 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Spec> {
     }
     let text = std::str::from_utf8(bytes)
         .map_err(|e| anyhow!("config.json: not UTF-8: invalid byte at offset {}", e.valid_up_to()))?;
-    serde_json::from_str(text).map_err(|plain| explain(text, plain))
+    let mut json = serde_json::Deserializer::from_str(text);
+    let spec = serde_path_to_error::deserialize(&mut json).map_err(|e| match e.inner() {
+        inner if inner.is_data() => invalid(pointer(e.path()), words(inner)),
+        inner => broken(inner),
+    })?;
+    json.end().map_err(|e| broken(&e))?;
+    Ok(spec)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
@@ -69,17 +76,8 @@ fn fill(file: &mut File, buffer: &mut [u8]) -> std::io::Result<usize> {
     Ok(filled)
 }
 
-/// The error of a failed parse, with the property's JSON pointer where the JSON itself is sound.
-fn explain(text: &str, plain: serde_json::Error) -> anyhow::Error {
-    if !plain.is_data() {
-        return anyhow!("config.json: not valid JSON: {}", words(&plain));
-    }
-    let mut deserializer = serde_json::Deserializer::from_str(text);
-    match serde_path_to_error::deserialize::<_, Spec>(&mut deserializer) {
-        Err(e) => invalid(pointer(e.path()), words(e.inner())),
-        // The tracking parser went through: say what the plain one said.
-        Ok(_) => anyhow!("config.json: {}", words(&plain)),
-    }
+fn broken(error: &serde_json::Error) -> anyhow::Error {
+    anyhow!("config.json: not valid JSON: {}", words(error))
 }
 
 /// serde_json's text, with the place moved into brackets at the end.

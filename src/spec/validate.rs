@@ -11,6 +11,7 @@ mod mounts;
 mod process;
 pub(crate) mod sysctl;
 
+use std::fmt::Display;
 use std::path::Path;
 
 use anyhow::Result;
@@ -121,14 +122,14 @@ fn hooks(hooks: &Hooks) -> Result<()> {
 }
 
 fn hook(at: &str, hook: &Hook) -> Result<()> {
-    absolute(format!("{at}/path"), &hook.path)?;
+    absolute(format_args!("{at}/path"), &hook.path)?;
     for (i, arg) in hook.args.iter().enumerate() {
-        no_nul(&format!("{at}/args/{i}"), arg)?;
+        no_nul(format_args!("{at}/args/{i}"), arg)?;
     }
     environment(&format!("{at}/env"), hook.env.as_deref().unwrap_or_default())?;
     match hook.timeout {
         Some(timeout) if timeout <= 0 => {
-            Err(invalid(format!("{at}/timeout"), format_args!("{timeout}, expected a number of seconds above 0")))
+            Err(invalid(format_args!("{at}/timeout"), format_args!("{timeout}, expected a number of seconds above 0")))
         }
         _ => Ok(()),
     }
@@ -147,28 +148,28 @@ fn annotations(spec: &Spec) -> Result<()> {
 /// Entries of an environment; runc refuses the same ones, crun drops them.
 fn environment(at: &str, entries: &[String]) -> Result<()> {
     for (i, entry) in entries.iter().enumerate() {
-        let pointer = format!("{at}/{i}");
-        no_nul(&pointer, entry)?;
-        match entry.split_once('=') {
-            None => return Err(invalid(pointer, format_args!("{entry:?} has no '=', expected NAME=value"))),
-            Some(("", _)) => return Err(invalid(pointer, format_args!("{entry:?} has no name, expected NAME=value"))),
-            Some(_) => {}
-        }
+        no_nul(format_args!("{at}/{i}"), entry)?;
+        let lacks = match entry.split_once('=') {
+            None => "'='",
+            Some(("", _)) => "name",
+            Some(_) => continue,
+        };
+        return Err(invalid(format_args!("{at}/{i}"), format_args!("{entry:?} has no {lacks}, expected NAME=value")));
     }
     Ok(())
 }
 
 /// No system call takes a string with a NUL byte: it would be cut short.
-fn no_nul(pointer: &str, value: &str) -> Result<()> {
+fn no_nul(pointer: impl Display, value: &str) -> Result<()> {
     match value.find('\0') {
         Some(at) => Err(invalid(pointer, format_args!("{value:?} has a NUL byte at offset {at}, expected none"))),
         None => Ok(()),
     }
 }
 
-fn absolute(pointer: String, path: &Path) -> Result<()> {
+fn absolute(pointer: impl Display, path: &Path) -> Result<()> {
     if path.is_absolute() {
-        return no_nul(&pointer, &path.to_string_lossy());
+        return no_nul(pointer, &path.to_string_lossy());
     }
     let what = if path.as_os_str().is_empty() { "is empty".to_owned() } else { format!("{path:?} is relative") };
     Err(invalid(pointer, format_args!("{what}, expected an absolute path")))

@@ -1,4 +1,4 @@
-use super::{Limit, RLIMITS, SchedAttr, io_priority, personality, rlimits, scheduler, umask};
+use super::{Limit, RLIMITS, SchedAttr, cpu_mask, io_priority, personality, rlimits, scheduler, umask};
 use crate::spec::{IoPriority, Personality, Rlimit, Scheduler, User};
 
 fn rlimit(kind: &str, soft: u64, hard: u64) -> Rlimit {
@@ -138,4 +138,21 @@ fn personalities() {
 fn the_umask_is_0022_unless_given() {
     assert_eq!(umask(&User::default()), 0o022);
     assert_eq!(umask(&User { umask: Some(0), ..User::default() }), 0);
+}
+
+#[test]
+fn cpu_lists_become_masks() {
+    for (list, expected) in [
+        ("0", vec![1]),
+        ("0-3,7", vec![0b1000_1111]),
+        ("7, 0-1,1", vec![0b1000_0011]),
+        ("63-64", vec![1 << 63, 1]),
+        ("128", vec![0, 0, 1]),
+    ] {
+        assert_eq!(cpu_mask("/x", list).unwrap(), expected, "{list}");
+    }
+    for list in ["", ",", "0,", "3-1", "-1", "1-", "a", "+1", "8192", "0-99999999999999999999", "0:2"] {
+        let expected = format!("config.json: /x: {list:?}, expected a list of CPUs such as \"0-3,7\"");
+        assert_eq!(text(cpu_mask("/x", list)), expected);
+    }
 }

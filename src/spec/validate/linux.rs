@@ -45,10 +45,13 @@ fn namespaces(linux: &Linux) -> Result<()> {
             return Err(hint::unknown(&format!("{at}/type"), "namespace", kind, NAMESPACES.into_iter()));
         }
         if linux.namespaces.iter().take(i).any(|n| n.kind == kind) {
-            return Err(invalid(format!("{at}/type"), format_args!("duplicate of {kind:?}, expected one of a type")));
+            return Err(invalid(
+                format_args!("{at}/type"),
+                format_args!("duplicate of {kind:?}, expected one of a type"),
+            ));
         }
         if let Some(path) = &namespace.path {
-            absolute(format!("{at}/path"), path)?;
+            absolute(format_args!("{at}/path"), path)?;
         }
     }
     Ok(())
@@ -101,7 +104,7 @@ fn id_mappings(at: &str, mappings: &[IdMapping]) -> Result<()> {
     }
     for (i, mapping) in mappings.iter().enumerate() {
         if mapping.size == 0 {
-            return Err(invalid(format!("{at}/{i}/size"), "0, expected at least 1"));
+            return Err(invalid(format_args!("{at}/{i}/size"), "0, expected at least 1"));
         }
         for (property, first, of) in [
             ("containerID", mapping.container_id, (|m| m.container_id) as fn(&IdMapping) -> u32),
@@ -110,13 +113,13 @@ fn id_mappings(at: &str, mappings: &[IdMapping]) -> Result<()> {
             let Some(end) = first.checked_add(mapping.size) else {
                 let what =
                     format!("{first} with a size of {} goes beyond the largest id, {}", mapping.size, u32::MAX - 1);
-                return Err(invalid(format!("{at}/{i}/{property}"), what));
+                return Err(invalid(format_args!("{at}/{i}/{property}"), what));
             };
             // The earlier ones are known not to overflow.
             let overlaps = |other: &IdMapping| first < of(other).saturating_add(other.size) && of(other) < end;
             if let Some(other) = mappings.iter().take(i).position(overlaps) {
                 let what = format!("{first} to {} overlaps {at}/{other}, expected ranges apart", end - 1);
-                return Err(invalid(format!("{at}/{i}/{property}"), what));
+                return Err(invalid(format_args!("{at}/{i}/{property}"), what));
             }
         }
     }
@@ -131,7 +134,7 @@ fn devices(devices: &[Device]) -> Result<()> {
         if let Some(other) = devices.iter().take(i).position(|d| d.path == device.path) {
             let what =
                 format!("{:?} is the path of /linux/devices/{other} too, expected one device a path", device.path);
-            return Err(invalid(format!("{at}/path"), what));
+            return Err(invalid(format_args!("{at}/path"), what));
         }
     }
     Ok(())
@@ -139,13 +142,13 @@ fn devices(devices: &[Device]) -> Result<()> {
 
 fn device(at: &str, device: &Device) -> Result<()> {
     if !matches!(device.kind.as_str(), "c" | "b" | "u" | "p") {
-        return Err(invalid(format!("{at}/type"), format_args!("{:?}, expected c, b, u or p", device.kind)));
+        return Err(invalid(format_args!("{at}/type"), format_args!("{:?}, expected c, b, u or p", device.kind)));
     }
-    absolute(format!("{at}/path"), Path::new(&device.path))?;
+    absolute(format_args!("{at}/path"), Path::new(&device.path))?;
     // The kernel packs both into 32 bits (include/linux/kdev_t.h); a fifo has neither.
     for (property, number, max) in [("major", device.major, 0xfff), ("minor", device.minor, 0xf_ffff)] {
         if device.kind != "p" && !(0..=max).contains(&number) {
-            return Err(invalid(format!("{at}/{property}"), format_args!("{number}, expected 0 to {max}")));
+            return Err(invalid(format_args!("{at}/{property}"), format_args!("{number}, expected 0 to {max}")));
         }
     }
     if let Some(mode) = device.file_mode.filter(|mode| *mode > 0o7777) {
@@ -156,7 +159,7 @@ fn device(at: &str, device: &Device) -> Result<()> {
     }
     for (property, id) in [("uid", device.uid), ("gid", device.gid)] {
         if id == u32::MAX {
-            return Err(invalid(format!("{at}/{property}"), format_args!("{id} isn't an id")));
+            return Err(invalid(format_args!("{at}/{property}"), format_args!("{id} isn't an id")));
         }
     }
     Ok(())
@@ -164,7 +167,7 @@ fn device(at: &str, device: &Device) -> Result<()> {
 
 fn paths(at: &str, paths: &[String]) -> Result<()> {
     for (i, path) in paths.iter().enumerate() {
-        absolute(format!("{at}/{i}"), Path::new(path))?;
+        absolute(format_args!("{at}/{i}"), Path::new(path))?;
     }
     Ok(())
 }

@@ -24,10 +24,10 @@ pub(super) fn mounts(mounts: &[Mount]) -> Result<Vec<String>> {
 
 fn strings(at: &str, mount: &Mount) -> Result<()> {
     for (property, value) in [("destination", &mount.destination), ("type", &mount.kind), ("source", &mount.source)] {
-        no_nul(&format!("{at}/{property}"), value)?;
+        no_nul(format_args!("{at}/{property}"), value)?;
     }
     for (i, option) in mount.options.iter().enumerate() {
-        no_nul(&format!("{at}/options/{i}"), option)?;
+        no_nul(format_args!("{at}/options/{i}"), option)?;
     }
     Ok(())
 }
@@ -36,7 +36,7 @@ fn strings(at: &str, mount: &Mount) -> Result<()> {
 fn destination(at: &str, mount: &Mount) -> Result<Option<String>> {
     let path = &mount.destination;
     if path.is_empty() {
-        return Err(invalid(format!("{at}/destination"), "is empty, expected an absolute path"));
+        return Err(invalid(format_args!("{at}/destination"), "is empty, expected an absolute path"));
     }
     let relative = !path.starts_with('/');
     Ok(relative.then(|| format!("config.json: {at}/destination: {path:?} is relative, taken as \"/{path}\"")))
@@ -45,7 +45,7 @@ fn destination(at: &str, mount: &Mount) -> Result<Option<String>> {
 fn kind(at: &str, mount: &Mount, parsed: &Parsed) -> Result<()> {
     if mount.kind.is_empty() && parsed.bind == Bind::No && !parsed.remount {
         let what = "is empty, expected a type of file system, or \"bind\" or \"rbind\" among the options";
-        return Err(invalid(format!("{at}/type"), what));
+        return Err(invalid(format_args!("{at}/type"), what));
     }
     Ok(())
 }
@@ -57,7 +57,7 @@ fn bind(at: &str, mount: &Mount, parsed: &Parsed) -> Result<()> {
         return Ok(());
     }
     if mount.source.is_empty() {
-        return Err(invalid(format!("{at}/source"), "is empty, expected the path to bind"));
+        return Err(invalid(format_args!("{at}/source"), "is empty, expected the path to bind"));
     }
     match position(mount, |alone| !alone.data.is_empty()) {
         Some((i, option)) => Err(invalid(

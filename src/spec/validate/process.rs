@@ -1,5 +1,6 @@
 //! Rules of `process` (config.md, "Process"): also for the process of `exec`.
 
+use std::fmt::Display;
 use std::path::Path;
 
 use anyhow::Result;
@@ -7,20 +8,21 @@ use anyhow::Result;
 use super::{absolute, environment, no_nul, unsupported};
 use crate::error::invalid;
 use crate::plan::{caps, limits};
-use crate::spec::{Capabilities, Process, User};
+use crate::spec::{Capabilities, CpuAffinity, Process, User};
 
 /// Checks a process. Whether there is a program to run is [`super::runnable`]'s affair. Returns warnings.
 pub(crate) fn process(process: &Process) -> Result<Vec<String>> {
     for (i, arg) in process.args.iter().enumerate() {
-        no_nul(&format!("/process/args/{i}"), arg)?;
+        no_nul(format_args!("/process/args/{i}"), arg)?;
     }
     environment("/process/env", &process.env)?;
-    absolute("/process/cwd".to_owned(), Path::new(&process.cwd))?;
+    absolute("/process/cwd", Path::new(&process.cwd))?;
     user(&process.user)?;
     limits::rlimits(&process.rlimits)?;
     oom_score_adj(process.oom_score_adj)?;
     process.scheduler.as_ref().map(limits::scheduler).transpose()?;
     process.io_priority.as_ref().map(limits::io_priority).transpose()?;
+    cpu_affinity(process.exec_cpu_affinity.as_ref())?;
     labels(process)?;
     process.capabilities.as_ref().map_or(Ok(Vec::new()), capabilities)
 }
@@ -30,7 +32,7 @@ fn user(user: &User) -> Result<()> {
     id("/process/user/uid", user.uid)?;
     id("/process/user/gid", user.gid)?;
     for (i, gid) in user.additional_gids.iter().enumerate() {
-        id(&format!("/process/user/additionalGids/{i}"), *gid)?;
+        id(format_args!("/process/user/additionalGids/{i}"), *gid)?;
     }
     match user.umask {
         Some(umask) if umask > 0o777 => {
@@ -40,7 +42,7 @@ fn user(user: &User) -> Result<()> {
     }
 }
 
-fn id(pointer: &str, id: u32) -> Result<()> {
+fn id(pointer: impl Display, id: u32) -> Result<()> {
     if id == u32::MAX {
         return Err(invalid(pointer, format_args!("{id} isn't an id, expected at most {}", u32::MAX - 1)));
     }
@@ -64,6 +66,15 @@ fn oom_score_adj(score: Option<i32>) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// config.md, "execCPUAffinity": of use to `exec` only, wrong for everyone.
+fn cpu_affinity(affinity: Option<&CpuAffinity>) -> Result<()> {
+    let Some(CpuAffinity { initial, r#final }) = affinity else { return Ok(()) };
+    for (property, list) in [("initial", initial), ("final", r#final)].into_iter().filter(|(_, l)| !l.is_empty()) {
+        limits::cpu_mask(&format!("/process/execCPUAffinity/{property}"), list)?;
+    }
+    Ok(())
 }
 
 /// A label that is silently not applied would be a hole.

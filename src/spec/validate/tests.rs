@@ -101,6 +101,10 @@ fn processes() {
         ),
         (json!({"ioPriority": {"class": "IOPRIO_CLASS_RT", "priority": 8}}), "ioPriority/priority: 8, expected 0 to 7"),
         (json!({"scheduler": {"policy": "SCHED_OTHER", "nice": -21}}), "scheduler/nice: -21, expected -20 to 19"),
+        (
+            json!({"execCPUAffinity": {"initial": "0", "final": "1-"}}),
+            "execCPUAffinity/final: \"1-\", expected a list of CPUs such as \"0-3,7\"",
+        ),
         (json!({"apparmorProfile": "p"}), "apparmorProfile: \"p\": AppArmor profiles are not supported yet"),
         (json!({"selinuxLabel": "a:b"}), "selinuxLabel: \"a:b\": SELinux labels are not supported yet"),
         (
