@@ -7,4 +7,5 @@
 #![allow(unsafe_code)]
 
 mod error;
+pub(crate) mod seccomp;
 pub(crate) use error::{Context, Error, Result};
