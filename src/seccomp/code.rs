@@ -169,3 +169,30 @@ const fn offsets(index: u32) -> (u32, u32) {
     let at = ARGS + 8 * index;
     if cfg!(target_endian = "little") { (at + 4, at) } else { (at, at + 4) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Code, Insn, JEQ, RET};
+
+    #[test]
+    fn jumps_arrive_on_both_sides_of_their_limit() {
+        for gap in 250..260 {
+            let mut code = Code::default();
+            let (no, yes) = (code.push(RET, 0), code.push(RET, 1));
+            for _ in 0..gap {
+                code.push(RET, 9);
+            }
+            code.jump(JEQ, 0, yes, no);
+            // `jump` may have put unconditional ones below itself; the conditional one is first.
+            let program: Vec<_> = code.reversed.into_iter().rev().collect();
+            for holds in [true, false] {
+                let Insn { jt, jf, .. } = program[0];
+                let mut at = 1 + usize::from(if holds { jt } else { jf });
+                if program[at].code != RET {
+                    at += 1 + program[at].k as usize;
+                }
+                assert_eq!(program[at].k, u32::from(holds), "{holds} over {gap} instructions");
+            }
+        }
+    }
+}
