@@ -246,7 +246,7 @@ fn ms_of(st: libc::c_ulong) -> libc::c_ulong {
 pub(crate) fn propagate(mount: BorrowedFd<'_>, list: &[Propagation]) -> sys::Result<()> {
     for change in list {
         let (tree, recursive) = match change.reach {
-            Reach::Mount => (Tree::One, 0),
+            Reach::One => (Tree::One, 0),
             Reach::Tree => (Tree::Recursive, libc::MS_REC),
         };
         match api::mount_setattr(mount, tree, 0, 0, change.kind) {

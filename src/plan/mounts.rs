@@ -327,7 +327,7 @@ fn cgroup_steps(
             What::FileSystem(file_system("cgroup", data)?)
         } else {
             let own = cgroup.v1.iter().find(|(controllers, _)| *controllers == hierarchy.controllers);
-            What::Bind { source: path(own.map_or(&hierarchy.mount, |(_, dir)| dir))?, tree: Bind::Mount }
+            What::Bind { source: path(own.map_or(&hierarchy.mount, |(_, dir)| dir))?, tree: Bind::One }
         };
         let destination = format!("{destination}/{name}");
         steps.push(Step::Mount(MountStep { destination, what, ..base.clone() }));
@@ -348,7 +348,7 @@ fn binds_dev(step: &Step) -> bool {
 }
 
 fn propagation(name: &str) -> Result<Propagation> {
-    let reach = |recursive: bool| if recursive { Reach::Tree } else { Reach::Mount };
+    let reach = |recursive: bool| if recursive { Reach::Tree } else { Reach::One };
     let (kind, recursive) = match name {
         "" | "rslave" => (libc::MS_SLAVE, true),
         "slave" => (libc::MS_SLAVE, false),
