@@ -13,7 +13,9 @@ mod error;
 mod exit;
 pub(crate) mod fs;
 pub(crate) mod mount;
+pub(crate) mod poll;
 pub(crate) mod process;
+pub(crate) mod socket;
 pub(crate) mod tty;
 
 pub(crate) use error::{Context, Error, Result};
