@@ -21,7 +21,7 @@ use crate::sys::tty::{set_size, size};
 use crate::sys::{self, Context as _, fs};
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 /// Connects to the `--console-socket`.
 pub(crate) fn connect(path: &Path) -> Result<OwnedFd> {
