@@ -62,6 +62,31 @@ pub(crate) fn clone3(args: CloneArgs<'_>) -> Result<Cloned> {
     }
 }
 
+/// Like fork(2), with a pidfd. Inside a container the payload's own seccomp filter may answer clone3(2) with ENOSYS (it
+/// can't look into its arguments; docker's profile does so): then by clone(2), which has CLONE_PIDFD since 5.2.
+pub(crate) fn fork() -> Result<Cloned> {
+    match clone3(CloneArgs::default()) {
+        Err(error) if error.errno() == Errno::ENOSYS => clone(libc::CLONE_PIDFD | libc::SIGCHLD),
+        result => result,
+    }
+}
+
+/// clone(2) without a stack of its own. `flags` must have CLONE_PIDFD.
+fn clone(flags: i32) -> Result<Cloned> {
+    let mut pidfd: libc::c_int = -1;
+    // SAFETY: with CLONE_PIDFD the third argument (on every architecture but s390) is where the descriptor goes, and
+    // lives across the call; without CLONE_VM and with a null stack the child goes on as after fork.
+    let ret = unsafe { libc::syscall(libc::SYS_clone, i64::from(flags), 0_i64, &raw mut pidfd, 0_i64, 0_i64) };
+    match check("clone", ret, || format!("flags {flags:#x}"))? {
+        0 => Ok(Cloned::Child),
+        pid => {
+            // SAFETY: the kernel stored a new descriptor that nobody else owns.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            Ok(Cloned::Parent { pid: Pid::from_raw(pid as i32), pidfd })
+        }
+    }
+}
+
 /// pidfd_open(2), close-on-exec by birth.
 pub(crate) fn pidfd_open(pid: Pid) -> Result<OwnedFd> {
     // SAFETY: no memory is passed.
@@ -112,6 +137,28 @@ pub(crate) fn reap_any() -> Option<Pid> {
     (pid > 0).then(|| Pid::from_raw(pid))
 }
 
+/// A child that has ended, left unreaped; `None` when none has, or there is none.
+pub(crate) fn peek_ended() -> Option<Pid> {
+    // SAFETY: an all-zero siginfo_t is a valid value of plain integers.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: `info` is valid for writes across the call.
+    let ret = unsafe { libc::waitid(libc::P_ALL, 0, &raw mut info, flags) };
+    if ret != 0 {
+        return None;
+    }
+    // SAFETY: waitid succeeded, so the SIGCHLD part of the union is filled in, or still zero when no child has ended.
+    let pid = unsafe { info.si_pid() };
+    (pid > 0).then(|| Pid::from_raw(pid))
+}
+
+/// Reaps one child that has ended.
+pub(crate) fn reap(pid: Pid) {
+    let mut status = 0;
+    // SAFETY: `status` is valid for writes across the call; a pid that is no ended child changes nothing.
+    unsafe { libc::waitpid(pid.as_raw(), &raw mut status, libc::WNOHANG) };
+}
+
 /// setns(2).
 pub(crate) fn setns(fd: BorrowedFd<'_>, kind: i32) -> Result<()> {
     // SAFETY: no memory is passed.
@@ -146,9 +193,15 @@ pub(crate) fn ns_get_nstype(fd: BorrowedFd<'_>) -> Result<i32> {
 
 /// execve(2) with arrays made beforehand; returns only on failure.
 pub(crate) fn execve(path: &CStr, argv: &CStrings, envp: &CStrings) -> Error {
+    let errno = execve_errno(path, argv, envp);
+    Error::new("execve", format!("{path:?}"), errno)
+}
+
+/// [`execve`] without an allocation, for a clone of a process that may have threads (the tests').
+pub(crate) fn execve_errno(path: &CStr, argv: &CStrings, envp: &CStrings) -> Errno {
     // SAFETY: the path is a C string and both arrays end in null and point to C strings that live in `CStrings`.
     unsafe { libc::execve(path.as_ptr(), argv.pointers.as_ptr(), envp.pointers.as_ptr()) };
-    Error::new("execve", format!("{path:?}"), Errno::last())
+    Errno::last()
 }
 
 /// A null-terminated array of C strings, as execve(2) wants it.

@@ -13,8 +13,10 @@ mod error;
 mod exit;
 pub(crate) mod fs;
 pub(crate) mod mount;
+pub(crate) mod poll;
 pub(crate) mod process;
 pub(crate) mod seccomp;
+pub(crate) mod socket;
 pub(crate) mod tty;
 
 pub(crate) use error::{Context, Error, Result};

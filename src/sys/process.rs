@@ -166,10 +166,15 @@ pub(crate) fn setdomainname(name: &str) -> Result<()> {
     check("setdomainname", ret, || format!("{name:?}")).map(drop)
 }
 
-/// Sets a signal's disposition to the default.
+/// Sets a signal's disposition to the default, by raw rt_sigaction(2): libc's refuses the signals it keeps for itself
+/// (32 and 33), and they too may have been inherited as ignored.
 pub(crate) fn signal_default(signal: i32) {
-    // SAFETY: SIG_DFL installs no code; a signal that can't be changed gives EINVAL, which is fine.
-    unsafe { libc::signal(signal, libc::SIG_DFL) };
+    // The kernel's struct sigaction: handler (SIG_DFL is zero), flags, restorer and mask, in whatever order.
+    let default = [0_u64; 4];
+    let old = std::ptr::null_mut::<u64>();
+    // SAFETY: `default` is a whole kernel sigaction that installs no code and lives across the call; a signal that
+    // can't be changed gives EINVAL, which is fine.
+    unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), old, size_of::<u64>()) };
 }
 
 /// Blocks every signal and returns nothing; see [`unblock_all`].
