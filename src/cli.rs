@@ -1,2 +1,4 @@
 //! (to come)
-pub(crate) fn main() -> ! { std::process::exit(0) }
+pub(crate) fn main() -> ! {
+    std::process::exit(0)
+}

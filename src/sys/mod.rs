@@ -6,5 +6,8 @@
 
 #![allow(unsafe_code)]
 
+pub(crate) mod bpf;
 mod error;
+pub(crate) mod pidfd;
+
 pub(crate) use error::{Context, Error, Result};
