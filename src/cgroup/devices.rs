@@ -216,7 +216,8 @@ fn insn(code: u8, dst: u8, src: u8, off: i16, imm: i32) -> Insn {
 /// A program of type BPF_PROG_TYPE_CGROUP_DEVICE that enforces the list; none if it allows everything.
 ///
 /// It goes through the rules from the last to the first and keeps in a register which accesses no rule has decided
-/// yet: a rule that denies one of them ends it, a rule that allows strikes its own out, and it's done when none is left.
+/// yet: a rule that denies one of them ends it, a rule that allows strikes its own out, and it's done when none is
+/// left.
 pub(crate) fn v2(rules: &[Rule]) -> Option<Vec<Insn>> {
     let last_reset = rules.iter().rposition(Rule::is_reset);
     let reset_allows = last_reset.and_then(|index| rules.get(index)).is_some_and(|rule| rule.allow);

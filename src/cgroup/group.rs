@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::unistd::Pid;
 
 use super::dir::{BackOff, Dir, gone, make};
-use super::{Cgroup, Location, Plan, in_user_namespace, v1, v2};
+use super::{Cgroup, Location, Manager, Plan, in_user_namespace, v1, v2};
 use crate::sys;
 
 /// How long `kill` waits for processes to end. SIGKILL can't be refused, only delayed (disk, a core dump).
@@ -20,6 +20,7 @@ const REMOVE_LIMIT: Duration = Duration::from_secs(5);
 /// Both versions at once: a hybrid host has processes in all v1 hierarchies and in v2.
 #[derive(Debug)]
 pub(super) struct Group {
+    manager: Manager,
     v1: Vec<(String, Dir)>,
     v2: Option<Dir>,
 }
@@ -38,7 +39,7 @@ pub(super) fn create(plan: &Plan) -> Result<Group> {
 }
 
 fn make_all(plan: &Plan, made: &mut Vec<PathBuf>) -> Result<Group> {
-    let mut group = Group { v1: Vec::new(), v2: None };
+    let mut group = Group { manager: plan.location.manager, v1: Vec::new(), v2: None };
     for leaf in &plan.v1 {
         if make_leaf(plan, &leaf.dir, made)? {
             group.v1.push((leaf.controllers.clone(), Dir::new(leaf.dir.clone())));
@@ -70,7 +71,8 @@ fn make_leaf(plan: &Plan, path: &Path, made: &mut Vec<PathBuf>) -> Result<bool> 
                 log::debug!("the container gets no cgroup of its own: {error}");
                 return Ok(false);
             }
-            Err(error).context("make the container's cgroup (without the right to, a container can only have no limits and no cgroupsPath)")
+            let hint = "without the right to, a container can only have no limits and no cgroupsPath";
+            Err(error).with_context(|| format!("make the container's cgroup ({hint})"))
         }
         Err(error) => Err(error).context("make the container's cgroup"),
     }
@@ -91,6 +93,7 @@ fn check_unused(path: &Path) -> Result<()> {
 
 pub(super) fn open(location: &Location) -> Group {
     Group {
+        manager: location.manager,
         v1: location.v1.iter().map(|(controllers, dir)| (controllers.clone(), Dir::new(dir.clone()))).collect(),
         v2: location.v2.clone().map(Dir::new),
     }
@@ -127,6 +130,15 @@ impl Group {
 }
 
 impl Cgroup for Group {
+    fn location(&self) -> Location {
+        let path = |dir: &Dir| dir.path().to_owned();
+        Location {
+            manager: self.manager,
+            v1: self.v1.iter().map(|(controllers, dir)| (controllers.clone(), path(dir))).collect(),
+            v2: self.v2.as_ref().map(path),
+        }
+    }
+
     fn clone_fd(&self) -> Option<BorrowedFd<'_>> {
         self.v2.as_ref()?.fd().ok()
     }

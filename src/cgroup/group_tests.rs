@@ -61,6 +61,7 @@ fn limits_devices_members_and_removal() {
     };
     let plan = scratch.plan(limits);
     let mut cgroup = create_boxed(&plan).unwrap();
+    assert_eq!(cgroup.location(), plan.location);
     let read = |controller: &str, file: &str| {
         let (_, dir) = plan.location.v1.iter().find(|(had, _)| v1::lists(had, controller)).unwrap();
         Dir::new(dir.clone()).read(file).unwrap().trim_end().to_owned()
@@ -121,25 +122,89 @@ fn device_rules_are_enforced() {
 fn frozen_processes_and_cgroups_below_are_killed_and_removed() {
     let Some(scratch) = Scratch::new("frozen") else { return };
     let plan = scratch.plan(serde_json::json!({}));
-    let mut cgroup = create_boxed(&plan).unwrap();
-    let mut child = sleeper();
-    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
-    cgroup.add_all(pid).unwrap();
-    for dir in plan.location.v1.iter().map(|(_, dir)| dir).chain(&plan.location.v2) {
-        make(&dir.join("below/deeper"), &mut Vec::new()).unwrap();
-    }
-    let freezer = plan.location.v1.iter().find(|(had, _)| v1::lists(had, "freezer"));
-    if let Some((_, dir)) = freezer {
-        Dir::new(dir.clone()).write("freezer.state", "FROZEN").unwrap();
+    let freezer = plan.location.v1.iter().find(|(had, _)| v1::lists(had, "freezer")).map(|(_, dir)| dir);
+    // One by one is the way of v1 alone and of kernels without cgroup.kill.
+    for one_by_one in [true, false] {
+        let mut cgroup = create_boxed(&plan).unwrap();
+        let mut child = sleeper();
+        cgroup.add_all(Pid::from_raw(i32::try_from(child.id()).unwrap())).unwrap();
+        for dir in plan.location.v1.iter().map(|(_, dir)| dir).chain(&plan.location.v2) {
+            make(&dir.join("below/deeper"), &mut Vec::new()).unwrap();
+        }
+        if let Some(dir) = freezer {
+            Dir::new(dir.clone()).write("freezer.state", "FROZEN").unwrap();
+        } else if let Some(dir) = &plan.location.v2 {
+            Dir::new(dir.clone()).write("cgroup.freeze", "1").unwrap();
+        }
         assert!(cgroup.frozen().unwrap());
+        let group = open(&plan.location);
+        if one_by_one {
+            v1::kill(group.main().unwrap(), || group.thaw(), &mut BackOff::new(KILL_LIMIT)).unwrap();
+        } else {
+            group.kill().unwrap();
+        }
+        child.wait().unwrap();
+        cgroup.remove().unwrap();
+        assert!(scratch.gone(&plan));
     }
-    // One by one, the way of kernels without cgroup.kill, then the whole.
-    let group = open(&plan.location);
-    v1::kill(group.main().unwrap(), || group.thaw(), &mut BackOff::new(KILL_LIMIT)).unwrap();
-    child.wait().unwrap();
-    cgroup.kill().unwrap();
+}
+
+#[test]
+fn a_frozen_leaf_is_refused() {
+    let Some(scratch) = Scratch::new("cold") else { return };
+    let plan = scratch.plan(serde_json::json!({}));
+    let mut cgroup = create_boxed(&plan).unwrap();
+    let (dir, file, state) = match plan.location.v1.iter().find(|(had, _)| v1::lists(had, "freezer")) {
+        Some((_, dir)) => (dir, "freezer.state", "FROZEN"),
+        None => (plan.location.v2.as_ref().unwrap(), "cgroup.freeze", "1"),
+    };
+    Dir::new(dir.clone()).write(file, state).unwrap();
+    let error = format!("{:#}", create_boxed(&plan).unwrap_err());
+    assert!(error.contains("container's cgroup is unexpectedly frozen"), "{error}");
     cgroup.remove().unwrap();
+}
+
+/// On the usual test host v2 has the hugetlb controller and no other.
+#[test]
+fn controllers_are_handed_down_on_v2() {
+    let Some(scratch) = Scratch::new("hand") else { return };
+    let Some(v2) = &scratch.layout.v2 else {
+        eprintln!("skipped: no cgroup v2");
+        return;
+    };
+    let offered = Dir::new(v2.mount.clone()).read("cgroup.controllers").unwrap();
+    if !offered.contains("hugetlb") || !Path::new("/sys/kernel/mm/hugepages/hugepages-2048kB").exists() {
+        eprintln!("skipped: cgroup v2 has no hugetlb controller here");
+        return;
+    }
+    let plan = scratch.plan(serde_json::json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 4_194_304}]}));
+    let mut cgroup = create_boxed(&plan).unwrap();
+    let leaf = Dir::new(plan.location.v2.clone().unwrap());
+    assert_eq!(leaf.read("hugetlb.2MB.max").unwrap(), "4194304\n");
+    assert_eq!(leaf.read("hugetlb.2MB.rsvd.max").unwrap(), "4194304\n");
+    cgroup.remove().unwrap();
+
+    // A parent with a process of its own can't hand it down.
+    let parent = Dir::new(leaf.path().parent().unwrap().to_owned());
+    parent.write("cgroup.subtree_control", "-hugetlb").unwrap();
+    let mut child = sleeper();
+    parent.add(Pid::from_raw(i32::try_from(child.id()).unwrap())).unwrap();
+    let error = format!("{:#}", create_boxed(&plan).unwrap_err());
+    assert!(error.contains("/linux/resources/hugepageLimits/0: cgroup controller \"hugetlb\""), "{error}");
+    assert!(error.contains("has processes of its own"), "{error}");
     assert!(scratch.gone(&plan));
+    child.kill().unwrap();
+    child.wait().unwrap();
+
+    if !offered.contains("memory") && !scratch.layout.v1.iter().any(|had| had.controllers == "memory") {
+        let plan = scratch.plan(serde_json::json!({"memory": {"limit": 1_000_000}}));
+        let error = format!("{:#}", create_boxed(&plan).unwrap_err());
+        assert!(
+            error.contains("/linux/resources/memory/limit: cgroup controller \"memory\" is not available"),
+            "{error}"
+        );
+        assert!(scratch.gone(&plan));
+    }
 }
 
 #[test]

@@ -37,7 +37,11 @@ impl Layout {
     /// Reads /proc/self/cgroup and asks the usual mount points what they are (statfs). mountinfo is read only
     /// for a v1 hierarchy that isn't at its usual place.
     pub(crate) fn probe() -> Result<Self> {
-        let own = dir::read_path(Path::new("/proc/self/cgroup")).context("the runtime's own cgroup")?;
+        let own = match dir::read_path(Path::new("/proc/self/cgroup")) {
+            // A kernel without cgroups.
+            Err(error) if dir::gone(&error) => return Ok(Self::default()),
+            other => other.context("the runtime's own cgroup")?,
+        };
         let (layout, missing) = assemble(&own, kind_of);
         if !missing {
             return Ok(layout);

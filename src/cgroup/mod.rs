@@ -91,24 +91,7 @@ pub(crate) fn plan(
     let home = |controller: &str| {
         if on_v1(controller) || layout.v2.is_none() { Version::V1 } else { Version::V2 }
     };
-    let leaf = |hierarchy: &Hierarchy| layout::leaf(hierarchy, cgroups_path, id);
-    let mut v1: Vec<v1::Leaf> = layout
-        .v1
-        .iter()
-        .map(|had| v1::Leaf {
-            controllers: had.controllers.clone(),
-            mount: had.mount.clone(),
-            dir: leaf(had),
-            knobs: Vec::new(),
-            devices: Vec::new(),
-        })
-        .collect();
-    let mut v2 = layout.v2.as_ref().map(|had| v2::Leaf {
-        mount: had.mount.clone(),
-        dir: leaf(had),
-        knobs: Vec::new(),
-        program: None,
-    });
+    let (mut v1, mut v2) = leaves(layout, cgroups_path, id);
     let mut limits = false;
     for knob in knobs::knobs(resources, home)? {
         limits |= knob.missing != Missing::Skip;
@@ -135,6 +118,24 @@ pub(crate) fn plan(
         v2: v2.as_ref().map(|leaf| leaf.dir.clone()),
     };
     Ok(Plan { location, optional: cgroups_path.is_empty() && !limits, v1, v2 })
+}
+
+/// A leaf in every hierarchy, with nothing set yet.
+fn leaves(layout: &Layout, cgroups_path: &str, id: &str) -> (Vec<v1::Leaf>, Option<v2::Leaf>) {
+    let v1 = layout.v1.iter().map(|had| v1::Leaf {
+        controllers: had.controllers.clone(),
+        mount: had.mount.clone(),
+        dir: layout::leaf(had, cgroups_path, id),
+        knobs: Vec::new(),
+        devices: Vec::new(),
+    });
+    let v2 = layout.v2.as_ref().map(|had| v2::Leaf {
+        mount: had.mount.clone(),
+        dir: layout::leaf(had, cgroups_path, id),
+        knobs: Vec::new(),
+        program: None,
+    });
+    (v1.collect(), v2)
 }
 
 /// `--cgroup-manager=disabled`: no cgroup, hence no limits, as the caller wants it; device rules aren't counted as
@@ -209,6 +210,9 @@ pub(crate) fn open(location: &Location) -> Result<Box<dyn Cgroup>> {
 
 /// A container's cgroup.
 pub(crate) trait Cgroup: std::fmt::Debug {
+    /// The directories that it really has, for the state: after `create` without the right to make cgroups, none,
+    /// though the plan names some (which may be another user's by now).
+    fn location(&self) -> Location;
     /// For CLONE_INTO_CGROUP: v2's directory, on a hybrid host as well; none without v2. Where clone3 refuses it
     /// (EBUSY, EOPNOTSUPP) clone without and call `add_all`.
     fn clone_fd(&self) -> Option<BorrowedFd<'_>>;
