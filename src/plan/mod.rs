@@ -118,9 +118,6 @@ impl Plan {
         };
         let cgroup =
             cgroup::plan(request.manager, &linux.cgroups_path, &request.id, &linux.resources, &host.cgroups)?;
-        if let Some(sets) = &process.capabilities {
-            warnings.extend(caps::warnings(sets));
-        }
         let plan = Self {
             id: request.id.clone(),
             bundle: request.bundle.clone(),

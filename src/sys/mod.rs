@@ -8,6 +8,7 @@
 // Kernel and libc types differ in sign and width; each conversion here is of a small constant or a descriptor.
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 
+pub(crate) mod bpf;
 pub(crate) mod clone;
 mod error;
 mod exit;
