@@ -19,10 +19,12 @@ mod common;
 mod root {
     mod create;
     mod delete;
+    mod identity;
     mod kill;
     mod list;
     mod mounts;
     mod namespaces;
+    mod process;
     mod rootfs;
     mod run;
     mod start;
