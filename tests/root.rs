@@ -17,8 +17,10 @@
 mod common;
 
 mod root {
+    mod cgroups;
     mod create;
     mod delete;
+    mod devices;
     mod identity;
     mod kill;
     mod list;
