@@ -20,7 +20,9 @@ mod root {
     mod cgroups;
     mod create;
     mod delete;
+    mod descriptors;
     mod devices;
+    mod hooks;
     mod identity;
     mod kill;
     mod list;
@@ -29,7 +31,9 @@ mod root {
     mod process;
     mod rootfs;
     mod run;
+    mod seccomp;
     mod start;
     mod state;
+    mod terminal;
     mod userns;
 }

@@ -8,6 +8,8 @@ pub mod config;
 pub mod host;
 pub mod mountinfo;
 pub mod program;
+#[allow(unsafe_code)]
+pub mod pty;
 
 use std::fmt::Debug;
 use std::fs;
