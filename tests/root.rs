@@ -17,15 +17,23 @@
 mod common;
 
 mod root {
+    mod cgroups;
     mod create;
     mod delete;
+    mod descriptors;
+    mod devices;
+    mod hooks;
+    mod identity;
     mod kill;
     mod list;
     mod mounts;
     mod namespaces;
+    mod process;
     mod rootfs;
     mod run;
+    mod seccomp;
     mod start;
     mod state;
+    mod terminal;
     mod userns;
 }

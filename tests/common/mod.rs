@@ -8,6 +8,8 @@ pub mod config;
 pub mod host;
 pub mod mountinfo;
 pub mod program;
+#[allow(unsafe_code)]
+pub mod pty;
 
 use std::fmt::Debug;
 use std::fs;
@@ -42,6 +44,16 @@ macro_rules! skip_unless {
         if !$cond {
             $crate::common::skip(&$c.name, $reason);
             return;
+        }
+    };
+}
+
+/// Leaves a test body early under runc 1.1, which lacks what is tested.
+#[macro_export]
+macro_rules! skip_for_runc {
+    ($c:expr, $reason:expr) => {
+        if $crate::common::rival() == Some("runc") {
+            return $crate::common::skip(&$c.name, $reason);
         }
     };
 }
