@@ -8,11 +8,19 @@ use nix::fcntl::{AtFlags, OFlag, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstatat, mkdirat, mknodat};
 use nix::unistd::{Gid, Uid, fchownat, symlinkat};
 
-use super::paths::{listable, open_at};
+use super::paths::{Slot, listable, open_at};
 use crate::sys::{Context, Result};
 
+/// Copies what a mount point holds into the tmpfs that will cover it.
+pub(crate) fn copy(from: &Slot<'_>, to: BorrowedFd<'_>) -> Result<()> {
+    match from.at() {
+        (handle, name) if name.is_empty() => copy_entries(handle, to),
+        (dir, name) => copy_entries(open_at(dir, name, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?.as_fd(), to),
+    }
+}
+
 /// Copies the entries of one directory into another, with owners and modes.
-pub(crate) fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
+fn copy_entries(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
     let mut entries = Dir::from_fd(listable(from)?).call("opendir", "tmpcopyup")?;
     for entry in entries.iter() {
         let entry = entry.call("readdir", "tmpcopyup")?;
@@ -32,7 +40,7 @@ fn copy_one(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> Result<()>
             mkdirat(to, name, Mode::S_IRWXU).call("mkdir", name)?;
             let new = open_at(to, name, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
             let old = open_at(from, name, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
-            copy(old.as_fd(), new.as_fd())?;
+            copy_entries(old.as_fd(), new.as_fd())?;
         }
         SFlag::S_IFREG => copy_file(from, to, name)?,
         SFlag::S_IFLNK => {

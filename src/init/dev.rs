@@ -9,9 +9,10 @@ use nix::errno::Errno;
 use nix::sys::stat::{Mode, SFlag, mknodat};
 use nix::unistd::{Gid, Uid};
 
+use super::mount::attach;
 use super::paths::{Links, Root};
 use crate::plan::mounts::{Node, Rootfs};
-use crate::sys::mount::{Tree, move_mount, open_tree};
+use crate::sys::mount::{Tree, open_tree};
 use crate::sys::{self, Context, fs::CWD};
 
 const LINKS: [(&str, &CStr); 5] = [
@@ -27,17 +28,24 @@ pub(crate) fn populate(root: &Root, plan: &Rootfs) -> Result<()> {
     if !plan.own_dev {
         return Ok(());
     }
-    let dev = root.dir("/dev", Links::Follow)?;
+    let opened;
+    let (dev, ours) = match root.ours("/dev") {
+        Some(dev) => (dev, true),
+        None => {
+            opened = root.dir("/dev", Links::Follow)?;
+            (opened.as_fd(), false)
+        }
+    };
     for node in &plan.nodes {
-        make(root, dev.as_fd(), node).with_context(|| format!("device {:?}", node.path))?;
+        make(root, dev, node).with_context(|| format!("device {:?}", node.path))?;
     }
     for (name, target) in LINKS {
         let name = CString::new(name)?;
         // An image may bring its own ptmx, as a node or a file: only ours leads to the container's own devpts.
-        if name.as_c_str() == c"ptmx" {
-            remove(dev.as_fd(), &name)?;
+        if !ours && name.as_c_str() == c"ptmx" {
+            remove(dev, &name)?;
         }
-        link(dev.as_fd(), &name, target)?;
+        link(dev, &name, target)?;
     }
     Ok(())
 }
@@ -101,8 +109,7 @@ fn same(dir: BorrowedFd<'_>, name: &CStr, node: &Node) -> Result<()> {
 /// mknod(2) isn't permitted in a user namespace: the host's node is bound onto an empty file.
 fn bind(root: &Root, node: &Node) -> Result<()> {
     let tree = host_node(node)?;
-    let target = root.file(&node.path)?;
-    Ok(move_mount(tree.as_fd(), target.as_fd())?)
+    Ok(attach(tree.as_fd(), &root.file_slot(&node.path)?)?)
 }
 
 /// A detached mount of the host's node, which must be the device that is asked for.

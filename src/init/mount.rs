@@ -6,10 +6,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context as _, Result, bail};
 use nix::errno::Errno;
-use nix::sys::stat::{SFlag, fstat};
+use nix::fcntl::AtFlags;
+use nix::sys::stat::{SFlag, fstatat};
 
 use super::copyup;
-use super::paths::{Links, Root, kind};
+use super::paths::{Content, Links, Root, Slot, kind};
 use crate::error::invalid;
 use crate::plan::mounts::{FileSystem, MountStep, What};
 use crate::plan::options::{Attrs, Bind, Propagation, Reach, attr};
@@ -21,14 +22,21 @@ use crate::sys::{self, Context};
 pub(crate) struct Late(OwnedFd);
 
 /// Carries out one step. `source` is the bind mount's tree where it had to be opened outside.
-pub(crate) fn step(root: &Root, step: &MountStep, source: Option<&OwnedFd>) -> Result<Option<Late>> {
+pub(crate) fn step(root: &mut Root, step: &MountStep, source: Option<&OwnedFd>) -> Result<Option<Late>> {
     let mounted = match &step.what {
         What::Bind { source: path, tree } => bind(root, step, path, *tree, source),
         What::FileSystem(fs) => file_system(root, step, fs),
         What::Remount { flags, data } => remount(root, step, *flags, data.as_deref()),
     };
     let mount = mounted.with_context(|| format!("config.json: {}: mount on {:?}", step.pointer, step.destination))?;
-    Ok(step.late_readonly.then_some(Late(mount)))
+    let late = if step.late_readonly { Some(Late(mount.try_clone().call("dup", "mount")?)) } else { None };
+    let known = match &step.what {
+        What::FileSystem(fs) if fs.kind.as_c_str() == c"tmpfs" && !fs.copy_up => Some((mount, Content::Ours)),
+        What::FileSystem(fs) if [c"proc", c"sysfs"].contains(&fs.kind.as_c_str()) => Some((mount, Content::Kernels)),
+        _ => None,
+    };
+    root.mounted(&step.destination, known);
+    Ok(late)
 }
 
 impl Late {
@@ -48,8 +56,7 @@ fn bind(root: &Root, step: &MountStep, path: &CStr, tree: Bind, opened: Option<&
     };
     // The attributes go on first: the mount is never seen without them.
     attributes(source.as_fd(), step)?;
-    let target = bind_target(root, step, kind(source.as_fd())?)?;
-    api::move_mount(source.as_fd(), target.as_fd())?;
+    attach(source.as_fd(), &bind_target(root, step, kind(source.as_fd())?)?)?;
     propagate(source.as_fd(), &step.propagation)?;
     Ok(source)
 }
@@ -67,19 +74,24 @@ fn missing_source(step: &MountStep, path: &CStr, error: sys::Error) -> anyhow::E
     invalid(format!("{}/source", step.pointer), what)
 }
 
-fn bind_target(root: &Root, step: &MountStep, source: SFlag) -> Result<OwnedFd> {
-    let target = match source {
-        SFlag::S_IFDIR => root.dir(&step.destination, Links::Follow)?,
-        _ => root.file(&step.destination)?,
-    };
-    Ok(target)
+fn bind_target<'a>(root: &'a Root, step: &MountStep, source: SFlag) -> sys::Result<Slot<'a>> {
+    match source {
+        SFlag::S_IFDIR => root.dir_slot(&step.destination, Links::Follow),
+        _ => root.file_slot(&step.destination),
+    }
+}
+
+/// Attaches a detached mount.
+pub(crate) fn attach(mount: BorrowedFd<'_>, slot: &Slot<'_>) -> sys::Result<()> {
+    let (dir, name) = slot.at();
+    api::move_mount(mount, dir, name)
 }
 
 fn bind_by_mount2(root: &Root, step: &MountStep, path: &CStr, reach: Tree) -> Result<OwnedFd> {
     let stat = nix::sys::stat::stat(path).call("stat", path)?;
     let target = bind_target(root, step, SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT)?;
     let recursive = if reach == Tree::Recursive { libc::MS_REC } else { 0 };
-    api::mount(Some(path), &by_fd(target.as_fd()), None, libc::MS_BIND | recursive, None)?;
+    api::mount(Some(path), &target.path(), None, libc::MS_BIND | recursive, None)?;
     let mount = reopen(root, step)?;
     attributes(mount.as_fd(), step)?;
     propagate(mount.as_fd(), &step.propagation)?;
@@ -89,24 +101,24 @@ fn bind_by_mount2(root: &Root, step: &MountStep, path: &CStr, reach: Tree) -> Re
 fn file_system(root: &Root, step: &MountStep, fs: &FileSystem) -> Result<OwnedFd> {
     // Where these two are decides what the masks cover and where labels are written.
     let links = if [c"proc", c"sysfs"].contains(&fs.kind.as_c_str()) { Links::Refuse } else { Links::Follow };
-    let target = match root.dir(&step.destination, links) {
+    let target = match root.dir_slot(&step.destination, links) {
         Err(error) if links == Links::Refuse && matches!(error.errno(), Errno::ELOOP | Errno::ENOTDIR) => {
             bail!("{:?} must be mounted on an ordinary directory, not on a link: {error}", fs.kind)
         }
         target => target?,
     };
-    let made = if fs.only_mount2 { Err(lacking()) } else { new_mount(step, fs, target.as_fd()) };
+    let made = if fs.only_mount2 { Err(lacking()) } else { new_mount(step, fs, &target) };
     let mount = match made {
         Ok(mount) => {
-            api::move_mount(mount.as_fd(), target.as_fd())?;
+            attach(mount.as_fd(), &target)?;
             mount
         }
-        Err(error) if has_errno(&error, &[Errno::ENOSYS]) => mount_by_mount2(root, step, fs, target.as_fd())?,
+        Err(error) if has_errno(&error, &[Errno::ENOSYS]) => mount_by_mount2(root, step, fs, &target)?,
         Err(error) if fs.fallback.is_some() && has_errno(&error, &[Errno::EPERM, Errno::EBUSY]) => {
             let path = fs.fallback.as_deref().unwrap_or_default();
             let mount = open_source(path, Tree::One).map_err(|_| error)?;
             attributes(mount.as_fd(), step)?;
-            api::move_mount(mount.as_fd(), target.as_fd())?;
+            attach(mount.as_fd(), &target)?;
             mount
         }
         Err(error) => return Err(error),
@@ -128,7 +140,7 @@ fn has_errno(error: &anyhow::Error, list: &[Errno]) -> bool {
 }
 
 /// A detached mount of a new superblock.
-fn new_mount(step: &MountStep, fs: &FileSystem, target: BorrowedFd<'_>) -> Result<OwnedFd> {
+fn new_mount(step: &MountStep, fs: &FileSystem, target: &Slot<'_>) -> Result<OwnedFd> {
     let context = api::fsopen(&fs.kind)?;
     let configure = || -> sys::Result<OwnedFd> {
         if let Some(source) = &fs.source {
@@ -151,8 +163,10 @@ fn new_mount(step: &MountStep, fs: &FileSystem, target: BorrowedFd<'_>) -> Resul
 }
 
 /// The mode of the directory that a tmpfs covers, in octal.
-fn mode_of(directory: BorrowedFd<'_>) -> sys::Result<CString> {
-    let mode = fstat(directory).call("fstat", "mount point")?.st_mode & 0o7777;
+fn mode_of(directory: &Slot<'_>) -> sys::Result<CString> {
+    let (dir, name) = directory.at();
+    let flags = AtFlags::AT_SYMLINK_NOFOLLOW | AtFlags::AT_EMPTY_PATH;
+    let mode = fstatat(dir, name, flags).call("fstatat", "mount point")?.st_mode & 0o7777;
     Ok(CString::new(format!("{mode:o}")).unwrap_or_default())
 }
 
@@ -170,7 +184,7 @@ fn explain(error: sys::Error, context: BorrowedFd<'_>) -> anyhow::Error {
     }
 }
 
-fn mount_by_mount2(root: &Root, step: &MountStep, fs: &FileSystem, target: BorrowedFd<'_>) -> Result<OwnedFd> {
+fn mount_by_mount2(root: &Root, step: &MountStep, fs: &FileSystem, target: &Slot<'_>) -> Result<OwnedFd> {
     let mut words: Vec<Vec<u8>> = Vec::new();
     if fs.copy_mode {
         words.push([b"mode=", mode_of(target)?.as_bytes()].concat());
@@ -188,7 +202,7 @@ fn mount_by_mount2(root: &Root, step: &MountStep, fs: &FileSystem, target: Borro
     if fs.copy_up {
         bail!("tmpcopyup needs fsopen(2), Linux 5.2");
     }
-    api::mount(fs.source.as_deref(), &by_fd(target), Some(&fs.kind), fs.flags & !late, Some(&data))?;
+    api::mount(fs.source.as_deref(), &target.path(), Some(&fs.kind), fs.flags & !late, Some(&data))?;
     reopen(root, step)
 }
 

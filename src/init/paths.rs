@@ -5,18 +5,59 @@
 //! link that is put in place meanwhile is an error, never a way out.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sys::stat::{Mode, SFlag, mkdirat};
+use nix::sys::stat::{Mode, SFlag, mkdirat, mknodat};
 
 use crate::sys::fs::{BENEATH_NO_LINKS, IN_ROOT, openat2};
 use crate::sys::{Context, Error, Result};
 
 /// The root of the container's file system, by descriptor.
 #[derive(Debug)]
-pub(crate) struct Root(OwnedFd);
+pub(crate) struct Root {
+    fd: OwnedFd,
+    /// File systems just mounted whose content is ours or the kernel's, by the path they were mounted on. One name
+    /// directly below such a root can't be a trap, so it needs no look-up: most mounts, nodes and masks are there.
+    known: Vec<(String, OwnedFd, Content)>,
+}
+
+/// What a known file system holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// A tmpfs that only this process has written to: what is missing can be made.
+    Ours,
+    /// proc or sysfs.
+    Kernels,
+}
+
+/// A place to attach a mount to.
+#[derive(Debug)]
+pub(crate) enum Slot<'a> {
+    /// A handle on the place itself.
+    Handle(OwnedFd),
+    /// A name directly below the root of a known file system.
+    Below(BorrowedFd<'a>, CString),
+}
+
+impl Slot<'_> {
+    /// As directory and name, for calls that take both; an empty name is the directory itself.
+    pub(crate) fn at(&self) -> (BorrowedFd<'_>, &CStr) {
+        match self {
+            Self::Handle(fd) => (fd.as_fd(), c""),
+            Self::Below(dir, name) => (*dir, name),
+        }
+    }
+
+    /// Through /proc, for calls that know paths only.
+    pub(crate) fn path(&self) -> CString {
+        let (dir, name) = self.at();
+        let path = [format!("/proc/self/fd/{}/", dir.as_raw_fd()).as_bytes(), name.to_bytes()].concat();
+        let path = if name.is_empty() { &path[..path.len() - 1] } else { &path };
+        CString::new(path).unwrap_or_default()
+    }
+}
 
 /// Whether links of the image are followed (inside the root).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +69,58 @@ pub(crate) enum Links {
 
 impl Root {
     pub(crate) fn new(fd: OwnedFd) -> Self {
-        Self(fd)
+        Self { fd, known: Vec::new() }
+    }
+
+    /// Notes that something was mounted at `path`: what was known there or below is covered.
+    pub(crate) fn mounted(&mut self, path: &str, fs: Option<(OwnedFd, Content)>) {
+        self.known.retain(|(known, ..)| known != path && !known.strip_prefix(path).is_some_and(|r| r.starts_with('/')));
+        self.known.extend(fs.map(|(fd, content)| (path.to_owned(), fd, content)));
+    }
+
+    /// The known file system directly above a path, and the name in it.
+    fn below(&self, path: &str) -> Result<Option<(BorrowedFd<'_>, CString, Content)>> {
+        let Some((parent, name)) = path.rsplit_once('/') else { return Ok(None) };
+        match self.known.iter().find(|(known, ..)| known == parent) {
+            Some((_, fd, content)) if !name.is_empty() => Ok(Some((fd.as_fd(), c(name)?, *content))),
+            _ => Ok(None),
+        }
+    }
+
+    /// A place for a directory, made where it is missing.
+    pub(crate) fn dir_slot(&self, path: &str, links: Links) -> Result<Slot<'_>> {
+        if let Some((dir, name, Content::Ours)) = self.below(path)? {
+            return match mkdirat(dir, name.as_c_str(), Mode::from_bits_truncate(0o755)) {
+                Ok(()) | Err(Errno::EEXIST) => Ok(Slot::Below(dir, name)),
+                Err(errno) => Err(errno).call("mkdir", path),
+            };
+        }
+        self.dir(path, links).map(Slot::Handle)
+    }
+
+    /// A place for anything but a directory, made where it is missing.
+    pub(crate) fn file_slot(&self, path: &str) -> Result<Slot<'_>> {
+        if let Some((dir, name, Content::Ours)) = self.below(path)? {
+            return match mknodat(dir, name.as_c_str(), SFlag::S_IFREG, Mode::from_bits_truncate(0o644), 0) {
+                Ok(()) | Err(Errno::EEXIST) => Ok(Slot::Below(dir, name)),
+                Err(errno) => Err(errno).call("mknod", path),
+            };
+        }
+        self.file(path).map(Slot::Handle)
+    }
+
+    /// A place that may be there or not: one below a known file system is not looked up.
+    pub(crate) fn slot(&self, path: &str) -> Result<Option<Slot<'_>>> {
+        match self.below(path)? {
+            Some((dir, name, _)) => Ok(Some(Slot::Below(dir, name))),
+            None => Ok(self.find(path)?.map(Slot::Handle)),
+        }
+    }
+
+    /// The root of a file system that only this process has written to.
+    pub(crate) fn ours(&self, path: &str) -> Option<BorrowedFd<'_>> {
+        let ours = |(known, _, content): &&(String, OwnedFd, Content)| known == path && *content == Content::Ours;
+        self.known.iter().find(ours).map(|(_, fd, _)| fd.as_fd())
     }
 
     /// Opens what is there.
@@ -85,7 +177,7 @@ impl Root {
         let path = path.trim_end_matches('/');
         let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
         if name.is_empty() {
-            return Ok((self.0.try_clone().call("dup", "root")?, None));
+            return Ok((self.fd.try_clone().call("dup", "root")?, None));
         }
         Ok((self.dir(parent, Links::Follow)?, Some(c(name)?)))
     }
@@ -93,7 +185,7 @@ impl Root {
 
 impl AsFd for Root {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.fd.as_fd()
     }
 }
 
@@ -166,6 +258,25 @@ mod tests {
         assert!(root.file("/link").is_err());
         assert!(root.dir("/link", Links::Follow).is_err());
         assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_known_file_system_is_forgotten_when_it_is_covered() {
+        let (dir, mut root) = root();
+        std::fs::create_dir(dir.path().join("dev")).unwrap();
+        let fd = || std::fs::File::open(dir.path().join("dev")).unwrap().into();
+        root.mounted("/dev", Some((fd(), Content::Ours)));
+        assert!(matches!(root.dir_slot("/dev/pts", Links::Follow).unwrap(), Slot::Below(..)));
+        assert!(dir.path().join("dev/pts").is_dir());
+        assert!(matches!(root.dir_slot("/dev/a/b", Links::Follow).unwrap(), Slot::Handle(_)));
+        root.mounted("/devices", None);
+        assert!(root.ours("/dev").is_some());
+        root.mounted("/dev", None);
+        assert!(root.ours("/dev").is_none());
+        root.mounted("/dev/x", Some((fd(), Content::Kernels)));
+        assert!(root.ours("/dev/x").is_none());
+        root.mounted("/dev", None);
+        assert!(matches!(root.slot("/dev/x/y").unwrap(), None));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::sys::stat::SFlag;
 
 use super::mount::{self, Late};
-use super::paths::{Links, Root, kind};
+use super::paths::{Links, Root, Slot, kind};
 use super::{Prepared, dev};
 use crate::error::invalid;
 use crate::plan::mounts::{Pivot, Rootfs, Step, clean};
@@ -25,7 +25,7 @@ use crate::sys::{self, Context, fs::CWD};
 pub(crate) struct Built {
     pub(crate) root: Root,
     late: Vec<Late>,
-    /// The host's /dev/null as a detached mount, for masking files.
+    /// The host's /dev/null as a detached mount, for masking files; none where the kernel has no open_tree(2).
     null: Option<OwnedFd>,
 }
 
@@ -39,13 +39,13 @@ pub(crate) fn build(prepared: &Prepared) -> Result<Built> {
         dev::populate(&built.root, plan)?;
         return Ok(built);
     }
-    let root = attach_root(plan)?;
+    let mut root = attach_root(plan)?;
     // Before anything of the container is in the way: the host's own device, verified.
-    let null = if plan.masked.is_empty() { None } else { Some(host_null()?) };
+    let null = if plan.masked.is_empty() { None } else { host_null()? };
     let mut late = Vec::new();
     for (step, source) in plan.steps.iter().zip(&prepared.sources) {
         match step {
-            Step::Mount(step) => late.extend(mount::step(&root, step, source.as_ref())?),
+            Step::Mount(step) => late.extend(mount::step(&mut root, step, source.as_ref())?),
             Step::Symlink { path, target } => dev::symlink(&root, path, target)?,
         }
     }
@@ -72,7 +72,7 @@ fn attach_root(plan: &Rootfs) -> Result<Root> {
         Ok(tree) => {
             let flags = libc::O_PATH | libc::O_DIRECTORY;
             let target = sys::fs::openat2(CWD, &path, flags, 0, 0).map_err(missing)?;
-            api::move_mount(tree.as_fd(), target.as_fd())?;
+            api::move_mount(tree.as_fd(), target.as_fd(), c"")?;
             Ok(Root::new(tree))
         }
         Err(error) if error.errno() == Errno::ENOSYS => {
@@ -98,16 +98,23 @@ fn make_parent_private(path: &Path) -> Result<()> {
 
 /// What covers masked files is the host's null device by number, not whatever an image calls /dev/null
 /// (CVE-2025-31133).
-fn host_null() -> Result<OwnedFd> {
-    let handle = sys::fs::openat2(CWD, c"/dev/null", libc::O_PATH | libc::O_NOFOLLOW, 0, 0)?;
-    let stat = nix::sys::stat::fstat(&handle).call("fstat", "/dev/null")?;
+fn host_null() -> Result<Option<OwnedFd>> {
+    match api::open_tree_nofollow(CWD, c"/dev/null", Tree::One) {
+        Err(error) if error.errno() == Errno::ENOSYS => Ok(None),
+        tree => {
+            let tree = tree?;
+            verify_null(&tree)?;
+            Ok(Some(tree))
+        }
+    }
+}
+
+fn verify_null(null: &OwnedFd) -> Result<()> {
+    let stat = nix::sys::stat::fstat(null).call("fstat", "/dev/null")?;
     if stat.st_mode & libc::S_IFMT != libc::S_IFCHR || stat.st_rdev != libc::makedev(1, 3) {
-        anyhow::bail!("the host's /dev/null is not the null device: masked paths can't be covered with it");
+        anyhow::bail!("/dev/null is not the null device: masked paths can't be covered with it");
     }
-    match api::open_tree(handle.as_fd(), c"", Tree::One) {
-        Err(error) if error.errno() == Errno::ENOSYS => Ok(handle),
-        tree => Ok(tree?),
-    }
+    Ok(())
 }
 
 /// Changes the root of the process. The old root is gone afterwards.
@@ -167,7 +174,7 @@ pub(crate) fn seal(built: &Built, plan: &Rootfs) -> Result<()> {
     for late in &built.late {
         late.make_readonly().context("read-only tmpfs")?;
     }
-    let mut masks = Masks { null: built.null.as_ref().map(AsFd::as_fd), empty: None };
+    let mut masks = Masks { null: built.null.as_ref().map(AsFd::as_fd), spare: None, empty: None };
     for (index, path) in plan.masked.iter().enumerate() {
         masks.cover(&built.root, path).with_context(|| format!("config.json: /linux/maskedPaths/{index}: {path:?}"))?;
     }
@@ -184,18 +191,20 @@ pub(crate) fn seal(built: &Built, plan: &Rootfs) -> Result<()> {
 
 /// A path made read-only with everything else of it kept: a bind of itself. What isn't there needs nothing.
 fn make_readonly(root: &Root, path: &str) -> Result<()> {
-    let Some(target) = root.find(&clean(path))? else { return Ok(()) };
+    let path = clean(path);
+    let Some(slot) = root.slot(&path)? else { return Ok(()) };
     let attrs = Attrs { set: attr::RDONLY, clear: 0 };
-    match api::open_tree(target.as_fd(), c"", Tree::Recursive) {
+    let (dir, name) = slot.at();
+    match api::open_tree_nofollow(dir, name, Tree::Recursive) {
         Ok(tree) => {
             mount::set_attrs(tree.as_fd(), Tree::One, attrs)?;
-            api::move_mount(tree.as_fd(), target.as_fd())?;
+            mount::attach(tree.as_fd(), &slot)?;
         }
+        Err(error) if error.errno() == Errno::ENOENT => {}
         Err(error) if error.errno() == Errno::ENOSYS => {
-            let flags = libc::MS_BIND | libc::MS_REC;
-            let path = CString::new(clean(path))?;
-            api::mount(Some(&path), &path, None, flags, None)?;
-            let mounted = root.open(&clean(path.to_str()?), libc::O_PATH, Links::Follow)?;
+            let Some(_) = root.find(&path)? else { return Ok(()) };
+            api::mount(Some(&slot.path()), &slot.path(), None, libc::MS_BIND | libc::MS_REC, None)?;
+            let mounted = root.open(&path, libc::O_PATH, Links::Follow)?;
             mount::set_attrs(mounted.as_fd(), Tree::One, attrs)?;
         }
         Err(error) => return Err(error.into()),
@@ -207,54 +216,70 @@ fn make_readonly(root: &Root, path: &str) -> Result<()> {
 /// superblock a mask costs Kubernetes nodes dearly: runc#5275).
 struct Masks<'a> {
     null: Option<BorrowedFd<'a>>,
+    /// A copy of `null` that found no place yet.
+    spare: Option<OwnedFd>,
     empty: Option<OwnedFd>,
 }
 
 impl Masks<'_> {
+    /// A file is tried first: the kernel itself says when the place is a directory, or not there.
     fn cover(&mut self, root: &Root, path: &str) -> Result<()> {
-        let Some(target) = root.find(&clean(path))? else { return Ok(()) };
-        if kind(target.as_fd())? == SFlag::S_IFDIR {
-            return self.cover_directory(target.as_fd());
+        let path = clean(path);
+        let Some(slot) = root.slot(&path)? else { return Ok(()) };
+        let Some(copy) = self.copy_of_null(&slot)? else { return mask_by_mount2(root, &path, &slot) };
+        match mount::attach(copy.as_fd(), &slot) {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                self.spare = Some(copy);
+                match error.errno() {
+                    Errno::ENOENT => Ok(()),
+                    Errno::ENOTDIR => self.cover_directory(&slot),
+                    _ => Err(error.into()),
+                }
+            }
         }
-        let Some(null) = self.null else { return Ok(()) };
-        // Linux before 6.15 can't copy a detached mount: the original itself is attached first, and copied from there.
-        match api::open_tree(null, c"", Tree::One) {
-            Ok(copy) => api::move_mount(copy.as_fd(), target.as_fd())?,
-            Err(error) if error.errno() == Errno::EINVAL => api::move_mount(null, target.as_fd())?,
-            Err(error) if error.errno() == Errno::ENOSYS => mask_by_mount2(null, target.as_fd())?,
-            Err(error) => return Err(error.into()),
-        }
-        Ok(())
     }
 
-    fn cover_directory(&mut self, target: BorrowedFd<'_>) -> Result<()> {
+    /// `None` where the kernel has no open_tree(2).
+    fn copy_of_null(&mut self, slot: &Slot<'_>) -> Result<Option<OwnedFd>> {
+        if let Some(spare) = self.spare.take() {
+            return Ok(Some(spare));
+        }
+        let Some(null) = self.null else { return Ok(None) };
+        match api::open_tree(null, c"", Tree::One) {
+            Ok(copy) => Ok(Some(copy)),
+            // Linux before 6.15 can't copy a detached mount: the original itself is attached first, and copied from
+            // there ever after.
+            Err(error) if error.errno() == Errno::EINVAL => Ok(Some(null.try_clone_to_owned().call("dup", slot.path())?)),
+            Err(error) if error.errno() == Errno::ENOSYS => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn cover_directory(&mut self, slot: &Slot<'_>) -> Result<()> {
         if let Some(empty) = &self.empty {
             let copy = api::open_tree(empty.as_fd(), c"", Tree::One)?;
-            return Ok(api::move_mount(copy.as_fd(), target)?);
+            return Ok(mount::attach(copy.as_fd(), slot)?);
         }
-        let context = match api::fsopen(c"tmpfs") {
-            Err(error) if error.errno() == Errno::ENOSYS => return empty_by_mount2(target),
-            context => context?,
-        };
+        let context = api::fsopen(c"tmpfs")?;
         api::fsconfig_set(context.as_fd(), c"nr_inodes", Some(c"1"))?;
         api::fsconfig_create(context.as_fd())?;
         let empty = api::fsmount(context.as_fd(), attr::RDONLY)?;
-        api::move_mount(empty.as_fd(), target)?;
+        mount::attach(empty.as_fd(), slot)?;
         self.empty = Some(empty);
         Ok(())
     }
 }
 
-/// After the pivot the host's /proc is out of reach; the container's own, if any, leads to the same descriptors.
-fn own_path(fd: BorrowedFd<'_>) -> CString {
-    use std::os::fd::AsRawFd;
-    CString::new(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap_or_default()
-}
-
-fn mask_by_mount2(null: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<()> {
-    Ok(api::mount(Some(&own_path(null)), &own_path(target), None, libc::MS_BIND, None)?)
-}
-
-fn empty_by_mount2(target: BorrowedFd<'_>) -> Result<()> {
-    Ok(api::mount(Some(c"tmpfs"), &own_path(target), Some(c"tmpfs"), libc::MS_RDONLY, Some(c"nr_inodes=1"))?)
+/// For kernels and sandboxes without open_tree(2). The container's /dev/null is one that this process made, or one
+/// that is refused: it must be the null device.
+fn mask_by_mount2(root: &Root, path: &str, slot: &Slot<'_>) -> Result<()> {
+    let Some(target) = root.find(path)? else { return Ok(()) };
+    if kind(target.as_fd())? == SFlag::S_IFDIR {
+        let data = Some(c"nr_inodes=1");
+        return Ok(api::mount(Some(c"tmpfs"), &slot.path(), Some(c"tmpfs"), libc::MS_RDONLY, data)?);
+    }
+    let null = root.open("/dev/null", libc::O_PATH | libc::O_NOFOLLOW, Links::Follow)?;
+    verify_null(&null)?;
+    Ok(api::mount(Some(&Slot::Handle(null).path()), &slot.path(), None, libc::MS_BIND, None)?)
 }

@@ -6,10 +6,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use anyhow::{Context as _, Result, bail};
 use nix::unistd::Uid;
 
+use super::mount::attach;
 use super::paths::{Links, Root};
 use crate::launch::tty;
 use crate::spec::ConsoleSize;
-use crate::sys::mount::{Tree, move_mount, open_tree};
+use crate::sys::mount::{Tree, open_tree};
 use crate::sys::{self, Context, tty as ioctl};
 
 const DEVPTS_SUPER_MAGIC: i64 = 0x1cd1;
@@ -52,7 +53,6 @@ fn open_master(root: &Root) -> Result<OwnedFd> {
 
 /// The slave by its descriptor onto a file that is no link (runtime-linux.md; CVE-2025-52565).
 fn console(root: &Root, slave: BorrowedFd<'_>) -> Result<()> {
-    let target = root.file("/dev/console")?;
     let tree = open_tree(slave, c"", Tree::One)?;
-    Ok(move_mount(tree.as_fd(), target.as_fd())?)
+    Ok(attach(tree.as_fd(), &root.file_slot("/dev/console")?)?)
 }

@@ -8,6 +8,9 @@ use nix::unistd::Pid;
 
 use super::error::{Error, Result, check};
 
+/// linux/sched.h; libc's constant of that name has lost its one bit to a 32-bit type.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
 /// What clone3(2) is asked for.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct CloneArgs<'a> {
@@ -46,7 +49,7 @@ pub(crate) fn clone3(args: CloneArgs<'_>) -> Result<Cloned> {
         cgroup: 0,
     };
     if let Some(fd) = args.cgroup {
-        raw.flags |= libc::CLONE_INTO_CGROUP as u64;
+        raw.flags |= CLONE_INTO_CGROUP;
         raw.cgroup = fd.as_raw_fd() as u64;
     }
     // SAFETY: `raw` is a valid clone_args and lives across the call; without CLONE_VM the child gets its own copy

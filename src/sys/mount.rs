@@ -31,7 +31,16 @@ pub(crate) enum Tree {
 /// open_tree(2): a detached copy of the mount at `path`, below `dir` (an empty path is `dir` itself). A symbolic
 /// link at the end is followed, as mount(2) does.
 pub(crate) fn open_tree(dir: BorrowedFd<'_>, path: &CStr, tree: Tree) -> Result<OwnedFd> {
-    let mut flags = libc::OPEN_TREE_CLONE as i32 | libc::OPEN_TREE_CLOEXEC as i32 | libc::AT_EMPTY_PATH;
+    open_tree_with(dir, path, tree, 0)
+}
+
+/// [`open_tree`] that follows no link at the end.
+pub(crate) fn open_tree_nofollow(dir: BorrowedFd<'_>, path: &CStr, tree: Tree) -> Result<OwnedFd> {
+    open_tree_with(dir, path, tree, libc::AT_SYMLINK_NOFOLLOW)
+}
+
+fn open_tree_with(dir: BorrowedFd<'_>, path: &CStr, tree: Tree, flags: i32) -> Result<OwnedFd> {
+    let mut flags = flags | libc::OPEN_TREE_CLONE as i32 | libc::OPEN_TREE_CLOEXEC as i32 | libc::AT_EMPTY_PATH;
     if tree == Tree::Recursive {
         flags |= libc::AT_RECURSIVE;
     }
@@ -40,14 +49,14 @@ pub(crate) fn open_tree(dir: BorrowedFd<'_>, path: &CStr, tree: Tree) -> Result<
     check("open_tree", ret, || format!("{path:?}")).map(owned)
 }
 
-/// move_mount(2) by descriptors alone: no path is looked up a second time.
-pub(crate) fn move_mount(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
-    let flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH;
-    // SAFETY: both paths are empty C strings.
+/// move_mount(2) onto `name` below `to`, or onto `to` itself when the name is empty. A link at the end is not followed.
+pub(crate) fn move_mount(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> Result<()> {
+    let flags = MOVE_MOUNT_F_EMPTY_PATH | if name.is_empty() { MOVE_MOUNT_T_EMPTY_PATH } else { 0 };
+    // SAFETY: both paths are C strings that live across the call.
     let ret = unsafe {
-        libc::syscall(libc::SYS_move_mount, from.as_raw_fd(), c"".as_ptr(), to.as_raw_fd(), c"".as_ptr(), flags)
+        libc::syscall(libc::SYS_move_mount, from.as_raw_fd(), c"".as_ptr(), to.as_raw_fd(), name.as_ptr(), flags)
     };
-    check("move_mount", ret, String::new).map(drop)
+    check("move_mount", ret, || if name.is_empty() { String::new() } else { format!("{name:?}") }).map(drop)
 }
 
 /// fsopen(2).
