@@ -225,3 +225,22 @@ impl CStrings {
         &self.strings
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn both_ways_to_fork_give_a_pidfd() {
+        for way in [fork, || clone(libc::CLONE_PIDFD | libc::SIGCHLD)] {
+            match way().unwrap() {
+                Cloned::Child => crate::sys::exit(5),
+                Cloned::Parent { pid, pidfd } => {
+                    assert_eq!(wait(pidfd.as_fd()).unwrap(), Ended::Exited(5));
+                    assert!(std::fs::exists(format!("/proc/{pid}")).is_ok_and(|there| !there));
+                }
+            }
+        }
+    }
+}

@@ -1,5 +1,4 @@
 use std::collections::BTreeMap;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::*;
@@ -134,14 +133,11 @@ fn an_empty_environment_is_empty() {
 #[test]
 fn the_arguments_begin_with_the_name() {
     let s = Scripts::new();
-    let script = s.path("script");
-    std::fs::copy("/bin/sh", s.path("other")).unwrap();
-    std::fs::write(&script, format!("#!/bin/sh\nprintf '%s|' \"$#\" \"$@\" >{:?}/out\n", s.0.path())).unwrap();
-    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
-    run(Kind::Poststart, &[Hook { path: script, ..Hook::default() }], &state(), &[]).unwrap();
-    assert_eq!(s.read("out"), "0|");
+    // Without arguments a shell takes the state for a script, and complains under its own name: the path.
+    let text = failure(Hook { path: "/bin/sh".into(), ..Hook::default() });
+    assert!(text.starts_with("exit status 127, stdout: , stderr: /bin/sh: "), "{text}");
     let mut named = s.hook("echo $0 >$D/out");
-    named.args.insert(3, "zero".into());
+    named.args.push("zero".into());
     run(Kind::Poststart, &[named], &state(), &[]).unwrap();
     assert_eq!(s.read("out"), "zero\n");
 }

@@ -92,11 +92,10 @@ fn reader(command: &str) -> (OwnedFd, impl FnOnce() -> Vec<u8> + use<>) {
     let (read, write) = pipe2(OFlag::O_CLOEXEC).unwrap();
     let file = tempfile::NamedTempFile::new().unwrap();
     let mut shell = Command::new("/bin/sh");
-    let child = shell.args(["-c", command]).stdin(read).stdout(file.reopen().unwrap()).spawn().unwrap();
-    let ended = crate::sys::clone::pidfd_open(Pid::from_raw(i32::try_from(child.id()).unwrap())).unwrap();
+    let mut child = shell.args(["-c", command]).stdin(read).stdout(file.reopen().unwrap()).spawn().unwrap();
     let collect = move || {
-        // Reaped by supervise, or not: a pidfd tells in any case.
-        poll([Some((ended.as_fd(), poll::IN))], Some(Duration::from_secs(10))).unwrap();
+        // Fails when supervise has reaped it: then it has ended, too.
+        let _ = child.wait();
         std::fs::read(file.path()).unwrap()
     };
     (write, collect)
