@@ -17,11 +17,16 @@
 mod common;
 
 mod root {
+    mod bad_input;
+    mod budget;
+    mod busybox;
     mod cgroups;
+    mod crash;
     mod create;
     mod delete;
     mod descriptors;
     mod devices;
+    mod fallbacks;
     mod hooks;
     mod identity;
     mod kill;
@@ -29,11 +34,13 @@ mod root {
     mod mounts;
     mod namespaces;
     mod process;
+    mod regressions;
     mod rootfs;
     mod run;
     mod seccomp;
     mod start;
     mod state;
+    mod stress;
     mod terminal;
     mod userns;
 }

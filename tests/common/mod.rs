@@ -10,6 +10,7 @@ pub mod mountinfo;
 pub mod program;
 #[allow(unsafe_code)]
 pub mod pty;
+pub mod trace;
 
 use std::fmt::Debug;
 use std::fs;

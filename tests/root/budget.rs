@@ -1,0 +1,114 @@
+//! Promises with numbers. Each may only get better: lower it when it is met with room to spare, never raise it.
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::common::program::finish;
+use crate::common::{Container, guest, tare, trace};
+use crate::{container_test, skip_for_runc};
+
+/// System calls of a whole foreground `run` of the bundle that `spec` makes, those of the payload included.
+const SYSTEM_CALLS_OF_RUN: usize = 400;
+/// Peak resident memory of `create`.
+const MEMORY_OF_CREATE_KIB: u64 = 4096;
+const SIZE_OF_BINARY: u64 = 4 << 20;
+
+/// The bundle that `spec` makes, with the probe as its program and without a terminal.
+fn default_bundle(c: &mut Container) {
+    let _ = fs::remove_file(c.bundle().join("config.json"));
+    c.tare(&["spec"]).ok();
+    let cgroup = c.config["linux"]["cgroupsPath"].clone();
+    c.config = serde_json::from_slice(&fs::read(c.bundle().join("config.json")).unwrap()).unwrap();
+    c.set("/linux/cgroupsPath", cgroup).set("/process/terminal", false);
+    c.push("/process/env", json!(format!("TARE_TEST={}", c.dir.display())));
+    c.args(&["true"]);
+    c.write_config();
+}
+
+fn count(calls: &[trace::Call], names: &[&str]) -> usize {
+    calls.iter().filter(|call| names.contains(&call.name.as_str())).count()
+}
+
+container_test!(system_calls_of_run, |c| {
+    skip_for_runc!(c, "it makes about 4000");
+    if !trace::available(c) {
+        return;
+    }
+    default_bundle(c);
+    let (output, calls) = trace::record(c, true, &["run", &c.id]);
+    output.ok();
+    let mut names: Vec<&str> = calls.iter().map(|call| call.name.as_str()).collect();
+    names.sort_unstable();
+    let table: Vec<String> = names.chunk_by(|a, b| a == b).map(|same| format!("{} {}", same.len(), same[0])).collect();
+    assert!(calls.len() > 50, "strace has seen too little: {table:?}");
+    assert!(calls.len() <= SYSTEM_CALLS_OF_RUN, "{} system calls: {}", calls.len(), table.join(", "));
+    println!("{} system calls", calls.len());
+});
+
+container_test!(create_and_start_make_one_process_read_no_mounts_and_do_not_sleep, |c| {
+    skip_for_runc!(c, "it does all of that");
+    if !trace::available(c) {
+        return;
+    }
+    default_bundle(c);
+    c.args(&["exit", "0"]);
+    c.write_config();
+    let file = c.path("trace-create");
+    // The container outlives `create`, so the tracer would wait for it: it is killed, and lets it go.
+    let prefix = ["strace", "-qq", "-f", "-o", file.to_str().unwrap()];
+    let tracer = crate::common::program::start(&mut c.command_by(&prefix, &["create", &c.id]), &c.dir);
+    crate::common::eventually("created", || c.tare(&["state", &c.id]).stdout.contains("\"created\""));
+    let (output, start) = trace::record(c, false, &["start", &c.id]);
+    output.ok();
+    tracer.wait().ok();
+    let text = fs::read_to_string(&file).unwrap();
+    let clones = text.lines().filter(|line| is_call(line, &["clone", "clone3", "fork", "vfork"])).count();
+    assert_eq!((clones, count(&start, &["clone", "clone3", "fork", "vfork"])), (1, 0));
+    let start: String = start.iter().map(|call| format!("{}({}\n", call.name, call.text)).collect();
+    for (verb, text) in [("create", text), ("start", start)] {
+        assert!(!text.contains("/mountinfo"), "{verb} reads the mount table");
+        assert!(!text.contains("nanosleep("), "{verb} sleeps");
+    }
+});
+
+fn is_call(line: &str, names: &[&str]) -> bool {
+    let line = line.trim_start_matches(|c: char| c.is_ascii_digit()).trim_start();
+    names.iter().any(|name| line.strip_prefix(name).is_some_and(|rest| rest.starts_with('(')))
+}
+
+container_test!(no_command_of_the_lifecycle_sleeps, |c| {
+    skip_for_runc!(c, "it does");
+    if !trace::available(c) {
+        return;
+    }
+    default_bundle(c);
+    c.args(&["sleep-forever"]);
+    c.run_with(&["--detach"]).ok();
+    for words in [["state", c.id.as_str()].as_slice(), &["kill", &c.id, "KILL"], &["delete", "--force", &c.id]] {
+        let (output, calls) = trace::record(c, true, words);
+        output.ok();
+        assert_eq!(count(&calls, &["nanosleep", "clock_nanosleep"]), 0, "{words:?}");
+    }
+});
+
+container_test!(memory_of_create, |c| {
+    skip_for_runc!(c, "it needs some 15 MiB");
+    default_bundle(c);
+    let prefix = [guest().to_str().unwrap(), "rusage"];
+    let output = finish(&mut c.command_by(&prefix, &["create", &c.id]), &c.dir).ok();
+    let usage: serde_json::Value = serde_json::from_str(output.stderr.lines().last().unwrap()).unwrap();
+    let peak = usage["maxrss_kib"].as_u64().unwrap();
+    assert!(peak < MEMORY_OF_CREATE_KIB, "{peak} KiB");
+});
+
+container_test!(the_binary_is_small_and_static, |c| {
+    skip_for_runc!(c, "it is neither");
+    let bytes = fs::read(tare()).unwrap();
+    assert!((bytes.len() as u64) < SIZE_OF_BINARY, "{} bytes", bytes.len());
+    // ELF64: e_phoff at 32, e_phentsize at 54, e_phnum at 56; PT_INTERP is 3.
+    let u16_at = |at: usize| usize::from(u16::from_le_bytes(bytes[at..at + 2].try_into().unwrap()));
+    let offset = usize::try_from(u64::from_le_bytes(bytes[32..40].try_into().unwrap())).unwrap();
+    let kinds = (0..u16_at(56)).map(|i| offset + i * u16_at(54)).map(|at| &bytes[at..at + 4]);
+    assert!(!kinds.into_iter().any(|kind| kind == [3, 0, 0, 0]), "it asks for an interpreter");
+});

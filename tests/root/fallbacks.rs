@@ -1,0 +1,103 @@
+//! Older kernels: with system calls missing (answered ENOSYS by a filter), the same containers come out.
+
+use crate::common::config::mount;
+use crate::common::program::finish;
+use crate::common::{Container, guest, mountinfo, strings};
+use crate::container_test;
+
+/// Runs `facts` in a container with mounts of every sort, with and without the system calls: nothing may differ.
+fn same_without(c: &mut Container, names: &str) {
+    std::fs::create_dir(c.path("source")).unwrap();
+    let source = c.path("source");
+    let source = source.to_str().unwrap();
+    c.push("/mounts", mount("bind", source, "/tmp/bind", &["rbind", "ro", "nosuid", "nodev"]));
+    c.push("/mounts", mount("tmpfs", "tmpfs", "/tmp/tmpfs", &["size=100k", "noexec", "noatime", "shared"]));
+    c.set("/root/readonly", true);
+    std::fs::create_dir(c.rootfs().join("masked")).unwrap();
+    c.push("/linux/maskedPaths", serde_json::json!("/masked"));
+    c.args(&["facts"]);
+    c.write_config();
+    let with = c.run().ok().json();
+    let option = format!("enosys={names}");
+    let prefix = [guest().to_str().unwrap(), "with", &option, "--"];
+    let without = finish(&mut c.command_by(&prefix, &["run", &c.id]), &c.dir).ok().json();
+    let shape = |facts| {
+        mountinfo::all(facts)
+            .into_iter()
+            .map(|m| {
+                let mut options = m.options.clone();
+                options.sort();
+                (
+                    m.point,
+                    m.fstype,
+                    options,
+                    m.propagation.iter().map(|p| p.split(':').next().unwrap().to_owned()).collect(),
+                )
+            })
+            .collect::<Vec<(String, String, Vec<String>, Vec<String>)>>()
+    };
+    assert_eq!(shape(&without), shape(&with));
+    for key in ["hostname", "env", "cwd", "loopback", "rlimits", "keyring"] {
+        if key != "keyring" || names != "keyctl" {
+            assert_eq!(without[key], with[key], "{key}");
+        }
+    }
+    assert_eq!(strings(&without["argv"]), strings(&with["argv"]));
+}
+
+container_test!(without_the_new_mount_calls, |c| {
+    same_without(c, "fsopen,fsconfig,fsmount,fspick,open_tree,move_mount,mount_setattr");
+});
+
+container_test!(without_mount_setattr, |c| {
+    same_without(c, "mount_setattr");
+});
+
+container_test!(without_fsopen, |c| {
+    same_without(c, "fsopen");
+});
+
+container_test!(without_open_tree, |c| {
+    same_without(c, "open_tree");
+});
+
+container_test!(without_clone3, |c| {
+    same_without(c, "clone3");
+});
+
+container_test!(without_close_range, |c| {
+    same_without(c, "close_range");
+});
+
+container_test!(without_keyrings, |c| {
+    same_without(c, "keyctl");
+});
+
+container_test!(without_pidfds, |c| {
+    same_without(c, "pidfd_open,pidfd_send_signal");
+});
+
+container_test!(a_recursive_option_without_mount_setattr_is_honoured_or_an_error, |c| {
+    c.push("/mounts", mount("bind", "/sys", "/tmp/sys", &["rbind", "rro"]));
+    c.args(&["facts"]);
+    c.write_config();
+    let prefix = [guest().to_str().unwrap(), "with", "enosys=mount_setattr", "--"];
+    let output = finish(&mut c.command_by(&prefix, &["run", &c.id]), &c.dir);
+    if output.code == 0 {
+        let facts = output.json();
+        let mut below = mountinfo::all(&facts).into_iter().filter(|m| m.point.starts_with("/tmp/sys"));
+        assert!(below.all(|m| m.has("ro")), "silently dropped");
+    }
+});
+
+container_test!(a_lifecycle_by_hand_without_pidfds, |c| {
+    c.args(&["sleep-forever"]);
+    c.write_config();
+    let prefix = [guest().to_str().unwrap(), "with", "enosys=pidfd_open,pidfd_send_signal,clone3", "--"];
+    for words in [["create", &c.id].as_slice(), &["start", &c.id], &["kill", &c.id, "KILL"]] {
+        finish(&mut c.command_by(&prefix, words), &c.dir).ok();
+    }
+    c.wait_status("stopped");
+    finish(&mut c.command_by(&prefix, &["delete", "--force", &c.id]), &c.dir).ok();
+    c.assert_clean();
+});
