@@ -21,6 +21,10 @@ pub(crate) struct Host {
     pub(crate) ignored_signals: u64,
     /// The permitted capabilities of this process.
     pub(crate) capabilities: u64,
+    /// Whether every id of this process, real to file system, is 0.
+    pub(crate) all_root: bool,
+    /// Whether this process has supplementary groups.
+    pub(crate) groups: bool,
 }
 
 impl Host {
@@ -29,10 +33,12 @@ impl Host {
         let status = String::from_utf8_lossy(&status);
         Ok(Self {
             initial_user_namespace: in_initial_user_namespace(),
-            euid: nix::unistd::geteuid().as_raw(),
+            euid: ids(&status, "Uid:").nth(1).unwrap_or(u32::MAX),
+            groups: status.lines().any(|line| line.strip_prefix("Groups:").is_some_and(|list| !list.trim().is_empty())),
             cgroups: Layout::probe()?,
             ignored_signals: mask(&status, "SigIgn:"),
             capabilities: mask(&status, "CapPrm:"),
+            all_root: all_root(&status),
         })
     }
 }
@@ -48,9 +54,27 @@ fn mask(status: &str, name: &str) -> u64 {
     line.and_then(|value| u64::from_str_radix(value.trim(), 16).ok()).unwrap_or(0)
 }
 
+/// Real, effective, saved and file system ids, of user and group.
+fn all_root(status: &str) -> bool {
+    let ids: Vec<u32> = ids(status, "Uid:").chain(ids(status, "Gid:")).collect();
+    ids == [0; 8]
+}
+
+fn ids<'a>(status: &'a str, name: &str) -> impl Iterator<Item = u32> + 'a {
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+    line.split_ascii_whitespace().filter_map(|id| id.parse().ok())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_id_counts() {
+        assert!(all_root("Uid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\n"));
+        assert!(!all_root("Uid:\t0\t0\t0\t0\nGid:\t0\t5\t0\t0\n"));
+        assert!(!all_root("Uid:\t0\t0\t0\t0\n"));
+    }
 
     #[test]
     fn masks_are_read_from_their_own_line() {

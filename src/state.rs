@@ -100,6 +100,14 @@ impl Identity {
         (!matches!(state, b'Z' | b'X')).then_some(Self { pid: pid.as_raw(), start_time })
     }
 
+    /// This process.
+    pub(crate) fn own() -> Option<Self> {
+        let stat = sys::read_small("/proc/self/stat").ok()?;
+        let (_, start_time) = parse_stat(&stat)?;
+        let pid = stat.split(|byte| *byte == b' ').next()?;
+        Some(Self { pid: std::str::from_utf8(pid).ok()?.parse().ok()?, start_time })
+    }
+
     /// Whether that very process is alive (a zombie is not).
     pub(crate) fn alive(self) -> bool {
         Self::of(Pid::from_raw(self.pid)) == Some(self)
@@ -204,7 +212,40 @@ pub(crate) const STARTING: u8 = 0;
 /// it, and dropping it there doesn't release the original.
 #[derive(Debug)]
 #[must_use]
-pub(crate) struct Lock(#[expect(dead_code, reason = "held, not read")] OwnedFd);
+pub(crate) struct Lock(OwnedFd);
+
+/// A lock given back for a time, with its descriptor.
+#[derive(Debug)]
+pub(crate) struct Released(OwnedFd);
+
+impl Lock {
+    /// Gives the lock back, to take it again later.
+    pub(crate) fn release(self) -> Result<Released> {
+        sys::fs::flock(self.0.as_fd(), sys::fs::Flock::Unlock)?;
+        Ok(Released(self.0))
+    }
+}
+
+impl From<Lock> for OwnedFd {
+    fn from(lock: Lock) -> Self {
+        lock.0
+    }
+}
+
+impl From<Folder> for OwnedFd {
+    fn from(folder: Folder) -> Self {
+        folder.fd
+    }
+}
+
+impl Released {
+    /// Waits for the lock again. A folder that was deleted meanwhile is a container that doesn't exist.
+    pub(crate) fn take(self, folder: &Folder) -> Result<Lock> {
+        sys::fs::flock(self.0.as_fd(), sys::fs::Flock::Wait)?;
+        folder.still_there()?;
+        Ok(Lock(self.0))
+    }
+}
 
 const GATE: &str = "start";
 const RESULT: &str = "result";
@@ -252,7 +293,7 @@ impl Folder {
     /// Waits for the lock. A folder that was deleted meanwhile is a container that doesn't exist.
     pub(crate) fn lock(&self) -> Result<Lock> {
         let fd = self.reopen()?;
-        sys::fs::flock(fd.as_fd(), sys::fs::Wait::Yes)?;
+        sys::fs::flock(fd.as_fd(), sys::fs::Flock::Wait)?;
         self.still_there()?;
         Ok(Lock(fd))
     }
@@ -260,7 +301,7 @@ impl Folder {
     /// Takes the lock if it is free.
     pub(crate) fn try_lock(&self) -> Result<Option<Lock>> {
         let fd = self.reopen()?;
-        match sys::fs::flock(fd.as_fd(), sys::fs::Wait::No) {
+        match sys::fs::flock(fd.as_fd(), sys::fs::Flock::Try) {
             Ok(()) => self.still_there().map(|()| Some(Lock(fd))),
             Err(error) if error.errno() == Errno::EWOULDBLOCK => Ok(None),
             Err(error) => Err(error.into()),
@@ -503,6 +544,7 @@ mod tests {
     #[test]
     fn this_process_is_alive_and_another_start_time_is_not() {
         let me = Identity::of(Pid::this()).unwrap();
+        assert_eq!(Identity::own(), Some(me));
         assert!(me.alive());
         let recycled = Identity { start_time: me.start_time + 1, ..me };
         assert!(!recycled.alive());

@@ -8,6 +8,8 @@
 //! pass(RuntimeHooks)  ---------->            only with prestart or createRuntime hooks
 //!                     <----------  reached(Ready)
 //! pass(Ready)         ---------->            the state is on disk
+//! pass(Start)         ---------->            of a run; `start` has the FIFOs of the folder for it
+//!                     <----------  starting  the next thing is execve: from here end-of-file means that it worked
 //!                     <----------  warning | failed    at any point
 //! ```
 //! Both hold the same plan, so both know which barriers come. A process that dies closes its end, and the other reads
@@ -31,11 +33,12 @@ pub(crate) enum Barrier {
     Go = b'g',
     RuntimeHooks = b'h',
     Ready = b'r',
+    Start = b's',
 }
 
 impl Barrier {
     fn from_byte(byte: u8) -> Option<Self> {
-        [Self::Go, Self::RuntimeHooks, Self::Ready].into_iter().find(|barrier| *barrier as u8 == byte)
+        [Self::Go, Self::RuntimeHooks, Self::Ready, Self::Start].into_iter().find(|barrier| *barrier as u8 == byte)
     }
 }
 
@@ -46,6 +49,8 @@ pub(crate) enum Heard {
     /// The pid of the final process, as the bridge saw it.
     Pid(Pid),
     Warning(String),
+    /// The next thing is execve.
+    Starting,
     /// The inside failed; the text names what and why.
     Failed(String),
     /// The inside has closed its end: it died, or it became the program.
@@ -53,7 +58,7 @@ pub(crate) enum Heard {
 }
 
 /// A message is at most this long; a longer text is cut.
-const LONGEST: usize = 32 * 1024;
+const LONGEST: usize = 8 * 1024;
 
 /// The end of the process that stays in the caller's namespaces.
 #[derive(Debug)]
@@ -98,6 +103,13 @@ fn write(fd: BorrowedFd<'_>, tag: u8, text: &[u8]) -> Result<()> {
     }
 }
 
+/// In the clone the other end must be closed, or it would never see the runtime's end.
+impl From<Outside> for OwnedFd {
+    fn from(outside: Outside) -> Self {
+        outside.0
+    }
+}
+
 impl Outside {
     /// Waits for the next message.
     pub(crate) fn hear(&self) -> Result<Heard> {
@@ -108,18 +120,13 @@ impl Outside {
             (b'p', _) => Heard::Pid(Pid::from_raw(string().parse().map_err(|_| anyhow!("internal error: bad pid"))?)),
             (b'w', _) => Heard::Warning(string()),
             (b'f', _) => Heard::Failed(string()),
+            (b'x', []) => Heard::Starting,
             (byte, []) => match Barrier::from_byte(byte) {
                 Some(barrier) => Heard::Reached(barrier),
                 None => bail!("internal error: unknown message {byte:#x} from the container process"),
             },
             _ => bail!("internal error: unknown message from the container process"),
         })
-    }
-
-    /// In the clone: closes its copy, or the clone would never see the runtime's end. The value isn't used there again.
-    pub(crate) fn close_in_child(&self) {
-        use std::os::fd::AsRawFd;
-        let _ = nix::unistd::close(self.0.as_raw_fd());
     }
 
     /// Lets the inside pass a barrier. That it is gone already shows at the next [`Outside::hear`].
@@ -155,6 +162,10 @@ impl Inside {
 
     pub(crate) fn pid(&self, pid: Pid) -> Result<()> {
         write(self.0.as_fd(), b'p', pid.to_string().as_bytes())
+    }
+
+    pub(crate) fn starting(&self) -> Result<()> {
+        write(self.0.as_fd(), b'x', &[])
     }
 
     pub(crate) fn warn(&self, text: &str) -> Result<()> {

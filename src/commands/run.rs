@@ -25,10 +25,10 @@ pub(crate) fn run(global: &Global, args: RunArgs) -> Result<i32> {
     let mut created = begin(create(global, &args.create, Stay::Foreground)?)?;
     let master = created.master.take();
     let Created { folder, record, lock, pid, pidfd, .. } = created;
-    drop(lock);
+    let released = lock.release()?;
     let ended = supervise(Foreground { pidfd: pidfd.as_fd(), pid, signals, master })?;
     if !args.keep {
-        let lock = folder.lock()?;
+        let lock = released.take(&folder)?;
         delete(folder, &record, lock)?;
     }
     Ok(exit_status(ended))
@@ -36,7 +36,7 @@ pub(crate) fn run(global: &Global, args: RunArgs) -> Result<i32> {
 
 /// Starts; a container that can't be started is removed again.
 fn begin(created: Created) -> Result<Created> {
-    match start_created(&created.folder, &created.record) {
+    match start_created(&created) {
         Ok(()) => Ok(created),
         Err(error) => {
             let Created { folder, record, lock, .. } = created;

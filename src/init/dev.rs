@@ -57,17 +57,12 @@ fn remove(dir: BorrowedFd<'_>, name: &CStr) -> sys::Result<()> {
     }
 }
 
-fn link(dir: BorrowedFd<'_>, name: &CStr, target: &CStr) -> sys::Result<()> {
+/// A symbolic link; whatever is there already stays.
+pub(crate) fn link(dir: BorrowedFd<'_>, name: &CStr, target: &CStr) -> sys::Result<()> {
     match nix::unistd::symlinkat(target, dir, name) {
         Ok(()) | Err(Errno::EEXIST) => Ok(()),
         Err(errno) => Err(errno).call("symlink", name),
     }
-}
-
-/// A symbolic link at a path of the container; one that is there stays.
-pub(crate) fn symlink(root: &Root, path: &str, target: &CStr) -> Result<()> {
-    let (parent, Some(name)) = root.parent(path)? else { return Ok(()) };
-    Ok(link(parent.as_fd(), &name, target)?)
 }
 
 fn make(root: &Root, dev: BorrowedFd<'_>, node: &Node) -> Result<()> {

@@ -34,6 +34,10 @@ pub(crate) enum Cwd {
 
 /// Enters the working directory as root, or says that the user must try.
 pub(crate) fn enter_cwd(program: &Program) -> Result<Cwd> {
+    // Where the change of root has left the process.
+    if program.cwd.as_c_str() == c"/" {
+        return Ok(Cwd::Entered);
+    }
     match nix::unistd::chdir(program.cwd.as_c_str()) {
         Err(Errno::EACCES | Errno::EPERM) => Ok(Cwd::AsUser),
         result => {

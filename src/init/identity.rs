@@ -87,12 +87,15 @@ pub(crate) fn assume(identity: &Identity, in_user_namespace: bool) -> Result<()>
     if let Some(sets) = &identity.capabilities {
         drop_bounding(sets.bounding)?;
     }
-    process::set_keepcaps(true)?;
+    if identity.same_ids {
+        return Ok(());
+    }
     match process::setgroups(&identity.groups) {
         // Given up for the right to map ids: fine as long as no group is asked for.
         Err(error) if error.errno() == Errno::EPERM && in_user_namespace && identity.groups.is_empty() => {}
         result => result.context("config.json: /process/user/additionalGids")?,
     }
+    process::set_keepcaps(true)?;
     process::setresgid(identity.gid).context("config.json: /process/user/gid")?;
     process::setresuid(identity.uid).context("config.json: /process/user/uid")?;
     process::set_keepcaps(false)?;

@@ -37,7 +37,8 @@ pub(crate) struct Prepared {
     pub(crate) joins: Vec<OwnedFd>,
     /// Of `plan.rootfs.steps`: trees of bind mounts that only the outside may open.
     pub(crate) sources: Vec<Option<OwnedFd>>,
-    pub(crate) gate: Gate,
+    /// Of a create; a run is started over the channel.
+    pub(crate) gate: Option<Gate>,
     /// Where the terminal goes, with `plan.terminal`.
     pub(crate) console: Option<OwnedFd>,
     /// For the hooks that run inside.
@@ -54,8 +55,12 @@ pub(crate) fn enter(prepared: &Prepared, outside: &Inside) -> ! {
             sys::exit(1)
         }
     };
-    let Err(error) = start(prepared, &ready);
-    prepared.gate.fail(&format!("{error:#}"));
+    let Err(error) = start(prepared, &ready, outside);
+    let text = format!("{error:#}");
+    match &prepared.gate {
+        Some(gate) => gate.fail(&text),
+        None => drop(outside.fail(&text)),
+    }
     sys::exit(1)
 }
 
@@ -116,7 +121,7 @@ fn create(prepared: &Prepared, outside: &Inside) -> Result<Ready> {
         terminal::set_up(&built.root, size, plan.identity.uid, socket.as_fd(), own_mounts).context("terminal")?;
     }
     rootfs::seal(&built, &plan.rootfs)?;
-    drop(built);
+    built.close();
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(plan.identity.umask));
     if let Some(name) = &plan.keyring {
         identity::join_keyring(name)?;
@@ -187,15 +192,21 @@ fn load_filter(plan: &Plan) -> Result<()> {
 }
 
 /// Waits at the gate, then becomes the program.
-fn start(prepared: &Prepared, ready: &Ready) -> Result<Infallible> {
+fn start(prepared: &Prepared, ready: &Ready, outside: &Inside) -> Result<Infallible> {
     let plan = &prepared.plan;
-    prepared.gate.wait()?;
+    match &prepared.gate {
+        Some(gate) => gate.wait()?,
+        None => outside.wait(Barrier::Start)?,
+    }
     run_hooks(hooks::Kind::StartContainer, &plan.hooks.start_container, prepared, ready.envp.strings())?;
     reset_signals(plan)?;
     for fd in 3..3 + plan.preserve_fds {
         sys::fs::set_cloexec(fd.cast_signed(), false)?;
     }
-    prepared.gate.open()?;
+    match &prepared.gate {
+        Some(gate) => gate.open()?,
+        None => outside.starting()?,
+    }
     if plan.identity.no_new_privileges {
         // The very last step: a profile needs to allow nothing but execve for the runtime's sake.
         load_filter(plan)?;

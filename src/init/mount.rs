@@ -7,12 +7,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use anyhow::{Context as _, Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
-use nix::sys::stat::{SFlag, fstatat};
+use nix::sys::stat::{Mode, SFlag, fstatat, mkdirat};
 
-use super::copyup;
+use super::{copyup, dev};
 use super::paths::{Content, Links, Root, Slot, kind};
 use crate::error::invalid;
-use crate::plan::mounts::{FileSystem, MountStep, What};
+use crate::plan::mounts::{CgroupV1, FileSystem, MountStep, What};
 use crate::plan::options::{Attrs, Bind, Propagation, Reach, attr};
 use crate::sys::mount::{self as api, Tree};
 use crate::sys::{self, Context};
@@ -27,16 +27,26 @@ pub(crate) fn step(root: &mut Root, step: &MountStep, source: Option<&OwnedFd>) 
         What::Bind { source: path, tree } => bind(root, step, path, *tree, source),
         What::FileSystem(fs) => file_system(root, step, fs),
         What::Remount { flags, data } => remount(root, step, *flags, data.as_deref()),
+        What::CgroupV1 { tmpfs, hierarchies, links } => cgroup_v1(root, step, tmpfs, hierarchies, links),
     };
     let mount = mounted.with_context(|| format!("config.json: {}: mount on {:?}", step.pointer, step.destination))?;
     let late = if step.late_readonly { Some(Late(mount.try_clone().call("dup", "mount")?)) } else { None };
     let known = match &step.what {
         What::FileSystem(fs) if fs.kind.as_c_str() == c"tmpfs" && !fs.copy_up => Some((mount, Content::Ours)),
         What::FileSystem(fs) if [c"proc", c"sysfs"].contains(&fs.kind.as_c_str()) => Some((mount, Content::Kernels)),
-        _ => None,
+        _ => {
+            root.done(mount);
+            None
+        }
     };
     root.mounted(&step.destination, known);
     Ok(late)
+}
+
+impl From<Late> for OwnedFd {
+    fn from(late: Late) -> Self {
+        late.0
+    }
 }
 
 impl Late {
@@ -56,6 +66,7 @@ fn bind(root: &Root, step: &MountStep, path: &CStr, tree: Bind, opened: Option<&
     };
     let target = bind_target(root, step, kind(source.as_fd())?)?;
     attach_with(source.as_fd(), &target, step.attrs, step.recursive)?;
+    root.done_with(target);
     propagate(source.as_fd(), &step.propagation)?;
     Ok(source)
 }
@@ -106,7 +117,7 @@ fn file_system(root: &Root, step: &MountStep, fs: &FileSystem) -> Result<OwnedFd
         }
         target => target?,
     };
-    let made = if fs.only_mount2 { Err(lacking()) } else { new_mount(step, fs, &target) };
+    let made = if fs.only_mount2 { Err(lacking()) } else { new_mount(root, step, fs, &target) };
     let mount = match made {
         Ok(mount) => {
             attach(mount.as_fd(), &target)?;
@@ -121,11 +132,41 @@ fn file_system(root: &Root, step: &MountStep, fs: &FileSystem) -> Result<OwnedFd
         }
         Err(error) => return Err(error),
     };
+    root.done_with(target);
     if !step.recursive.is_empty() {
         set_attrs(mount.as_fd(), Tree::Recursive, step.recursive)?;
     }
     propagate(mount.as_fd(), &step.propagation)?;
     Ok(mount)
+}
+
+/// The attributes go on the whole tree at its end: the links and directories are made in it before.
+fn cgroup_v1(
+    root: &Root,
+    step: &MountStep,
+    tmpfs: &FileSystem,
+    hierarchies: &[CgroupV1],
+    links: &[(CString, CString)],
+) -> Result<OwnedFd> {
+    let plain = MountStep { attrs: Attrs::default(), recursive: Attrs::default(), ..step.clone() };
+    let base = file_system(root, &plain, tmpfs)?;
+    for CgroupV1 { name, source } in hierarchies {
+        mkdirat(&base, name.as_c_str(), Mode::from_bits_truncate(0o755)).call("mkdir", name)?;
+        let slot = Slot::Below(base.as_fd(), name.clone());
+        let mount = match source {
+            Ok(fs) => new_mount(root, &plain, fs, &slot),
+            Err(path) => open_source(path, Tree::One).map_err(Into::into),
+        };
+        let mount = mount.with_context(|| format!("hierarchy {name:?}"))?;
+        attach(mount.as_fd(), &slot)?;
+        root.done(mount);
+    }
+    for (name, target) in links {
+        dev::link(base.as_fd(), name, target)?;
+    }
+    api::mount_setattr(base.as_fd(), Tree::Recursive, step.attrs.set, step.attrs.clear, 0)?;
+    attributes(base.as_fd(), Attrs::default(), step.recursive)?;
+    Ok(base)
 }
 
 fn lacking() -> anyhow::Error {
@@ -138,7 +179,7 @@ fn has_errno(error: &anyhow::Error, list: &[Errno]) -> bool {
 }
 
 /// A detached mount of a new superblock.
-fn new_mount(step: &MountStep, fs: &FileSystem, target: &Slot<'_>) -> Result<OwnedFd> {
+fn new_mount(root: &Root, step: &MountStep, fs: &FileSystem, target: &Slot<'_>) -> Result<OwnedFd> {
     let context = api::fsopen(&fs.kind)?;
     let configure = || -> sys::Result<OwnedFd> {
         if let Some(source) = &fs.source {
@@ -154,6 +195,7 @@ fn new_mount(step: &MountStep, fs: &FileSystem, target: &Slot<'_>) -> Result<Own
         api::fsmount(context.as_fd(), step.attrs.set)
     };
     let mount = configure().map_err(|error| explain(error, context.as_fd()))?;
+    root.done(context);
     if fs.copy_up {
         copyup::copy(target, mount.as_fd()).context("tmpcopyup")?;
     }

@@ -4,7 +4,7 @@
 //! What is missing is made one component at a time, each below the descriptor of the one before, following nothing: a
 //! link that is put in place meanwhile is an error, never a way out.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, SFlag, mkdirat, mknodat};
 
-use crate::sys::fs::{BENEATH_NO_LINKS, IN_ROOT, openat2};
+use crate::sys::fs::{BENEATH_NO_LINKS, IN_ROOT, close_all, openat2};
 use crate::sys::{Context, Error, Result};
 
 /// The root of the container's file system, by descriptor.
@@ -23,7 +23,12 @@ pub(crate) struct Root {
     /// directly below such a root can't be a trap, so it needs no look-up: most mounts, nodes and masks are there.
     known: Vec<(String, OwnedFd, Content)>,
     links_left: Cell<u32>,
+    /// Descriptors that are done with, closed many at a time.
+    done: RefCell<Vec<OwnedFd>>,
 }
+
+/// How many descriptors are kept to be closed together: a runtime whose own limit is low must get along.
+const DONE_AT_MOST: usize = 32;
 
 /// What a known file system holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +76,23 @@ pub(crate) enum Links {
 
 impl Root {
     pub(crate) fn new(fd: OwnedFd) -> Self {
-        Self { fd, known: Vec::new(), links_left: Cell::new(256) }
+        Self { fd, known: Vec::new(), links_left: Cell::new(256), done: RefCell::default() }
+    }
+
+    /// Closes a descriptor, some time: every mount leaves two or three behind, and one call closes many.
+    pub(crate) fn done(&self, fd: OwnedFd) {
+        let mut done = self.done.borrow_mut();
+        done.push(fd);
+        if done.len() >= DONE_AT_MOST {
+            close_all(std::mem::take(&mut done));
+        }
+    }
+
+    /// [`Self::done`] for a place.
+    pub(crate) fn done_with(&self, slot: Slot<'_>) {
+        if let Slot::Handle(fd) = slot {
+            self.done(fd);
+        }
     }
 
     /// Notes that something was mounted at `path`: what was known there or below is covered.
@@ -210,6 +231,14 @@ impl Root {
             return Ok((self.fd.try_clone().call("dup", "root")?, None));
         }
         Ok((self.dir(parent, Links::Follow)?, Some(c(name)?)))
+    }
+}
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        let mut done = self.done.take();
+        done.extend(self.known.drain(..).map(|(_, fd, _)| fd));
+        close_all(done);
     }
 }
 

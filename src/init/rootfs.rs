@@ -15,7 +15,7 @@ use super::mount::{self, Late};
 use super::paths::{Links, Root, Slot, kind};
 use super::{Prepared, dev};
 use crate::error::invalid;
-use crate::plan::mounts::{Pivot, Rootfs, Step, clean};
+use crate::plan::mounts::{Pivot, Rootfs, clean};
 use crate::plan::options::{Attrs, Propagation, Reach, attr};
 use crate::sys::mount::{self as api, Tree};
 use crate::sys::{self, Context, fs::CWD};
@@ -27,6 +27,14 @@ pub(crate) struct Built {
     late: Vec<Late>,
     /// The host's /dev/null as a detached mount, for masking files; none where the kernel has no open_tree(2).
     null: Option<OwnedFd>,
+}
+
+impl Built {
+    /// Closes all that it took.
+    pub(crate) fn close(self) {
+        let Self { root, late, null } = self;
+        late.into_iter().map(OwnedFd::from).chain(null).for_each(|fd| root.done(fd));
+    }
 }
 
 /// Makes the root a mount of its own and carries out the steps.
@@ -44,10 +52,7 @@ pub(crate) fn build(prepared: &Prepared) -> Result<Built> {
     let null = if plan.masked.is_empty() { None } else { host_null()? };
     let mut late = Vec::new();
     for (step, source) in plan.steps.iter().zip(&prepared.sources) {
-        match step {
-            Step::Mount(step) => late.extend(mount::step(&mut root, step, source.as_ref())?),
-            Step::Symlink { path, target } => dev::symlink(&root, path, target)?,
-        }
+        late.extend(mount::step(&mut root, step, source.as_ref())?);
     }
     dev::populate(&root, plan)?;
     Ok(Built { root, late, null })
@@ -72,9 +77,8 @@ fn attach_root(plan: &Rootfs) -> Result<Root> {
     };
     match api::open_tree(CWD, &path, Tree::Recursive) {
         Ok(tree) => {
-            let flags = libc::O_PATH | libc::O_DIRECTORY;
-            let target = sys::fs::openat2(CWD, &path, flags, 0, 0).map_err(missing)?;
-            api::move_mount(tree.as_fd(), target.as_fd(), c"")?;
+            // A path of the host's, and the same one twice: links on the way are the caller's business.
+            api::move_mount_following(tree.as_fd(), &path)?;
             Ok(Root::new(tree))
         }
         Err(error) if error.errno() == Errno::ENOSYS => {
@@ -186,6 +190,8 @@ pub(crate) fn seal(built: &Built, plan: &Rootfs) -> Result<()> {
     for (index, path) in plan.masked.iter().enumerate() {
         masks.cover(&built.root, path).with_context(|| format!("config.json: /linux/maskedPaths/{index}: {path:?}"))?;
     }
+    let Masks { spare, empty, .. } = masks;
+    spare.into_iter().chain(empty).for_each(|fd| built.root.done(fd));
     for (index, path) in plan.readonly_paths.iter().enumerate() {
         let what = || format!("config.json: /linux/readonlyPaths/{index}: {path:?}");
         make_readonly(&built.root, path).with_context(what)?;
@@ -208,7 +214,11 @@ fn make_readonly(root: &Root, path: &str) -> Result<()> {
     let attrs = Attrs { set: attr::RDONLY, clear: 0 };
     let (dir, name) = slot.at();
     match api::open_tree_nofollow(dir, name, Tree::Recursive) {
-        Ok(tree) => mount::attach_with(tree.as_fd(), &slot, attrs, Attrs::default())?,
+        Ok(tree) => {
+            mount::attach_with(tree.as_fd(), &slot, attrs, Attrs::default())?;
+            root.done(tree);
+            root.done_with(slot);
+        }
         Err(error) if error.errno() == Errno::ENOENT => {}
         Err(error) if error.errno() == Errno::ENOSYS => {
             let Some(_) = root.find(&path)? else { return Ok(()) };
@@ -237,7 +247,11 @@ impl Masks<'_> {
         let Some(slot) = root.slot(&path)? else { return Ok(()) };
         let Some(copy) = self.copy_of_null(&slot)? else { return mask_by_mount2(root, &path, &slot) };
         match mount::attach(copy.as_fd(), &slot) {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                root.done(copy);
+                root.done_with(slot);
+                Ok(())
+            }
             Err(error) => {
                 self.spare = Some(copy);
                 match error.errno() {

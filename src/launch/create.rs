@@ -20,14 +20,18 @@ use crate::spec::{self, Hooks, Spec};
 use crate::state::{Folder, Identity, Lock, Phase, Record, Status, VERSION};
 use crate::sync::{Barrier, Heard, Inside, Outside, channel};
 use crate::sys::clone::{Cloned, Ended, clone_into, pidfd_open, pidfd_send_signal, wait};
-use crate::sys::Context;
+use crate::sys::{self, Context};
 use crate::{clock, signal};
 
 /// Who takes the terminal, and whether the runtime stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stay {
+    /// `run`: the terminal is the caller's.
     Foreground,
+    /// `run --detach`.
     Detached,
+    /// `create`: another process starts the container.
+    Created,
 }
 
 /// A container that waits for its start.
@@ -38,9 +42,9 @@ pub(crate) struct Created {
     pub(crate) lock: Lock,
     pub(crate) pid: Pid,
     pub(crate) pidfd: OwnedFd,
+    pub(crate) outside: Outside,
     /// The terminal's master, of a foreground run.
     pub(crate) master: Option<OwnedFd>,
-    pub(crate) hooks: Hooks,
 }
 
 /// Files and sockets of the command line, absolute: the bundle becomes the current directory.
@@ -70,12 +74,13 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay) -> Result<C
         preserve_fds: passed.count,
         listen: passed.listen,
     };
-    let (plan, warnings) = Plan::new(&spec, &Host::probe()?, &request)?;
+    let host = Host::probe()?;
+    let (plan, warnings) = Plan::new(&spec, &host, &request)?;
     warn(&warnings);
     check_rootfs(&plan)?;
 
     let (folder, lock) = Folder::claim(&global.root, &plan.id)?;
-    let record = record(&plan, &spec)?;
+    let record = record(&plan, &spec, &host)?;
     let mut undo = Undo::new(folder, record, plan.hooks.clone());
     undo.folder()?.write(&undo.record)?;
     undo.folder()?.write_config(&config)?;
@@ -84,7 +89,7 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay) -> Result<C
     let prepared = Prepared {
         joins: prepare::joins(&plan)?,
         sources: prepare::sources(&plan)?,
-        gate: undo.folder()?.make_gate()?,
+        gate: if stay == Stay::Created { Some(undo.folder()?.make_gate()?) } else { None },
         console,
         state: undo.record.state(Status::Creating),
         plan,
@@ -94,7 +99,7 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay) -> Result<C
     undo.record.cgroup = cgroup.location();
     undo.cgroup = Some(cgroup);
     let (outside, inside) = channel()?;
-    let lock = spawn(&mut undo, &prepared, &outside, inside, lock)?;
+    let (lock, outside) = spawn(&mut undo, &prepared, outside, inside, lock)?;
     let plan = &prepared.plan;
     converse(&mut undo, plan, &outside, |pid, pidfd| {
         if let Some(socket) = &pidfd_socket {
@@ -103,7 +108,7 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay) -> Result<C
         paths.pid_file.as_deref().map_or(Ok(()), |path| process::write_pid_file(path, pid))
     })?;
     let master = terminal.map(|socket| tty::receive(socket.as_fd())).transpose()?;
-    undo.keep(lock, master)
+    undo.keep(lock, outside, master)
 }
 
 fn warn(warnings: &[String]) {
@@ -133,7 +138,7 @@ fn enter_bundle(bundle: &Path) -> Result<PathBuf> {
 fn check_terminal(spec: &Spec, paths: &Paths, stay: Stay) -> Result<()> {
     let terminal = spec.process.as_ref().is_some_and(|process| process.terminal);
     match (terminal, &paths.console_socket, stay) {
-        (true, None, Stay::Detached) => {
+        (true, None, Stay::Detached | Stay::Created) => {
             bail!("config.json: /process/terminal: a terminal that nobody holds needs --console-socket")
         }
         (false, Some(path), _) => {
@@ -157,17 +162,17 @@ fn check_rootfs(plan: &Plan) -> Result<()> {
 }
 
 /// What there may be from here on, whatever happens to this process.
-fn record(plan: &Plan, spec: &Spec) -> Result<Record> {
+fn record(plan: &Plan, spec: &Spec, host: &Host) -> Result<Record> {
     Ok(Record {
         version: VERSION,
         id: plan.id.clone(),
         bundle: plan.bundle.clone(),
         rootfs: plan.rootfs.path.clone(),
         created: clock::rfc3339_now_nanos(),
-        owner: nix::unistd::getuid().as_raw(),
+        owner: host.euid,
         annotations: spec.annotations.clone(),
         phase: Phase::Creating,
-        creator: Identity::of(Pid::this()).context("internal error: no /proc/self/stat")?,
+        creator: Identity::own().context("internal error: no /proc/self/stat")?,
         init: None,
         own_pid_namespace: plan.namespaces.makes(Kind::Pid),
         cgroup: plan.cgroup.location.clone(),
@@ -191,7 +196,13 @@ fn console(plan: &Plan, paths: &Paths) -> Result<(Option<OwnedFd>, Option<OwnedF
 }
 
 /// Clones the container's process, or the bridge to it. The clone never returns from here.
-fn spawn(undo: &mut Undo, prepared: &Prepared, outside: &Outside, inside: Inside, lock: Lock) -> Result<Lock> {
+fn spawn(
+    undo: &mut Undo,
+    prepared: &Prepared,
+    outside: Outside,
+    inside: Inside,
+    lock: Lock,
+) -> Result<(Lock, Outside)> {
     let bridge = prepared.plan.namespaces.bridge();
     let flags = if bridge { 0 } else { prepared.plan.namespaces.clone_flags() };
     let cgroup = undo.cgroup.as_ref().and_then(|cgroup| cgroup.clone_fd());
@@ -200,16 +211,17 @@ fn spawn(undo: &mut Undo, prepared: &Prepared, outside: &Outside, inside: Inside
         Cloned::Child => {
             // The lock is the creator's: it must end with it. End-of-file must be seen. And nothing that waits in the
             // container may hold a folder of the host.
-            drop(lock);
-            outside.close_in_child();
-            drop((undo.folder.take(), undo.cgroup.take()));
+            let mut fds = vec![lock.into(), outside.into()];
+            fds.extend(undo.folder.take().map(OwnedFd::from));
+            sys::fs::close_all(fds);
+            drop(undo.cgroup.take());
             if bridge { init::bridge(prepared, &inside) } else { init::enter(prepared, &inside) }
         }
         Cloned::Parent { pid, pidfd } => {
             undo.process = Some((pid, pidfd));
             let cgroup = undo.cgroup.as_mut().context("internal error: no cgroup")?;
             if placed { cgroup.add(pid)? } else { cgroup.add_all(pid)? }
-            Ok(lock)
+            Ok((lock, outside))
         }
     }
 }
@@ -314,13 +326,11 @@ impl Undo {
     }
 
     /// Everything stays.
-    fn keep(mut self, lock: Lock, master: Option<OwnedFd>) -> Result<Created> {
+    fn keep(mut self, lock: Lock, outside: Outside, master: Option<OwnedFd>) -> Result<Created> {
         let (pid, pidfd) = self.process.take().context("internal error: no process")?;
         self.cgroup = None;
         let folder = self.folder.take().context("internal error: no folder")?;
-        let hooks = std::mem::take(&mut self.hooks);
-        let record = self.record.clone();
-        Ok(Created { folder, record, lock, pid, pidfd, master, hooks })
+        Ok(Created { folder, record: self.record.clone(), lock, pid, pidfd, outside, master })
     }
 
     fn undo(&mut self) -> Result<()> {

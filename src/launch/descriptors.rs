@@ -15,7 +15,7 @@ pub(crate) struct Passed {
 /// asked for reaches a hook or the container.
 pub(crate) fn settle(preserve: u32) -> Result<Passed> {
     // Meant for us only if it carries our pid; an engine's own leftovers are not.
-    let ours = variable("LISTEN_PID").and_then(|pid| pid.parse().ok()) == Some(std::process::id());
+    let ours = variable("LISTEN_PID").is_some_and(|pid| pid.parse() == Ok(std::process::id()));
     let listen = variable("LISTEN_FDS").filter(|_| ours).and_then(|count| count.parse::<u32>().ok()).unwrap_or(0);
     let count = listen.saturating_add(preserve);
     // An inherited descriptor isn't close-on-exec; one of the runtime's own is, and must not pass for it.

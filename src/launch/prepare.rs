@@ -11,7 +11,7 @@ use nix::sys::stat::Mode;
 use crate::error::invalid;
 use crate::init::mount::open_source;
 use crate::plan::Plan;
-use crate::plan::mounts::{MountStep, Step, What};
+use crate::plan::mounts::{MountStep, What};
 use crate::plan::namespaces::{Join, Kind};
 use crate::plan::options::Bind;
 use crate::sys;
@@ -41,9 +41,9 @@ fn open_namespace(join: &Join) -> Result<OwnedFd> {
 /// with the host's rights, and attached inside.
 pub(crate) fn sources(plan: &Plan) -> Result<Vec<Option<OwnedFd>>> {
     let outside = plan.namespaces.has(Kind::User) && plan.namespaces.has(Kind::Mount);
-    let open = |step: &Step| match step {
-        Step::Mount(step) if outside => source(step).with_context(|| format!("config.json: {}", step.pointer)),
-        _ => Ok(None),
+    let open = |step: &MountStep| match outside {
+        true => source(step).with_context(|| format!("config.json: {}", step.pointer)),
+        false => Ok(None),
     };
     plan.rootfs.steps.iter().map(open).collect()
 }

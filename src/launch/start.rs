@@ -6,11 +6,15 @@ use anyhow::{Context as _, Result, bail};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::create::Created;
 use super::hooks;
 use crate::error::phrase;
 use crate::init::own_environment;
 use crate::state::{Folder, Record, STARTING, Status};
+use crate::sync::{Barrier, Heard};
 use crate::sys::Context;
+
+const DIED: &str = "unable to start container process: it died before its program was executed";
 
 /// What kept a container from being started.
 #[derive(Debug)]
@@ -27,10 +31,21 @@ pub(crate) fn start(folder: &Folder, record: &Record) -> Result<(), Failure> {
     poststart(folder, record).map_err(Failure::Poststart)
 }
 
-/// [`start`] of a container that this very process has created: it is known to wait.
-pub(crate) fn start_created(folder: &Folder, record: &Record) -> Result<()> {
-    let gate = folder.open_gate()?.context("unable to start container process: it died before its start")?;
-    release(folder, gate)?;
+/// [`start`] of a container that this very process has created: over the channel.
+pub(crate) fn start_created(created: &Created) -> Result<()> {
+    let Created { folder, record, outside, .. } = created;
+    outside.pass(Barrier::Start)?;
+    let mut starting = false;
+    loop {
+        match outside.hear()? {
+            Heard::Starting => starting = true,
+            Heard::Closed if starting => break,
+            Heard::Closed => bail!(DIED),
+            Heard::Failed(text) => bail!("unable to start container process: {text}"),
+            Heard::Warning(text) => log::warn!("{text}"),
+            other => bail!("internal error: unexpected message from the container process: {other:?}"),
+        }
+    }
     poststart(folder, record)
 }
 
@@ -81,7 +96,7 @@ fn await_exec(result: &OwnedFd) -> Result<()> {
     }
     match text.as_slice() {
         [STARTING] => Ok(()),
-        [] => bail!("unable to start container process: it died before its program was executed"),
+        [] => bail!(DIED),
         [STARTING, rest @ ..] | rest => {
             Err(anyhow::anyhow!("{}", String::from_utf8_lossy(rest))).context("unable to start container process")
         }

@@ -55,7 +55,8 @@ pub(crate) fn supervise(foreground: Foreground<'_>) -> Result<Ended> {
         let [input, output, master] = relay.as_ref().map_or([None; 3], Relay::interest);
         let fixed = [(pidfd, poll::IN), (signals.as_fd(), poll::IN)].map(Some);
         let [ended, signal, streams @ ..] = poll([fixed[0], fixed[1], input, output, master], None)?;
-        if signal {
+        // At the end nothing is left to forward to, and what is to be reaped is reaped below.
+        if signal && !ended {
             while let Some(signal) = next(&signals) {
                 handle(signal, pidfd, pid, relay.as_ref());
             }

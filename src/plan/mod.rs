@@ -88,6 +88,8 @@ pub(crate) struct Identity {
     /// `None` keeps what the runtime has.
     pub(crate) capabilities: Option<caps::Masks>,
     pub(crate) no_new_privileges: bool,
+    /// The runtime has these very ids already, and no groups.
+    pub(crate) same_ids: bool,
 }
 
 /// What is set on the process beside its ids.
@@ -128,7 +130,7 @@ impl Plan {
             sysctl: sysctl(linux),
             hostname: spec.hostname.clone(),
             domainname: spec.domainname.clone(),
-            identity: identity(&process, linux, &namespaces)?,
+            identity: identity(&process, linux, &namespaces, host)?,
             limits: limits(&process, linux)?,
             seccomp,
             keyring: (!request.no_new_keyring).then(|| c_string(format!("_ses.{}", request.id), "ID")).transpose()?,
@@ -175,7 +177,12 @@ fn sysctl(linux: &spec::Linux) -> Vec<(String, String)> {
     linux.sysctl.iter().map(|(key, value)| (path(key), value.clone())).collect()
 }
 
-fn identity(process: &spec::Process, linux: &spec::Linux, namespaces: &Namespaces) -> Result<Identity> {
+fn identity(
+    process: &spec::Process,
+    linux: &spec::Linux,
+    namespaces: &Namespaces,
+    host: &Host,
+) -> Result<Identity> {
     let user = &process.user;
     // Only a map that is made here is known here; the kernel judges the rest.
     if namespaces.makes(Kind::User) {
@@ -192,6 +199,7 @@ fn identity(process: &spec::Process, linux: &spec::Linux, namespaces: &Namespace
         umask: limits::umask(user),
         capabilities: process.capabilities.as_ref().map(caps::masks),
         no_new_privileges: process.no_new_privileges,
+        same_ids: host.all_root && !host.groups && user.additional_gids.is_empty() && !namespaces.has(Kind::User) && user.uid == 0 && user.gid == 0,
     })
 }
 

@@ -24,7 +24,8 @@ pub(crate) struct Rootfs {
     /// Given to "/" before anything is mounted.
     pub(crate) propagation: Propagation,
     pub(crate) pivot: Pivot,
-    pub(crate) steps: Vec<Step>,
+    /// In the order of config.json.
+    pub(crate) steps: Vec<MountStep>,
     pub(crate) nodes: Vec<Node>,
     /// Whether /dev is the container's own and gets the default nodes and links.
     pub(crate) own_dev: bool,
@@ -40,13 +41,6 @@ pub(crate) enum Pivot {
     Move,
     /// Without a mount namespace: chroot alone, nothing is mounted.
     Chroot,
-}
-
-/// One step, in the order of config.json.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Step {
-    Mount(MountStep),
-    Symlink { path: String, target: CString },
 }
 
 /// One mount.
@@ -71,6 +65,15 @@ pub(crate) enum What {
     Bind { source: CString, tree: Bind },
     FileSystem(FileSystem),
     Remount { flags: c_ulong, data: Option<CString> },
+    /// A tmpfs with a directory for each v1 hierarchy.
+    CgroupV1 { tmpfs: FileSystem, hierarchies: Vec<CgroupV1>, links: Vec<(CString, CString)> },
+}
+
+/// One v1 hierarchy in the container: its own mount in a cgroup namespace, else a bind of the container's part.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct CgroupV1 {
+    pub(crate) name: CString,
+    pub(crate) source: Result<FileSystem, CString>,
 }
 
 /// A new mount of a file system.
@@ -120,7 +123,7 @@ impl Rootfs {
             if mount.kind == "cgroup" && Parsed::of(mount).bind == Bind::No {
                 cgroup_steps(&mut steps, mount, pointer, host, namespaces, cgroup)?;
             } else {
-                steps.push(Step::Mount(step(mount, pointer, &request.bundle)?));
+                steps.push(step(mount, pointer, &request.bundle)?);
             }
         }
         let own_dev = !steps.iter().any(binds_dev);
@@ -238,7 +241,9 @@ fn destination(mount: &Mount, pointer: &str) -> Result<String> {
 fn file_system(mount: &Mount, parsed: &Parsed, pointer: &str) -> Result<FileSystem> {
     let mut data = Vec::new();
     let c = |text: &str| c_string(text, &format!("{pointer}/options"));
-    for word in &parsed.data {
+    // Every devpts has been an instance of its own since Linux 4.7: the word means nothing.
+    let means_nothing = |key: &str| mount.kind == "devpts" && key == "newinstance";
+    for word in parsed.data.iter().filter(|word| !means_nothing(&word.key)) {
         data.push((c(&word.key)?, word.value.as_deref().map(c).transpose()?));
     }
     for word in parsed.superblock.fsconfig() {
@@ -265,7 +270,7 @@ fn file_system(mount: &Mount, parsed: &Parsed, pointer: &str) -> Result<FileSyst
 
 /// `type: cgroup`: the one v2 hierarchy, or every v1 hierarchy below a tmpfs, as the host has it.
 fn cgroup_steps(
-    steps: &mut Vec<Step>,
+    steps: &mut Vec<MountStep>,
     mount: &Mount,
     pointer: String,
     host: &Host,
@@ -306,42 +311,40 @@ fn cgroup_steps(
         };
         let mut what = file_system("cgroup2", Vec::new())?;
         what.fallback = Some(path(if own_namespace { cgroup.v2.as_ref().unwrap_or(&v2.mount) } else { &v2.mount })?);
-        steps.push(Step::Mount(MountStep { what: What::FileSystem(what), ..base }));
+        steps.push(MountStep { what: What::FileSystem(what), ..base });
         return Ok(());
     }
-    let readonly = parsed.attrs.set & attr::RDONLY != 0;
-    let tmpfs_attrs = Attrs { set: base.attrs.set & !attr::RDONLY, ..base.attrs };
-    let tmpfs = What::FileSystem(file_system("tmpfs", vec![("mode", Some("755"))])?);
-    steps.push(Step::Mount(MountStep { what: tmpfs, attrs: tmpfs_attrs, late_readonly: readonly, ..base.clone() }));
+    let mut hierarchies = Vec::new();
+    let mut links = Vec::new();
     for hierarchy in &host.cgroups.v1 {
         let Some(name) = hierarchy.mount.file_name().and_then(|name| name.to_str()) else { continue };
-        let what = if own_namespace {
-            let word = |word: &'static str| (word, None);
-            let data = match hierarchy.controllers.strip_prefix("name=") {
-                Some(name) => vec![word("none"), ("name", Some(name))],
-                None => hierarchy.controllers.split(',').map(|controller| (controller, None)).collect(),
-            };
-            What::FileSystem(file_system("cgroup", data)?)
+        let source = if own_namespace {
+            Ok(file_system("cgroup", v1_data(&hierarchy.controllers))?)
         } else {
             let own = cgroup.v1.iter().find(|(controllers, _)| *controllers == hierarchy.controllers);
-            What::Bind { source: path(own.map_or(&hierarchy.mount, |(_, dir)| dir))?, tree: Bind::One }
+            Err(path(own.map_or(&hierarchy.mount, |(_, dir)| dir))?)
         };
-        let destination = format!("{destination}/{name}");
-        steps.push(Step::Mount(MountStep { destination, what, ..base.clone() }));
-    }
-    // Hierarchies of several controllers are known by each of their names too.
-    for hierarchy in &host.cgroups.v1 {
-        let Some(name) = hierarchy.mount.file_name().and_then(|name| name.to_str()) else { continue };
+        hierarchies.push(CgroupV1 { name: c_string(name, &pointer)?, source });
+        // Hierarchies of several controllers are known by each of their names too.
         for controller in hierarchy.controllers.split(',').filter(|c| *c != name && !c.starts_with("name=")) {
-            let target = c_string(name, &pointer)?;
-            steps.push(Step::Symlink { path: format!("{destination}/{controller}"), target });
+            links.push((c_string(controller, &pointer)?, c_string(name, &pointer)?));
         }
     }
+    let tmpfs = file_system("tmpfs", vec![("mode", Some("755"))])?;
+    steps.push(MountStep { what: What::CgroupV1 { tmpfs, hierarchies, links }, ..base });
     Ok(())
 }
 
-fn binds_dev(step: &Step) -> bool {
-    matches!(step, Step::Mount(MountStep { destination, what: What::Bind { .. }, .. }) if destination == "/dev")
+/// What a v1 mount is asked for: its controllers, or none and a name.
+fn v1_data(controllers: &str) -> Vec<(&str, Option<&str>)> {
+    match controllers.strip_prefix("name=") {
+        Some(name) => vec![("none", None), ("name", Some(name))],
+        None => controllers.split(',').map(|controller| (controller, None)).collect(),
+    }
+}
+
+fn binds_dev(step: &MountStep) -> bool {
+    matches!(step, MountStep { destination, what: What::Bind { .. }, .. } if destination == "/dev")
 }
 
 fn propagation(name: &str) -> Result<Propagation> {

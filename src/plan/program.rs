@@ -1,6 +1,5 @@
 //! The program: its arguments, environment and directory.
 
-use std::collections::HashMap;
 use std::ffi::CString;
 
 use anyhow::Result;
@@ -45,12 +44,13 @@ impl Program {
 fn last_of_each<'a>(entries: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     let entries: Vec<&str> = entries.collect();
     let name = |entry: &'a str| entry.split_once('=').map_or(entry, |(name, _)| name);
-    let mut last = HashMap::with_capacity(entries.len());
-    for (index, entry) in entries.iter().enumerate() {
-        last.insert(name(entry), index);
-    }
-    let is_last = |(index, entry): &(usize, &'a str)| last.get(name(entry)) == Some(index);
-    entries.iter().copied().enumerate().filter(is_last).map(|(_, entry)| entry).collect()
+    // Sorted rather than hashed: a hash map asks the kernel for a seed.
+    let mut order: Vec<usize> = (0..entries.len()).collect();
+    order.sort_by_key(|index| (name(entries[*index]), *index));
+    let mut last: Vec<usize> =
+        order.chunk_by(|a, b| name(entries[*a]) == name(entries[*b])).filter_map(|same| same.last().copied()).collect();
+    last.sort_unstable();
+    last.into_iter().map(|index| entries[index]).collect()
 }
 
 #[cfg(test)]

@@ -91,11 +91,13 @@ pub(crate) fn borrow(number: i32) -> BorrowedFd<'static> {
     unsafe { BorrowedFd::borrow_raw(number) }
 }
 
-/// Whether [`flock`] waits for the lock.
+/// What [`flock`] does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wait {
-    Yes,
-    No,
+pub(crate) enum Flock {
+    Wait,
+    /// EWOULDBLOCK rather than waiting.
+    Try,
+    Unlock,
 }
 
 /// Opens the null device on each standard stream that the caller left closed: else the runtime's own files would take
@@ -110,9 +112,27 @@ pub(crate) fn open_closed_stdio() {
     }
 }
 
+/// Closes many descriptors with one call for each run of consecutive numbers (close_range(2), 5.9).
+pub(crate) fn close_all(fds: Vec<OwnedFd>) {
+    let mut numbers: Vec<i32> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+    numbers.sort_unstable();
+    for run in numbers.chunk_by(|a, b| a + 1 == *b) {
+        let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
+        // SAFETY: exactly the descriptors that `fds` owns; they are given up below or closed there.
+        if unsafe { libc::syscall(libc::SYS_close_range, *first, *last, 0) } != 0 {
+            return drop(fds);
+        }
+    }
+    fds.into_iter().for_each(std::mem::forget);
+}
+
 /// flock(2), exclusive. The lock belongs to the open file description: it ends when its last descriptor closes.
-pub(crate) fn flock(fd: BorrowedFd<'_>, wait: Wait) -> Result<()> {
-    let operation = libc::LOCK_EX | if wait == Wait::No { libc::LOCK_NB } else { 0 };
+pub(crate) fn flock(fd: BorrowedFd<'_>, what: Flock) -> Result<()> {
+    let operation = match what {
+        Flock::Wait => libc::LOCK_EX,
+        Flock::Try => libc::LOCK_EX | libc::LOCK_NB,
+        Flock::Unlock => libc::LOCK_UN,
+    };
     loop {
         // SAFETY: no memory is passed.
         let ret = unsafe { libc::flock(fd.as_raw_fd(), operation) };

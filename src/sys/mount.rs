@@ -59,6 +59,17 @@ pub(crate) fn move_mount(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) 
     check("move_mount", ret, || if name.is_empty() { String::new() } else { format!("{name:?}") }).map(drop)
 }
 
+/// move_mount(2) onto a path, following links.
+pub(crate) fn move_mount_following(from: BorrowedFd<'_>, path: &CStr) -> Result<()> {
+    const MOVE_MOUNT_T_SYMLINKS: u32 = 0x10;
+    let flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_SYMLINKS;
+    // SAFETY: both paths are C strings that live across the call.
+    let ret = unsafe {
+        libc::syscall(libc::SYS_move_mount, from.as_raw_fd(), c"".as_ptr(), libc::AT_FDCWD, path.as_ptr(), flags)
+    };
+    check("move_mount", ret, || format!("{path:?}")).map(drop)
+}
+
 /// fsopen(2).
 pub(crate) fn fsopen(kind: &CStr) -> Result<OwnedFd> {
     // SAFETY: `kind` is a C string that lives across the call.
