@@ -106,14 +106,14 @@ fn enosys(numbers: &[u32]) -> Result<(), String> {
     let mut program = vec![statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0)];
     for nr in numbers {
         program.push(libc::sock_filter { jf: 1, ..statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, *nr) });
-        let refuse = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned();
+        let refuse = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.unsigned_abs();
         program.push(statement(libc::BPF_RET | libc::BPF_K, refuse));
     }
     program.push(statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW));
     let length = u16::try_from(program.len()).map_err(|e| e.to_string())?;
     let filter = libc::sock_fprog { len: length, filter: program.as_mut_ptr() };
     // SECCOMP_SET_MODE_FILTER without no_new_privs: root has CAP_SYS_ADMIN.
-    let place = (&raw const filter).expose_provenance().cast_signed() as i64;
+    let place = (&raw const filter).expose_provenance() as i64;
     sys::syscall(libc::SYS_seccomp, &[1, 0, place]).map(drop)
 }
 
