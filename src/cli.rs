@@ -1,4 +1,147 @@
-//! (to come)
-pub(crate) fn main() -> ! {
-    std::process::exit(0)
+//! The command line: from the arguments of the process to a command and back to its exit status.
+//!
+//! Errors come up to [`main`] as values and are reported there, once, on one line.
+
+mod args;
+mod fail;
+mod id;
+mod normalise;
+mod root;
+
+use std::ffi::OsString;
+use std::io::{ErrorKind, Write};
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::{CommandFactory, FromArgMatches};
+use nix::unistd::geteuid;
+
+pub(crate) use args::{
+    CreateArgs, DeleteArgs, FeaturesArgs, KillArgs, ListArgs, ListFormat, Rootless, RunArgs, SpecArgs, StartArgs,
+    StateArgs,
+};
+pub(crate) use id::Id;
+
+use crate::cgroup::Manager;
+use crate::sys::Context as _;
+use crate::{commands, log, spec, sys};
+use args::{Cli, Command, Options};
+
+/// The version of this program.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The commit it is built from, as `build.rs` found it.
+pub(crate) const COMMIT: &str = match option_env!("TARE_COMMIT") {
+    Some(commit) => commit,
+    None => "unknown",
+};
+
+/// What holds for every command.
+#[derive(Debug)]
+pub(crate) struct Global {
+    /// Where containers are kept; absolute. Only commands that write make it.
+    pub(crate) root: PathBuf,
+    /// Whether `--root` was given: `list` forgives a missing directory only when it wasn't.
+    pub(crate) root_given: bool,
+    /// `--log`: already open; here for what passes it on.
+    pub(crate) log: Option<PathBuf>,
+    pub(crate) debug: bool,
+    pub(crate) manager: Manager,
+    pub(crate) rootless: Rootless,
 }
+
+/// Runs the command line and leaves the process.
+pub(crate) fn main() -> ! {
+    fail::hook_panics();
+    let status = run(std::env::args_os()).unwrap_or_else(|error| fail::report(&error));
+    sys::exit(status)
+}
+
+/// Prints on stdout. Commands print through it alone: a reader that went away is an exit status, not a panic.
+pub(crate) fn output(text: &str) -> Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(fail::ReaderGone.into()),
+        done => Ok(done.call("write", "standard output")?),
+    }
+}
+
+fn run(args: impl Iterator<Item = OsString>) -> Result<i32> {
+    let mut definition = Cli::command();
+    let normalised = normalise::normalise(&definition, args.skip(1));
+    // First thing, so that a mistake on the command line reaches the log as well.
+    let (path, format, debug) = normalise::log_options(&normalised.args);
+    log::init(path, format, debug)?;
+
+    let parsed = definition.try_get_matches_from_mut(std::iter::once("tare".into()).chain(normalised.args));
+    let cli = match parsed.and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches)) {
+        Ok(cli) => cli,
+        Err(error) => return fail::usage(&error, normalised.command.as_deref()),
+    };
+    if cli.options.version {
+        output(&version())?;
+        return Ok(0);
+    }
+    let Some(command) = cli.command else {
+        output(&definition.render_help().to_string())?;
+        return Ok(0);
+    };
+    dispatch(cli.options, command)
+}
+
+fn dispatch(options: Options, command: Command) -> Result<i32> {
+    // These two answer whatever the state of the host is, so they resolve no root.
+    let command = match command {
+        Command::Spec(args) => return commands::spec::run(&args),
+        Command::Features(args) => return commands::features::run(&args),
+        command => command,
+    };
+    let global = Global::new(options)?;
+    match command {
+        Command::Create(args) => commands::create::run(&global, args.create),
+        Command::Start(args) => commands::start::run(&global, args),
+        Command::Run(args) => commands::run::run(&global, args),
+        Command::State(args) => commands::state::run(&global, args),
+        Command::List(args) => commands::list::run(&global, args),
+        Command::Kill(args) => commands::kill::run(&global, args),
+        Command::Delete(args) => commands::delete::run(&global, args),
+        Command::Spec(_) | Command::Features(_) => Ok(0),
+    }
+}
+
+impl Global {
+    fn new(options: Options) -> Result<Self> {
+        let manager = match (options.systemd_cgroup, options.cgroup_manager) {
+            (true, Some(manager)) if manager != Manager::Systemd => {
+                bail!("--systemd-cgroup contradicts --cgroup-manager: expected one of them");
+            }
+            (true, _) => Manager::Systemd,
+            (false, manager) => manager.unwrap_or(Manager::Cgroupfs),
+        };
+        Ok(Self {
+            root_given: options.root.is_some(),
+            root: root::resolve(options.root)?,
+            log: options.log,
+            debug: options.debug,
+            manager,
+            rootless: options.rootless,
+        })
+    }
+
+    /// Whether a cgroup that can't be made is forgiven: what `--rootless` says, else whether we are root of the host.
+    pub(crate) fn is_rootless(&self) -> bool {
+        match self.rootless {
+            Rootless::True => true,
+            Rootless::False => false,
+            Rootless::Auto => !geteuid().is_root() || root::in_user_namespace(),
+        }
+    }
+}
+
+/// Engines parse these three lines.
+fn version() -> String {
+    format!("tare version {VERSION}\ncommit: {COMMIT}\nspec: {}\n", spec::OCI_VERSION)
+}
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,7 @@
 
 pub(crate) mod cgroup;
 pub(crate) mod cli;
+pub(crate) mod clock;
 pub(crate) mod commands;
 pub(crate) mod error;
 pub(crate) mod host;

@@ -1,1 +1,169 @@
-//! (to come)
+//! The sink of the `log` facade: `--log`, `--log-format`, `--debug`; standard error otherwise.
+//!
+//! Engines read the file: containerd takes the last `error` of it, Podman parses the *whole* of it as one JSON
+//! value. Hence JSON at the default verbosity holds exactly one line, the error that ended the process
+//! ([`fatal`]), and nothing on success. One write a line, in append mode: several processes share the file.
+
+use std::fmt::Write as _;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use anyhow::{Context as _, Result};
+use clap::ValueEnum;
+use log::{Level, LevelFilter, Log, Metadata, Record};
+
+use crate::clock;
+use crate::sys::Context as _;
+
+/// `--log-format`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Text,
+    Json,
+}
+
+#[derive(Debug)]
+struct Sink {
+    /// None without `--log`: everything goes to standard error.
+    file: Option<File>,
+    format: Format,
+}
+
+static SINK: OnceLock<Sink> = OnceLock::new();
+
+/// Opens the log. Called once, before anything can fail.
+pub(crate) fn init(path: Option<PathBuf>, format: Format, debug: bool) -> Result<()> {
+    let opened = match path {
+        // std sets O_CLOEXEC.
+        Some(path) => OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o644)
+            .open(&path)
+            .call("open", &path)
+            .context("--log")
+            .map(Some),
+        None => Ok(None),
+    };
+    let (file, error) = match opened {
+        Ok(file) => (file, None),
+        Err(error) => (None, Some(error)),
+    };
+    // Even when the file can't be opened: the error itself is printed through the sink.
+    let _ = SINK.set(Sink { file, format });
+    log::set_max_level(match (debug, format) {
+        (true, _) => LevelFilter::Trace,
+        (false, Format::Text) => LevelFilter::Warn,
+        (false, Format::Json) => LevelFilter::Off,
+    });
+    let _ = log::set_logger(&Facade);
+    error.map_or(Ok(()), Err)
+}
+
+/// The error that ends the process: to the log, and readable to standard error, which engines capture.
+pub(crate) fn fatal(message: &str) {
+    match SINK.get() {
+        Some(Sink { file: Some(file), format }) => {
+            write(file, &line(*format, Level::Error, message));
+            write(std::io::stderr(), &format!("tare: {}\n", flat(message)));
+        }
+        Some(Sink { file: None, format: Format::Json }) => {
+            write(std::io::stderr(), &line(Format::Json, Level::Error, message));
+        }
+        _ => write(std::io::stderr(), &format!("tare: {}\n", flat(message))),
+    }
+}
+
+struct Facade;
+
+impl Log for Facade {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() <= log::max_level()
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let (level, message) = (record.level(), record.args().to_string());
+        match SINK.get() {
+            Some(Sink { file: Some(file), format }) => write(file, &line(*format, level, &message)),
+            Some(Sink { file: None, format: Format::Json }) => {
+                write(std::io::stderr(), &line(Format::Json, level, &message));
+            }
+            _ => write(std::io::stderr(), &format!("tare: {}: {}\n", name(level), flat(&message))),
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// One write(2). A log that can't be written is no reason to fail: standard error still has the message.
+fn write(mut to: impl Write, line: &str) {
+    let _ = to.write_all(line.as_bytes());
+}
+
+fn line(format: Format, level: Level, message: &str) -> String {
+    let (level, time) = (name(level), clock::rfc3339_now());
+    let mut line = String::with_capacity(message.len() + 80);
+    let _ = match format {
+        Format::Text => writeln!(line, "time=\"{time}\" level={level} msg={}", Quoted(message)),
+        Format::Json => writeln!(line, r#"{{"level":"{level}","msg":{},"time":"{time}"}}"#, Quoted(message)),
+    };
+    line
+}
+
+/// A JSON string; Go's `%q`, which logrus uses in text, differs only in rare escapes.
+struct Quoted<'a>(&'a str);
+
+impl std::fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&serde_json::to_string(self.0).map_err(|_| std::fmt::Error)?)
+    }
+}
+
+/// logrus' names.
+fn name(level: Level) -> &'static str {
+    match level {
+        Level::Error => "error",
+        Level::Warn => "warning",
+        Level::Info => "info",
+        Level::Debug => "debug",
+        Level::Trace => "trace",
+    }
+}
+
+/// A message is one line on a terminal, whatever a path or a hook's stderr holds.
+fn flat(message: &str) -> String {
+    message.trim_end().replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_line_has_three_keys_and_one_line() {
+        let line = line(Format::Json, Level::Error, "open \"/x\":\nno such file\u{1}");
+        assert!(line.starts_with(r#"{"level":"error","msg":"open \"/x\":\nno such file\u0001","time":"2"#), "{line}");
+        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(value["msg"], "open \"/x\":\nno such file\u{1}");
+        assert_eq!(value.as_object().unwrap().len(), 3);
+        assert_eq!(line.matches('\n').count(), 1);
+    }
+
+    #[test]
+    fn text_line_is_logrus() {
+        let line = line(Format::Text, Level::Warn, "unknown capability \"CAP_X\"");
+        assert!(line.starts_with("time=\"2"), "{line}");
+        assert!(line.ends_with("Z\" level=warning msg=\"unknown capability \\\"CAP_X\\\"\"\n"), "{line}");
+    }
+
+    #[test]
+    fn terminal_gets_one_line() {
+        assert_eq!(flat("a\nb\n"), "a\\nb");
+    }
+}

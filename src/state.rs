@@ -1,1 +1,485 @@
-//! (to come)
+//! A container on disk: `<root>/<id>/` with `state.json`, the verbatim `config.json`, and the two FIFOs of `start`.
+//!
+//! The record is written before the first side effect (phase `creating`), again with the pid before the container
+//! process may go on, and at the end (phase `created`); each time beside its place and renamed, so no reader sees half
+//! of it. Whatever point a killed runtime stopped at, the record says what there may be to remove.
+//!
+//! No status is stored: it is derived from the process (alive, and the same by its start time), from who reads the gate
+//! FIFO, and from the freezer.
+//!
+//! A lock (flock on the folder) is held by every command that changes the container. The creator holds it from before
+//! the record exists until it is done, so a free lock and phase `creating` mean that the creator is gone.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat, renameat};
+use nix::sys::stat::{Mode, fstat};
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+
+use crate::cgroup;
+use crate::error::phrase;
+use crate::spec;
+use crate::sys::clone::{pidfd_open, pidfd_send_signal};
+use crate::sys::{self, Context};
+
+/// A process that can't be mistaken for a later one with the same pid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Identity {
+    pub(crate) pid: i32,
+    /// Field 22 of /proc/PID/stat: clock ticks since boot.
+    pub(crate) start_time: u64,
+}
+
+/// How far `create` came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Phase {
+    Creating,
+    Created,
+}
+
+/// state.json. Unknown fields are kept out of the way of older readers: they ignore them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) version: u32,
+    pub(crate) id: String,
+    pub(crate) bundle: PathBuf,
+    pub(crate) rootfs: PathBuf,
+    /// RFC 3339, UTC.
+    pub(crate) created: String,
+    /// The uid that created it.
+    pub(crate) owner: u32,
+    pub(crate) annotations: BTreeMap<String, String>,
+    pub(crate) phase: Phase,
+    /// The runtime that creates it.
+    pub(crate) creator: Identity,
+    pub(crate) init: Option<Identity>,
+    /// Whether init is the first process of a pid namespace of its own: the kernel then kills the rest with it.
+    pub(crate) own_pid_namespace: bool,
+    pub(crate) cgroup: cgroup::Location,
+    /// Whether config.json has poststart or poststop hooks: without them nobody needs to parse it again.
+    pub(crate) poststart: bool,
+    pub(crate) poststop: bool,
+}
+
+pub(crate) const VERSION: u32 = 1;
+
+/// runtime.md, "State", with `paused` as every engine knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Status {
+    Creating,
+    Created,
+    Running,
+    Paused,
+    Stopped,
+}
+
+impl Status {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Creating => "creating",
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+impl Identity {
+    /// The identity of a live process; `None` when it is gone or a zombie.
+    pub(crate) fn of(pid: Pid) -> Option<Self> {
+        let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+        let (state, start_time) = parse_stat(&stat)?;
+        (!matches!(state, b'Z' | b'X')).then_some(Self { pid: pid.as_raw(), start_time })
+    }
+
+    /// Whether that very process is alive (a zombie is not).
+    pub(crate) fn alive(self) -> bool {
+        Self::of(Pid::from_raw(self.pid)) == Some(self)
+    }
+
+    /// A pidfd of that very process, or `None` when it is gone: the start time is compared after the pidfd is open, so
+    /// a recycled pid is never acted on.
+    pub(crate) fn pidfd(self) -> Result<Option<OwnedFd>> {
+        match pidfd_open(Pid::from_raw(self.pid)) {
+            Ok(pidfd) => Ok(self.alive().then_some(pidfd)),
+            Err(error) if error.errno() == Errno::ESRCH => Ok(None),
+            // The pid is now a thread's: not the process that this was.
+            Err(error) if error.errno() == Errno::EINVAL => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Sends a signal to that very process; false when it is gone.
+    pub(crate) fn signal(self, signal: i32) -> Result<bool> {
+        let Some(pidfd) = self.pidfd()? else { return Ok(false) };
+        match pidfd_send_signal(pidfd.as_fd(), signal) {
+            Ok(()) => Ok(true),
+            Err(error) if error.errno() == Errno::ESRCH => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// State letter and start time (fields 3 and 22) of /proc/PID/stat; the name in field 2 may hold anything.
+fn parse_stat(stat: &[u8]) -> Option<(u8, u64)> {
+    let after = stat.iter().rposition(|byte| *byte == b')')?;
+    let rest = std::str::from_utf8(stat.get(after + 2..)?).ok()?;
+    let mut fields = rest.split(' ');
+    let state = *fields.next()?.as_bytes().first()?;
+    Some((state, fields.nth(18)?.parse().ok()?))
+}
+
+/// The folder of one container, open.
+#[derive(Debug)]
+pub(crate) struct Folder {
+    root: PathBuf,
+    name: String,
+    fd: OwnedFd,
+}
+
+/// What the container process writes into the result before execve; an error's text follows if that fails.
+pub(crate) const STARTING: u8 = 0;
+
+/// The lock of a container: released when the last copy of its descriptor closes, so a clone that holds one must drop
+/// it, and dropping it there doesn't release the original.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Lock(#[expect(dead_code, reason = "held, not read")] OwnedFd);
+
+const GATE: &str = "start";
+const RESULT: &str = "result";
+const CONFIG: &str = "config.json";
+const STATE: &str = "state.json";
+
+impl Folder {
+    /// Claims an id: makes its folder and takes the lock. The id is taken from here on.
+    pub(crate) fn claim(root: &Path, id: &str) -> Result<(Self, Lock)> {
+        let path = root.join(id);
+        let mut made = nix::unistd::mkdir(&path, Mode::from_bits_truncate(0o711));
+        if made == Err(Errno::ENOENT) {
+            std::fs::create_dir_all(root).call("mkdir", root)?;
+            made = nix::unistd::mkdir(&path, Mode::from_bits_truncate(0o711));
+        }
+        match made {
+            Err(Errno::EEXIST) => bail!("{}: {id:?}", phrase::ALREADY_EXISTS),
+            made => made.call("mkdir", &path)?,
+        }
+        let folder = Self::open(root, id)?;
+        let lock = folder.lock()?;
+        Ok((folder, lock))
+    }
+
+    /// The folder of an existing container. The error has the phrase that engines look for.
+    pub(crate) fn open(root: &Path, id: &str) -> Result<Self> {
+        match Self::find(root, id)? {
+            Some(folder) => Ok(folder),
+            None => bail!("{}: {id:?}", phrase::DOES_NOT_EXIST),
+        }
+    }
+
+    /// The folder of a container, if there is one.
+    pub(crate) fn find(root: &Path, id: &str) -> Result<Option<Self>> {
+        let path = root.join(id);
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+        match nix::fcntl::open(&path, flags, Mode::empty()) {
+            Ok(fd) => Ok(Some(Self { root: root.into(), name: id.into(), fd })),
+            Err(Errno::ENOENT) => Ok(None),
+            Err(errno) => Err(errno).call("open", &path).map_err(Into::into),
+        }
+    }
+
+    /// Waits for the lock. A folder that was deleted meanwhile is a container that doesn't exist.
+    pub(crate) fn lock(&self) -> Result<Lock> {
+        let fd = self.reopen()?;
+        sys::fs::flock(fd.as_fd(), sys::fs::Wait::Yes)?;
+        self.still_there()?;
+        Ok(Lock(fd))
+    }
+
+    /// Takes the lock if it is free.
+    pub(crate) fn try_lock(&self) -> Result<Option<Lock>> {
+        let fd = self.reopen()?;
+        match sys::fs::flock(fd.as_fd(), sys::fs::Wait::No) {
+            Ok(()) => self.still_there().map(|()| Some(Lock(fd))),
+            Err(error) if error.errno() == Errno::EWOULDBLOCK => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// [`Self::try_lock`] for a caller to whom a deleted container is fine: `Some(None)` then.
+    pub(crate) fn try_lock_existing(&self) -> Result<Option<Option<Lock>>> {
+        self.try_lock().map(|lock| lock.map(Some)).or_else(|error| self.gone_or(error).map(|()| Some(None)))
+    }
+
+    /// [`Self::lock`] for a caller to whom a deleted container is fine: `None` then.
+    pub(crate) fn lock_existing(&self) -> Result<Option<Lock>> {
+        self.lock().map(Some).or_else(|error| self.gone_or(error).map(|()| None))
+    }
+
+    fn gone_or(&self, error: anyhow::Error) -> Result<()> {
+        if self.still_there().is_err() { Ok(()) } else { Err(error) }
+    }
+
+    /// A lock needs an open file description of its own.
+    fn reopen(&self) -> Result<OwnedFd> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        Ok(openat(&self.fd, ".", flags, Mode::empty()).call("open", self.path())?)
+    }
+
+    fn still_there(&self) -> Result<()> {
+        let link_count = fstat(&self.fd).call("fstat", self.path())?.st_nlink;
+        if link_count == 0 {
+            bail!("{}: {:?}", phrase::DOES_NOT_EXIST, self.name);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        self.root.join(&self.name)
+    }
+
+    /// Writes the record: a reader sees the old one or the new one.
+    pub(crate) fn write(&self, record: &Record) -> Result<()> {
+        const NEW: &str = "state.json.new";
+        self.write_file(NEW, &serde_json::to_vec(record)?)?;
+        renameat(&self.fd, NEW, &self.fd, STATE).call("rename", self.path().join(STATE))?;
+        Ok(())
+    }
+
+    /// Keeps config.json as it was at create: later edits of the bundle change nothing.
+    pub(crate) fn write_config(&self, bytes: &[u8]) -> Result<()> {
+        self.write_file(CONFIG, bytes)
+    }
+
+    fn write_file(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        use std::io::Write;
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+        let fd = openat(&self.fd, name, flags, Mode::from_bits_truncate(0o600)).call("open", self.path().join(name))?;
+        std::fs::File::from(fd).write_all(bytes).call("write", self.path().join(name))?;
+        Ok(())
+    }
+
+    fn read_file(&self, name: &str) -> sys::Result<Vec<u8>> {
+        use std::io::Read;
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+        let fd = openat(&self.fd, name, flags, Mode::empty()).call("open", self.path().join(name))?;
+        let mut bytes = Vec::new();
+        std::fs::File::from(fd).read_to_end(&mut bytes).call("read", self.path().join(name))?;
+        Ok(bytes)
+    }
+
+    /// The record. `None`: the creator was killed between making the folder and writing the first record.
+    pub(crate) fn read(&self) -> Result<Option<Record>> {
+        let bytes = match self.read_file(STATE) {
+            Ok(bytes) => bytes,
+            Err(error) if error.errno() == Errno::ENOENT => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let record: Record =
+            serde_json::from_slice(&bytes).with_context(|| format!("{:?} is broken", self.path().join(STATE)))?;
+        if record.version > VERSION {
+            bail!("{:?} was written by a newer tare (version {})", self.path().join(STATE), record.version);
+        }
+        Ok(Some(record))
+    }
+
+    /// The record of a container that at least began to exist.
+    pub(crate) fn record(&self) -> Result<Record> {
+        match self.read()? {
+            Some(record) => Ok(record),
+            None => bail!(
+                "container {:?} was left behind by a create that was killed: delete --force removes it",
+                self.name
+            ),
+        }
+    }
+
+    /// config.json as it was at create.
+    pub(crate) fn config(&self) -> Result<spec::Spec> {
+        spec::load::parse(&self.read_file(CONFIG)?)
+    }
+
+    /// Makes both FIFOs and opens them so that neither open blocks and neither needs /proc.
+    pub(crate) fn make_gate(&self) -> Result<Gate> {
+        for name in [GATE, RESULT] {
+            nix::sys::stat::mknodat(&self.fd, name, nix::sys::stat::SFlag::S_IFIFO, Mode::from_bits_truncate(0o600), 0)
+                .call("mkfifo", self.path().join(name))?;
+        }
+        let open = |name| self.open_fifo(name, OFlag::O_RDWR);
+        Ok(Gate { gate: open(GATE)?, result: open(RESULT)? })
+    }
+
+    fn open_fifo(&self, name: &str, flags: OFlag) -> sys::Result<OwnedFd> {
+        let flags = flags | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+        openat(&self.fd, name, flags, Mode::empty()).call("open", self.path().join(name))
+    }
+
+    /// The write side of the gate; `None` unless a container process waits behind it.
+    pub(crate) fn open_gate(&self) -> Result<Option<OwnedFd>> {
+        match self.open_fifo(GATE, OFlag::O_WRONLY | OFlag::O_NONBLOCK) {
+            Ok(fd) => Ok(Some(fd)),
+            Err(error) if matches!(error.errno(), Errno::ENXIO | Errno::ENOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The read side of the result: end-of-file means that the program runs, data is the error.
+    pub(crate) fn open_result(&self) -> Result<OwnedFd> {
+        Ok(self.open_fifo(RESULT, OFlag::O_RDONLY | OFlag::O_NONBLOCK)?)
+    }
+
+    /// The status, derived from what is there now.
+    pub(crate) fn status(&self, record: &Record) -> Result<Status> {
+        let alive = record.init.is_some_and(Identity::alive);
+        if record.phase == Phase::Creating {
+            return Ok(Status::Creating);
+        }
+        if !alive {
+            return Ok(Status::Stopped);
+        }
+        if cgroup::open(&record.cgroup)?.frozen().unwrap_or(false) {
+            return Ok(Status::Paused);
+        }
+        Ok(if self.open_gate()?.is_some() { Status::Created } else { Status::Running })
+    }
+
+    /// Removes the folder. It is renamed away first, so that other commands see all of it or none.
+    pub(crate) fn remove(self) -> Result<()> {
+        let away = format!(".{}.{}", self.name, std::process::id());
+        let (from, to) = (self.path(), self.root.join(away));
+        match std::fs::rename(&from, &to).call("rename", &from) {
+            Err(error) if error.errno() == Errno::ENOENT => return Ok(()),
+            result => result?,
+        }
+        for name in [GATE, RESULT, CONFIG, STATE] {
+            let removed = nix::unistd::unlinkat(&self.fd, name, nix::unistd::UnlinkatFlags::NoRemoveDir);
+            if !matches!(removed, Ok(()) | Err(Errno::ENOENT)) {
+                removed.call("unlink", to.join(name))?;
+            }
+        }
+        match nix::unistd::unlinkat(nix::fcntl::AT_FDCWD, &to, nix::unistd::UnlinkatFlags::RemoveDir) {
+            // Something else is in it: a temporary file of a killed writer.
+            Err(Errno::ENOTEMPTY) => std::fs::remove_dir_all(&to).call("rmdir", &to)?,
+            removed => removed.call("rmdir", &to)?,
+        }
+        Ok(())
+    }
+}
+
+/// Both FIFOs of `start`, as the container process holds them. Both close at exec.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    gate: OwnedFd,
+    result: OwnedFd,
+}
+
+impl Gate {
+    /// Blocks until `start` opens the gate. `read` only: the seccomp filter is loaded.
+    pub(crate) fn wait(&self) -> Result<()> {
+        let mut byte = [0];
+        loop {
+            match nix::unistd::read(&self.gate, &mut byte) {
+                Ok(_) => return Ok(()),
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno).call("read", "start gate").map_err(Into::into),
+            }
+        }
+    }
+
+    /// Tells `start` that the next thing is execve: from here end-of-file means that the program runs.
+    pub(crate) fn open(&self) -> Result<()> {
+        nix::unistd::write(&self.result, &[STARTING]).map(drop).call("write", "start result").map_err(Into::into)
+    }
+
+    /// Tells `start` why the program doesn't run.
+    pub(crate) fn fail(&self, text: &str) {
+        // Nobody is left to tell when this fails too.
+        let _ = nix::unistd::write(&self.result, &text.as_bytes()[..text.len().min(32 * 1024)]);
+    }
+}
+
+/// Every container below `root`, by name; a root that isn't there has none. Broken ones are returned with their error.
+pub(crate) fn list(root: &Path) -> Result<Vec<(String, Result<Folder>)>> {
+    let entries = match std::fs::read_dir(root) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).call("open", root).map_err(Into::into),
+    };
+    let mut names: Vec<String> = Vec::new();
+    for entry in entries {
+        let entry = entry.call("read", root)?;
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        if !name.starts_with('.') && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names.into_iter().map(|name| (name.clone(), Folder::open(root, &name))).collect())
+}
+
+/// For tests and for callers that only have a descriptor.
+impl AsFd for Folder {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stat_is_read_after_the_last_parenthesis() {
+        let stat = b"12 (a) S (b)) Z 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4242 20 21";
+        assert_eq!(parse_stat(stat), Some((b'Z', 4242)));
+        assert_eq!(parse_stat(b""), None);
+        assert_eq!(parse_stat(b"1 (x"), None);
+    }
+
+    #[test]
+    fn this_process_is_alive_and_another_start_time_is_not() {
+        let me = Identity::of(Pid::this()).unwrap();
+        assert!(me.alive());
+        let recycled = Identity { start_time: me.start_time + 1, ..me };
+        assert!(!recycled.alive());
+        assert!(recycled.pidfd().unwrap().is_none());
+        assert!(!recycled.signal(0).unwrap());
+        assert!(me.signal(0).unwrap());
+    }
+
+    #[test]
+    fn an_id_is_claimed_once_and_removed_whole() {
+        let root = tempfile::tempdir().unwrap();
+        let (folder, lock) = Folder::claim(root.path(), "one").unwrap();
+        let again = Folder::claim(root.path(), "one").unwrap_err().to_string();
+        assert!(again.contains(phrase::ALREADY_EXISTS), "{again}");
+        assert!(Folder::open(root.path(), "one").unwrap().try_lock().unwrap().is_none());
+        drop(lock);
+        assert!(folder.read().unwrap().is_none());
+        let gate = folder.make_gate().unwrap();
+        assert!(folder.open_gate().unwrap().is_some());
+        drop(gate);
+        assert!(folder.open_gate().unwrap().is_none());
+        folder.remove().unwrap();
+        assert!(Folder::find(root.path(), "one").unwrap().is_none());
+        assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_lock_on_a_removed_folder_says_that_it_does_not_exist() {
+        let root = tempfile::tempdir().unwrap();
+        let (folder, lock) = Folder::claim(root.path(), "x").unwrap();
+        let other = Folder::open(root.path(), "x").unwrap();
+        drop(lock);
+        folder.remove().unwrap();
+        let error = other.lock().unwrap_err().to_string();
+        assert!(error.contains(phrase::DOES_NOT_EXIST), "{error}");
+    }
+}

@@ -1,1 +1,209 @@
-//! (to come)
+//! What the two processes of a create say to each other, over one SOCK_SEQPACKET pair.
+//!
+//! ```text
+//! outside                          inside
+//! pass(Go)            ---------->            id maps, cgroup and limits are in place
+//!                     <----------  pid       only with a bridge: the pid of the final process
+//!                     <----------  reached(RuntimeHooks)
+//! pass(RuntimeHooks)  ---------->            only with prestart or createRuntime hooks
+//!                     <----------  reached(Ready)
+//! pass(Ready)         ---------->            the state is on disk
+//!                     <----------  warning | failed    at any point
+//! ```
+//! Both hold the same plan, so both know which barriers come. A process that dies closes its end, and the other reads
+//! end-of-file at the next barrier: inside, that is the end of it (nothing passes `Ready` before the state is on disk).
+//!
+//! After the seccomp filter is loaded the inside uses `read` and `write` only, so that strict profiles work.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use anyhow::{Result, anyhow, bail};
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::unistd::Pid;
+
+use crate::sys::Context;
+
+/// A meeting point: the inside has reached it and waits until the outside has done its part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Barrier {
+    Go = b'g',
+    RuntimeHooks = b'h',
+    Ready = b'r',
+}
+
+impl Barrier {
+    fn from_byte(byte: u8) -> Option<Self> {
+        [Self::Go, Self::RuntimeHooks, Self::Ready].into_iter().find(|barrier| *barrier as u8 == byte)
+    }
+}
+
+/// What the outside hears.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Heard {
+    Reached(Barrier),
+    /// The pid of the final process, as the bridge saw it.
+    Pid(Pid),
+    Warning(String),
+    /// The inside failed; the text names what and why.
+    Failed(String),
+    /// The inside has closed its end: it died, or it became the program.
+    Closed,
+}
+
+/// A message is at most this long; a longer text is cut.
+const LONGEST: usize = 32 * 1024;
+
+/// The end of the process that stays in the caller's namespaces.
+#[derive(Debug)]
+pub(crate) struct Outside(OwnedFd);
+
+/// The end of the process that becomes the container.
+#[derive(Debug)]
+pub(crate) struct Inside(OwnedFd);
+
+/// Makes both ends. After the clone each process keeps one and drops the other.
+pub(crate) fn channel() -> Result<(Outside, Inside)> {
+    let (outside, inside) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+        .call("socketpair", "seqpacket")?;
+    Ok((Outside(outside), Inside(inside)))
+}
+
+fn read(fd: BorrowedFd<'_>) -> Result<Vec<u8>> {
+    let mut buffer = vec![0; LONGEST + 1];
+    loop {
+        match nix::unistd::read(fd, &mut buffer) {
+            Ok(length) => {
+                buffer.truncate(length);
+                return Ok(buffer);
+            }
+            Err(Errno::EINTR) => {}
+            // A peer that died with unread data in its queue resets the connection: it is gone all the same.
+            Err(Errno::ECONNRESET) => return Ok(Vec::new()),
+            Err(errno) => return Err(errno).call("read", "sync channel").map_err(Into::into),
+        }
+    }
+}
+
+fn write(fd: BorrowedFd<'_>, tag: u8, text: &[u8]) -> Result<()> {
+    let mut message = Vec::with_capacity(1 + text.len());
+    message.push(tag);
+    message.extend_from_slice(&text[..text.len().min(LONGEST)]);
+    loop {
+        match nix::unistd::write(fd, &message) {
+            Err(Errno::EINTR) => {}
+            result => return result.map(drop).call("write", "sync channel").map_err(Into::into),
+        }
+    }
+}
+
+impl Outside {
+    /// Waits for the next message.
+    pub(crate) fn hear(&self) -> Result<Heard> {
+        let message = read(self.0.as_fd())?;
+        let Some((tag, text)) = message.split_first() else { return Ok(Heard::Closed) };
+        let string = || String::from_utf8_lossy(text).into_owned();
+        Ok(match (*tag, text) {
+            (b'p', _) => Heard::Pid(Pid::from_raw(string().parse().map_err(|_| anyhow!("internal error: bad pid"))?)),
+            (b'w', _) => Heard::Warning(string()),
+            (b'f', _) => Heard::Failed(string()),
+            (byte, []) => match Barrier::from_byte(byte) {
+                Some(barrier) => Heard::Reached(barrier),
+                None => bail!("internal error: unknown message {byte:#x} from the container process"),
+            },
+            _ => bail!("internal error: unknown message from the container process"),
+        })
+    }
+
+    /// In the clone: closes its copy, or the clone would never see the runtime's end. The value isn't used there again.
+    pub(crate) fn close_in_child(&self) {
+        use std::os::fd::AsRawFd;
+        let _ = nix::unistd::close(self.0.as_raw_fd());
+    }
+
+    /// Lets the inside pass a barrier. That it is gone already shows at the next [`Outside::hear`].
+    pub(crate) fn pass(&self, barrier: Barrier) -> Result<()> {
+        match write(self.0.as_fd(), barrier as u8, &[]) {
+            Err(error) if is_gone(&error) => Ok(()),
+            result => result,
+        }
+    }
+}
+
+/// SIGPIPE is ignored or blocked in the runtime: a peer that is gone shows as an error.
+fn is_gone(error: &anyhow::Error) -> bool {
+    let errno = error.downcast_ref::<crate::sys::Error>().map(crate::sys::Error::errno);
+    matches!(errno, Some(Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN))
+}
+
+impl Inside {
+    /// Waits until the outside passes a barrier. Its death is an error that nobody will read.
+    pub(crate) fn wait(&self, barrier: Barrier) -> Result<()> {
+        match read(self.0.as_fd())?.as_slice() {
+            [byte] if *byte == barrier as u8 => Ok(()),
+            [] => bail!("the runtime is gone"),
+            other => bail!("internal error: waiting for {barrier:?}, got {other:?}"),
+        }
+    }
+
+    /// Says that a barrier is reached and waits to pass it.
+    pub(crate) fn meet(&self, barrier: Barrier) -> Result<()> {
+        write(self.0.as_fd(), barrier as u8, &[])?;
+        self.wait(barrier)
+    }
+
+    pub(crate) fn pid(&self, pid: Pid) -> Result<()> {
+        write(self.0.as_fd(), b'p', pid.to_string().as_bytes())
+    }
+
+    pub(crate) fn warn(&self, text: &str) -> Result<()> {
+        write(self.0.as_fd(), b'w', text.as_bytes())
+    }
+
+    pub(crate) fn fail(&self, text: &str) -> Result<()> {
+        write(self.0.as_fd(), b'f', text.as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_arrive_whole_and_in_order() {
+        let (outside, inside) = channel().unwrap();
+        inside.warn("first").unwrap();
+        inside.pid(Pid::from_raw(77)).unwrap();
+        inside.fail("a\nb").unwrap();
+        assert_eq!(outside.hear().unwrap(), Heard::Warning("first".into()));
+        assert_eq!(outside.hear().unwrap(), Heard::Pid(Pid::from_raw(77)));
+        assert_eq!(outside.hear().unwrap(), Heard::Failed("a\nb".into()));
+        drop(inside);
+        assert_eq!(outside.hear().unwrap(), Heard::Closed);
+        outside.pass(Barrier::Go).unwrap();
+    }
+
+    #[test]
+    fn a_barrier_out_of_order_is_an_error_that_names_it() {
+        let (outside, inside) = channel().unwrap();
+        outside.pass(Barrier::Ready).unwrap();
+        let error = inside.wait(Barrier::Go).unwrap_err().to_string();
+        assert!(error.contains("waiting for Go"), "{error}");
+    }
+
+    #[test]
+    fn the_inside_notices_that_the_outside_is_gone() {
+        let (outside, inside) = channel().unwrap();
+        drop(outside);
+        assert!(inside.wait(Barrier::Go).is_err());
+    }
+
+    #[test]
+    fn a_long_text_is_cut_not_lost() {
+        let (outside, inside) = channel().unwrap();
+        inside.fail(&"x".repeat(LONGEST * 2)).unwrap();
+        let Heard::Failed(text) = outside.hear().unwrap() else { panic!("not a failure") };
+        assert_eq!(text.len(), LONGEST);
+    }
+}

@@ -1,15 +1,27 @@
 //! Control groups: where a container's cgroup is, which limits it gets, and what is done to it.
 //!
-//! Deciding ([`plan`]) is pure; [`Cgroup`] does. The managers behind it: v1 and hybrid ([`v1`]), v2 ([`v2`]),
-//! and none at all (`--cgroup-manager=disabled`).
+//! Deciding ([`plan`], with the tables in [`knobs`] and [`devices`]) is pure; [`Cgroup`] does ([`group`], and what
+//! only one version needs in [`v1`] and [`v2`]). A container without a cgroup (`--cgroup-manager=disabled`) is one
+//! that is in no hierarchy.
+
+mod apply;
+mod devices;
+mod dir;
+mod group;
+mod knobs;
+mod layout;
+mod v1;
+mod v2;
 
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
+use self::knobs::{Knob, Missing, Version};
+use crate::error::invalid;
 use crate::spec::Resources;
 
 /// Which manager the command line chose. Kept in the state: engines pass it to `create` only.
@@ -52,16 +64,16 @@ pub(crate) struct Location {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Plan {
     pub(crate) location: Location,
-}
-
-impl Layout {
-    /// Reads /proc/self/cgroup and asks the usual mount points what they are (statfs); never reads mountinfo.
-    pub(crate) fn probe() -> Result<Self> {
-        Ok(Self::default())
-    }
+    /// Nothing needs it, so a rootless caller without the right to make cgroups goes without.
+    pub(crate) optional: bool,
+    v1: Vec<v1::Leaf>,
+    v2: Option<v2::Leaf>,
 }
 
 /// Decides the cgroup of container `id`. Errors name the property.
+///
+/// `cgroups_path`: absolute is below the hierarchies' mounts, relative below the runtime's own cgroup (on v2
+/// beside it), empty is `/<id>`.
 pub(crate) fn plan(
     manager: Manager,
     cgroups_path: &str,
@@ -69,27 +81,145 @@ pub(crate) fn plan(
     resources: &Resources,
     layout: &Layout,
 ) -> Result<Plan> {
-    let _ = (cgroups_path, id, resources, layout);
-    Ok(Plan { location: Location { manager, v1: Vec::new(), v2: None } })
+    let rules = devices::rules(&resources.devices)?;
+    match manager {
+        Manager::Cgroupfs => (),
+        Manager::Systemd => bail!("the systemd cgroup driver isn't supported yet (--systemd-cgroup)"),
+        Manager::Disabled => return without_cgroup(resources),
+    }
+    let on_v1 = |controller: &str| layout.v1.iter().any(|had| v1::lists(&had.controllers, controller));
+    let home = |controller: &str| {
+        if on_v1(controller) || layout.v2.is_none() { Version::V1 } else { Version::V2 }
+    };
+    let (mut v1, mut v2) = leaves(layout, cgroups_path, id);
+    let mut limits = false;
+    for knob in knobs::knobs(resources, home)? {
+        limits |= knob.missing != Missing::Skip;
+        let v1_name = if knob.controller == "io" { "blkio" } else { &knob.controller };
+        match (home(v1_name), &mut v2) {
+            (Version::V2, Some(v2)) => v2.knobs.push(knob),
+            _ => match v1.iter_mut().find(|leaf| v1::lists(&leaf.controllers, &knob.controller)) {
+                Some(leaf) => leaf.knobs.push(knob),
+                None => refuse_missing(&knob, layout)?,
+            },
+        }
+    }
+    for knob in knobs::unified(&resources.unified)? {
+        limits = true;
+        match &mut v2 {
+            Some(v2) => v2.knobs.push(knob),
+            None => refuse_missing(&knob, layout)?,
+        }
+    }
+    place_devices(&rules, resources, &mut v1, v2.as_mut())?;
+    let location = Location {
+        manager,
+        v1: v1.iter().map(|leaf| (leaf.controllers.clone(), leaf.dir.clone())).collect(),
+        v2: v2.as_ref().map(|leaf| leaf.dir.clone()),
+    };
+    Ok(Plan { location, optional: cgroups_path.is_empty() && !limits, v1, v2 })
+}
+
+/// A leaf in every hierarchy, with nothing set yet.
+fn leaves(layout: &Layout, cgroups_path: &str, id: &str) -> (Vec<v1::Leaf>, Option<v2::Leaf>) {
+    let v1 = layout.v1.iter().map(|had| v1::Leaf {
+        controllers: had.controllers.clone(),
+        mount: had.mount.clone(),
+        dir: layout::leaf(had, cgroups_path, id),
+        knobs: Vec::new(),
+        devices: Vec::new(),
+    });
+    let v2 = layout.v2.as_ref().map(|had| v2::Leaf {
+        mount: had.mount.clone(),
+        dir: layout::leaf(had, cgroups_path, id),
+        knobs: Vec::new(),
+        program: None,
+    });
+    (v1.collect(), v2)
+}
+
+/// `--cgroup-manager=disabled`: no cgroup, hence no limits, as the caller wants it; device rules aren't counted as
+/// limits because every engine sends some.
+fn without_cgroup(resources: &Resources) -> Result<Plan> {
+    let mut knobs = knobs::knobs(resources, |_| Version::V1)?;
+    knobs.extend(knobs::unified(&resources.unified)?);
+    if let Some(knob) = knobs.iter().find(|knob| knob.missing != Missing::Skip) {
+        let pointer = format!("/linux/resources/{}", knob.property);
+        return Err(invalid(pointer, "a limit, but cgroups are disabled (--cgroup-manager=disabled)"));
+    }
+    let location = Location { manager: Manager::Disabled, v1: Vec::new(), v2: None };
+    Ok(Plan { location, optional: true, v1: Vec::new(), v2: None })
+}
+
+/// A knob that no hierarchy has: an error, unless it makes no difference.
+fn refuse_missing(knob: &Knob, layout: &Layout) -> Result<()> {
+    if knob.missing == Missing::Skip {
+        return Ok(());
+    }
+    let why = if layout.is_empty() {
+        "no cgroup file system is mounted at /sys/fs/cgroup or elsewhere".to_owned()
+    } else if knob.property.starts_with("unified/") {
+        "cgroup v2 isn't mounted on this host".to_owned()
+    } else {
+        let had: Vec<&str> = layout.v1.iter().map(|had| had.controllers.as_str()).collect();
+        format!("it isn't mounted, this host has v1 hierarchies for {} only", had.join(", "))
+    };
+    let what = format!("cgroup controller \"{}\" is not available: {why}", knob.controller);
+    Err(invalid(format!("/linux/resources/{}", knob.property), what))
+}
+
+/// v1's controller if it is mounted and can express the rules, else an eBPF program on v2; on a hybrid host the
+/// kernel asks both.
+fn place_devices(
+    rules: &[devices::Rule],
+    resources: &Resources,
+    v1: &mut [v1::Leaf],
+    v2: Option<&mut v2::Leaf>,
+) -> Result<()> {
+    let any_v1 = !v1.is_empty();
+    let leaf = v1.iter_mut().find(|leaf| v1::lists(&leaf.controllers, "devices"));
+    match (leaf, v2) {
+        (Some(leaf), v2) => match (devices::v1(rules), v2) {
+            (Ok(writes), _) => leaf.devices = writes,
+            (Err(_), Some(v2)) => v2.program = devices::v2(rules),
+            (Err(error), None) => return Err(error),
+        },
+        (None, Some(v2)) => v2.program = devices::v2(rules),
+        (None, None) if !any_v1 => log::debug!("device rules aren't applied: the host has no cgroups"),
+        (None, None) if resources.devices.is_empty() => (),
+        (None, None) => {
+            let what = "neither the devices controller of cgroup v1 nor cgroup v2 is mounted";
+            return Err(invalid("/linux/resources/devices", what));
+        }
+    }
+    Ok(())
 }
 
 /// Makes the cgroup of a plan with its limits, before any process is inside. What a failure made is removed.
 pub(crate) fn create(plan: &Plan) -> Result<Box<dyn Cgroup>> {
-    open(&plan.location)
+    Ok(Box::new(group::create(plan)?))
 }
 
-/// The cgroup of an existing container; it may be gone already, in part or whole.
+/// The cgroup of an existing container; it may be gone already, in part or whole. Makes no system call.
 pub(crate) fn open(location: &Location) -> Result<Box<dyn Cgroup>> {
-    let _ = location;
-    anyhow::bail!("not built yet")
+    if location.manager == Manager::Systemd {
+        bail!("the systemd cgroup driver isn't supported yet");
+    }
+    Ok(Box::new(group::open(location)))
 }
 
 /// A container's cgroup.
 pub(crate) trait Cgroup: std::fmt::Debug {
-    /// For CLONE_INTO_CGROUP (v2 without v1); none where a process can't be cloned into it.
+    /// The directories that it really has, for the state: after `create` without the right to make cgroups, none,
+    /// though the plan names some (which may be another user's by now).
+    fn location(&self) -> Location;
+    /// For CLONE_INTO_CGROUP: v2's directory, on a hybrid host as well; none without v2. Where clone3 refuses it
+    /// (EBUSY, EOPNOTSUPP) clone without and call `add_all`.
     fn clone_fd(&self) -> Option<BorrowedFd<'_>>;
     /// Moves a process into every hierarchy that `clone_fd` hasn't already put it in.
     fn add(&mut self, pid: Pid) -> Result<()>;
+    /// Moves a process into every hierarchy: for one that wasn't cloned into `clone_fd`.
+    fn add_all(&mut self, pid: Pid) -> Result<()>;
     /// Whether it is frozen.
     fn frozen(&self) -> Result<bool>;
     /// Every process in it and below.
@@ -102,8 +232,17 @@ pub(crate) trait Cgroup: std::fmt::Debug {
     fn oom_kills(&self) -> u64;
 }
 
-/// Whether a directory is on a cgroup file system, by its statfs magic.
+/// Whether a directory is on a cgroup v2 file system, by its statfs magic.
 pub(crate) fn is_v2(dir: &Path) -> bool {
-    let _ = dir;
-    false
+    layout::kind_of(dir) == Some(layout::Kind::V2)
 }
+
+/// Whether the runtime is in a user namespace other than the host's. Asked only after the kernel refused something.
+fn in_user_namespace() -> bool {
+    /// PROC_USER_INIT_INO (include/linux/proc_ns.h).
+    const INITIAL: u64 = 0xEFFF_FFFD;
+    nix::sys::stat::stat("/proc/self/ns/user").is_ok_and(|stat| stat.st_ino != INITIAL)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,231 @@
-//! (to come)
+//! Doing it, inside: what runs in the cloned process, from the clone to `execve`.
+//!
+//! [`enter`] is the order of it; each step names itself for the error. The process has the plan and every descriptor it
+//! needs from the clone. It leaves by exec or [`sys::exit`], and whatever fails is told to the outside, which prints it.
+
+mod copyup;
+mod dev;
+mod exec;
+mod identity;
+pub(crate) mod mount;
+mod paths;
+mod rootfs;
+mod terminal;
+
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+
+use anyhow::{Context as _, Result};
+use nix::unistd::Pid;
+
+use crate::launch::hooks;
+use crate::plan::Plan;
+use crate::plan::mounts::Pivot;
+use crate::plan::namespaces::Kind;
+use crate::spec;
+use crate::state::{Gate, Status};
+use crate::sync::{Barrier, Inside};
+use crate::sys::clone::{CStrings, CloneArgs, Cloned, clone3};
+use crate::sys::{self, Context, process};
+
+/// A plan and every descriptor that carrying it out takes, opened in the caller's namespaces.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) plan: Plan,
+    /// Of `plan.namespaces.joins`, in order.
+    pub(crate) joins: Vec<OwnedFd>,
+    /// Of `plan.rootfs.steps`: trees of bind mounts that only the outside may open.
+    pub(crate) sources: Vec<Option<OwnedFd>>,
+    pub(crate) gate: Gate,
+    /// Where the terminal goes, with `plan.terminal`.
+    pub(crate) console: Option<OwnedFd>,
+    /// For the hooks that run inside.
+    pub(crate) state: spec::State,
+}
+
+/// The first thing in the clone: becomes the container's process, or says why not and ends.
+pub(crate) fn enter(prepared: &Prepared, outside: &Inside) -> ! {
+    let ready = match create(prepared, outside) {
+        Ok(ready) => ready,
+        Err(error) => {
+            // If nobody listens any more, nobody is to be told.
+            let _ = outside.fail(&format!("{error:#}"));
+            sys::exit(1)
+        }
+    };
+    let Err(error) = start(prepared, &ready);
+    prepared.gate.fail(&format!("{error:#}"));
+    sys::exit(1)
+}
+
+/// The bridge: joins what must be joined before the final clone, makes that clone as its sibling, and ends.
+pub(crate) fn bridge(prepared: &Prepared, outside: &Inside) -> ! {
+    let result = (|| -> Result<()> {
+        outside.wait(Barrier::Go)?;
+        join(prepared)?;
+        let flags = prepared.plan.namespaces.clone_flags() | libc::CLONE_PARENT as u64;
+        match clone3(CloneArgs { flags, cgroup: None })? {
+            Cloned::Child => enter(prepared, outside),
+            Cloned::Parent { pid, .. } => outside.pid(pid),
+        }
+    })();
+    if let Err(error) = &result {
+        let _ = outside.fail(&format!("{error:#}"));
+    }
+    sys::exit(i32::from(result.is_err()))
+}
+
+fn join(prepared: &Prepared) -> Result<()> {
+    if !prepared.joins.is_empty() {
+        // Nothing in a joined namespace may look into this process (CVE-2016-9962).
+        process::set_dumpable(false)?;
+    }
+    for (join, fd) in prepared.plan.namespaces.joins.iter().zip(&prepared.joins) {
+        sys::clone::setns(fd.as_fd(), join.kind.flag())
+            .with_context(|| format!("config.json: {}: join {:?}", join.pointer, join.path))?;
+    }
+    Ok(())
+}
+
+/// What waits at the gate.
+struct Ready {
+    file: CString,
+    argv: CStrings,
+    envp: CStrings,
+}
+
+/// Everything up to the gate.
+fn create(prepared: &Prepared, outside: &Inside) -> Result<Ready> {
+    let plan = &prepared.plan;
+    outside.wait(Barrier::Go)?;
+    process::setsid()?;
+    namespaces(prepared)?;
+    // Modes of what is made here are exact.
+    nix::sys::stat::umask(nix::sys::stat::Mode::empty());
+    identity::names_and_sysctls(plan)?;
+    let built = rootfs::build(prepared)?;
+    if !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty() {
+        outside.meet(Barrier::RuntimeHooks)?;
+    }
+    run_hooks(hooks::Kind::CreateContainer, &plan.hooks.create_container, prepared, &own_environment())?;
+    rootfs::enter(&built, &plan.rootfs)?;
+    exec::make_cwd(&built.root, &plan.program)?;
+    if let (Some(size), Some(socket)) = (&plan.terminal, &prepared.console) {
+        let own_mounts = plan.rootfs.pivot != Pivot::Chroot;
+        terminal::set_up(&built.root, size, plan.identity.uid, socket.as_fd(), own_mounts).context("terminal")?;
+    }
+    rootfs::seal(&built, &plan.rootfs)?;
+    drop(built);
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(plan.identity.umask));
+    if let Some(name) = &plan.keyring {
+        identity::join_keyring(name)?;
+    }
+    if let Some(personality) = plan.limits.personality {
+        process::personality(personality).context("config.json: /linux/personality")?;
+    }
+    let ready = assume(plan)?;
+    outside.meet(Barrier::Ready)?;
+    Ok(ready)
+}
+
+/// Enters the namespaces that the clone has not entered already.
+fn namespaces(prepared: &Prepared) -> Result<()> {
+    let namespaces = &prepared.plan.namespaces;
+    // Before the ids change: afterwards the offsets may no longer be written.
+    if namespaces.makes(Kind::Time) {
+        identity::enter_time_namespace(&prepared.plan.time_offsets).context("time namespace")?;
+    }
+    if !namespaces.bridge() {
+        join(prepared)?;
+    }
+    if namespaces.has(Kind::User) {
+        identity::become_root().context("user namespace")?;
+    }
+    let flags = namespaces.unshare_flags();
+    if flags != 0 {
+        sys::clone::unshare(flags).context("new namespaces")?;
+    }
+    if namespaces.makes(Kind::Network) {
+        use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+        let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
+            .call("socket", "AF_INET")?;
+        process::loopback_up(socket.as_fd())?;
+    }
+    Ok(())
+}
+
+/// Becomes the program's user with its capabilities, and finds its file.
+fn assume(plan: &Plan) -> Result<Ready> {
+    let identity = &plan.identity;
+    identity::own_stdio(identity.uid)?;
+    if identity.no_new_privileges {
+        process::set_no_new_privs()?;
+    } else {
+        // Without no_new_privs only a process with CAP_SYS_ADMIN may load a filter: now, while it has it.
+        load_filter(plan)?;
+    }
+    let cwd = exec::enter_cwd(&plan.program)?;
+    identity::assume(identity, plan.namespaces.has(Kind::User))?;
+    if cwd == exec::Cwd::AsUser {
+        exec::enter_cwd_as_user(&plan.program)?;
+    }
+    identity::set_capabilities(identity)?;
+    let envp = exec::environment(&plan.program, identity.uid);
+    Ok(Ready {
+        file: exec::resolve(&plan.program)?,
+        argv: CStrings::new(plan.program.args.clone()),
+        envp: CStrings::new(envp),
+    })
+}
+
+fn load_filter(plan: &Plan) -> Result<()> {
+    match &plan.seccomp {
+        Some(filter) => sys::seccomp::load(filter).context("config.json: /linux/seccomp"),
+        None => Ok(()),
+    }
+}
+
+/// Waits at the gate, then becomes the program.
+fn start(prepared: &Prepared, ready: &Ready) -> Result<Infallible> {
+    let plan = &prepared.plan;
+    prepared.gate.wait()?;
+    run_hooks(hooks::Kind::StartContainer, &plan.hooks.start_container, prepared, ready.envp.strings())?;
+    reset_signals(plan)?;
+    for fd in 3..3 + plan.preserve_fds {
+        sys::fs::set_cloexec(fd.cast_signed(), false)?;
+    }
+    prepared.gate.open()?;
+    if plan.identity.no_new_privileges {
+        // The very last step: a profile needs to allow nothing but execve for the runtime's sake.
+        load_filter(plan)?;
+    }
+    Err(exec::exec(&ready.file, &ready.argv, &ready.envp))
+}
+
+/// Signals that this process ignores or blocks would stay so over exec (crun#2058: SIGPIPE).
+fn reset_signals(plan: &Plan) -> Result<()> {
+    for signal in (1..=64).filter(|signal| plan.ignored_signals >> (signal - 1) & 1 == 1) {
+        process::signal_default(signal);
+    }
+    Ok(process::unblock_all()?)
+}
+
+fn run_hooks(kind: hooks::Kind, list: &[spec::Hook], prepared: &Prepared, environment: &[CString]) -> Result<()> {
+    if list.is_empty() {
+        return Ok(());
+    }
+    // Inside its own pid namespace the process knows itself as 1.
+    let status = if kind == hooks::Kind::StartContainer { Status::Created } else { Status::Creating };
+    let state = spec::State { pid: Pid::this().as_raw(), status: status.name(), ..prepared.state.clone() };
+    hooks::run(kind, list, &state, environment)
+}
+
+/// The runtime's environment, for hooks that bring none.
+pub(crate) fn own_environment() -> Vec<CString> {
+    use std::os::unix::ffi::OsStrExt;
+    let entry = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+        CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok()
+    };
+    std::env::vars_os().filter_map(entry).collect()
+}

@@ -1,8 +1,55 @@
 //! seccomp: a pure compiler from an OCI profile to a classic BPF program.
+//!
+//! [`compile`] touches nothing of the host; `sys::seccomp::load` installs what it returns.
+//!
+//! | file | step |
+//! |---|---|
+//! | `profile` | strings of config.json -> actions, conditions, flags; every error names its property |
+//! | `arch` | architectures: audit tokens, which of them one kernel can run |
+//! | `names` | name -> number, an index over the tables of the crate `syscalls` |
+//! | `verdict` | rules -> what each system call number gets, as runs of equal verdict |
+//! | `code` | runs -> instructions, a balanced tree of JGE |
+//!
+//! # What is whose
+//!
+//! Numbers and names come from `syscalls`, constants from `libc`; everything else is ours, instructions of argument
+//! conditions included: `docs/dependencies.md` says why `seccompiler` doesn't serve here.
+//!
+//! # Semantics
+//!
+//! The contract is what runc with libseccomp 2.5 does, which is what profiles are written for:
+//!
+//! - A rule whose action (errno included) equals the default is skipped, before anything else is decided.
+//! - Unconditional rules beat conditional ones wherever they stand; among several the first one counts.
+//! - Among conditional rules the first match counts. libseccomp orders these by its own tree, not by the profile, so
+//!   no profile can depend on more than that.
+//! - Conditions of a rule are ANDed, unless two look at the same argument: then each becomes a rule of its own.
+//! - `SCMP_CMP_MASKED_EQ`: `arg & value == valueTwo & value`.
+//! - 32-bit architectures have 32-bit arguments: values are cut to that, so that -1 written as 2^64-1 matches.
+//!   x32 passes 64-bit registers and is compared at 64 bits, where libseccomp looks at the low half only.
+//! - `socketcall` and `ipc` carry other calls; a rule about `socket` is also one about `socketcall(SYS_SOCKET, ..)`.
+//!   Its conditions on the first argument can't be tested there and count as true; libseccomp does the same.
+//! - Where the default refuses, numbers above the highest one that the profile names answer ENOSYS, so that libc
+//!   falls back (runc's patchbpf). Not where the default is ALLOW, LOG or TRACE.
+//! - An architecture that the profile doesn't name, x32 included, is killed (libseccomp's bad-arch action). The
+//!   native one is always named. Architectures this kernel can't run are left out: their branch could never be taken.
 
-use anyhow::Result;
+mod arch;
+mod code;
+mod names;
+mod profile;
+#[cfg(test)]
+mod tests;
+mod verdict;
 
+use anyhow::{Context, Result};
+
+use self::arch::Arch;
+use crate::error::invalid;
 use crate::spec;
+
+/// The kernel's `BPF_MAXINSNS`.
+const MAX_INSNS: usize = 4096;
 
 /// One instruction of a classic BPF program (`struct sock_filter`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,8 +68,22 @@ pub(crate) struct Filter {
     pub(crate) flags: u64,
 }
 
-/// Compiles a profile for this machine. Errors name the property by its path; warnings are returned.
+/// Compiles a profile for this machine. Errors name the property by its path; warnings are returned, and belong at
+/// debug level: names that only newer or other machines know are common in good profiles.
 pub(crate) fn compile(profile: &spec::Seccomp) -> Result<(Filter, Vec<String>)> {
-    let _ = profile;
-    anyhow::bail!("not built yet")
+    compile_for(profile, Arch::native().context("seccomp isn't supported on this architecture")?)
+}
+
+fn compile_for(profile: &spec::Seccomp, native: Arch) -> Result<(Filter, Vec<String>)> {
+    let mut profile = profile::parse(profile, native)?;
+    let (branches, unknown) = verdict::decide(&profile);
+    let program = code::generate(&branches);
+    if program.len() > MAX_INSNS {
+        let what = format!("needs {} BPF instructions, the kernel takes at most {MAX_INSNS}", program.len());
+        return Err(invalid("/linux/seccomp/syscalls", what));
+    }
+    if !unknown.is_empty() {
+        profile.warnings.push(format!("seccomp: unknown system calls, skipped: {}", unknown.join(" ")));
+    }
+    Ok((Filter { program, flags: profile.flags }, profile.warnings))
 }

@@ -1,1 +1,111 @@
-//! (to come)
+//! From the bundle's config.json to a [`Spec`]. Reads one file; what it holds is judged by [`super::validate`].
+//!
+//! The deserializer always keeps track of where it is, so that an error can name the property. A plain parse
+//! with this one only after a failure would be no faster in a process that parses once, and have all the
+//! types' code in the binary twice (docs/dependencies.md).
+
+use std::fs::{File, OpenOptions};
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use anyhow::{Result, anyhow, bail};
+use serde_path_to_error::Segment;
+
+use super::Spec;
+use crate::error::invalid;
+use crate::sys::Context;
+
+/// No real config comes near it; it keeps a mistaken path (a disk image) from filling the memory.
+const MAX_SIZE: u64 = 64 << 20;
+
+/// Reads `file`, or the bundle's config.json, and returns it parsed and as it stood.
+pub(crate) fn load(bundle: &Path, file: Option<&Path>) -> Result<(Spec, Vec<u8>)> {
+    let bytes = match file {
+        Some(file) => read(file)?,
+        None => read(&bundle.join("config.json"))?,
+    };
+    Ok((parse(&bytes)?, bytes))
+}
+
+/// Parses the text of a config.json.
+pub(crate) fn parse(bytes: &[u8]) -> Result<Spec> {
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        bail!("config.json: the file is empty, expected a JSON object");
+    }
+    let text = std::str::from_utf8(bytes)
+        .map_err(|e| anyhow!("config.json: not UTF-8: invalid byte at offset {}", e.valid_up_to()))?;
+    let mut json = serde_json::Deserializer::from_str(text);
+    let spec = serde_path_to_error::deserialize(&mut json).map_err(|e| match e.inner() {
+        inner if inner.is_data() => invalid(pointer(e.path()), words(inner)),
+        inner => broken(inner),
+    })?;
+    json.end().map_err(|e| broken(&e))?;
+    Ok(spec)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    // Non-blocking, so that a FIFO is refused below instead of hanging the open.
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    let mut file = OpenOptions::new().read(true).custom_flags(flags).open(path).call("open", path)?;
+    let meta = file.metadata().call("fstat", path)?;
+    if !meta.is_file() {
+        let kind = if meta.is_dir() { "is a directory" } else { "isn't a regular file" };
+        bail!("{path:?} {kind}, expected the container's config.json");
+    }
+    if meta.len() > MAX_SIZE {
+        bail!("{path:?} has {} bytes, expected a config.json of at most {MAX_SIZE}", meta.len());
+    }
+    let mut bytes = vec![0; usize::try_from(meta.len())?];
+    let filled = fill(&mut file, &mut bytes).call("read", path)?;
+    bytes.truncate(filled);
+    Ok(bytes)
+}
+
+/// One read for a regular file; `read_to_end` would need a second one to see the end.
+fn fill(file: &mut File, buffer: &mut [u8]) -> std::io::Result<usize> {
+    let mut filled = 0;
+    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match file.read(rest) {
+            Ok(0) => break,
+            Ok(n) => filled += n,
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(filled)
+}
+
+fn broken(error: &serde_json::Error) -> anyhow::Error {
+    anyhow!("config.json: not valid JSON: {}", words(error))
+}
+
+/// serde_json's text, with the place moved into brackets at the end.
+fn words(error: &serde_json::Error) -> String {
+    let (line, column) = (error.line(), error.column());
+    let text = error.to_string();
+    let what = text.strip_suffix(&format!(" at line {line} column {column}")).unwrap_or(&text);
+    format!("{what} (line {line} column {column})")
+}
+
+/// A JSON pointer; the whole document is "/" rather than RFC 6901's empty string, to be seen in a message.
+fn pointer(path: &serde_path_to_error::Path) -> String {
+    let mut out = String::new();
+    for segment in path.iter() {
+        match segment {
+            Segment::Seq { index } => out.push_str(&format!("/{index}")),
+            Segment::Map { key } => out.push_str(&format!("/{}", escape(key))),
+            Segment::Enum { variant } => out.push_str(&format!("/{}", escape(variant))),
+            Segment::Unknown => out.push_str("/?"),
+        }
+    }
+    if out.is_empty() { "/".to_owned() } else { out }
+}
+
+/// A key as a JSON pointer spells it (RFC 6901, 3).
+pub(crate) fn escape(key: &str) -> String {
+    key.replace('~', "~0").replace('/', "~1")
+}
+
+#[cfg(test)]
+mod tests;

@@ -13,6 +13,7 @@ pub(crate) mod validate;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// The version of the runtime specification that tare implements.
@@ -27,14 +28,38 @@ where
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
+/// Makes serde's structs accept a JSON object only. As derived they take an array too, field by field in
+/// the order of declaration, and `"user": []` (as some generators write an empty object) would be root.
+struct ObjectOnly<D>(D);
+
+impl<'de, D: Deserializer<'de>> Deserializer<'de> for ObjectOnly<D> {
+    type Error = D::Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+        self.0.deserialize_map(visitor)
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit
+        unit_struct newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
+    }
+}
+
 /// Declares a struct whose every field may be absent or `null`, with the specification's camelCase names.
 macro_rules! object {
     ($(#[$meta:meta])* $name:ident { $($(#[$fmeta:meta])* $field:ident : $ty:ty),* $(,)? }) => {
         $(#[$meta])*
         #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-        #[serde(rename_all = "camelCase", default)]
+        #[serde(rename_all = "camelCase", default, expecting = "an object", remote = "Self")]
         pub(crate) struct $name {
             $($(#[$fmeta])* #[serde(deserialize_with = "or_default")] pub(crate) $field: $ty,)*
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                // The function that `remote` derives, not the trait's.
+                Self::deserialize(ObjectOnly(deserializer))
+            }
         }
     };
 }

@@ -5,6 +5,20 @@
 //! returns owned ones, and fails with [`Error`], which prints as the call that failed.
 
 #![allow(unsafe_code)]
+// Kernel and libc types differ in sign and width; each conversion here is of a small constant or a descriptor.
+#![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 
+pub(crate) mod bpf;
+pub(crate) mod clone;
 mod error;
+mod exit;
+pub(crate) mod fs;
+pub(crate) mod mount;
+pub(crate) mod poll;
+pub(crate) mod process;
+pub(crate) mod seccomp;
+pub(crate) mod socket;
+pub(crate) mod tty;
+
 pub(crate) use error::{Context, Error, Result};
+pub(crate) use exit::exit;

@@ -1,0 +1,91 @@
+//! Writes knobs to the files of a cgroup.
+
+use std::os::fd::OwnedFd;
+
+use anyhow::{Context as _, Result};
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+
+use super::dir::{Dir, gone};
+use super::knobs::{Knob, Missing};
+use crate::sys;
+
+/// Writes them in order. One that the kernel finds invalid is tried again after the others: limits that bound each
+/// other (memory and memsw, quota and burst, quota and period) may each be refused while the other has its old value,
+/// and which comes first depends on whether they grow or shrink.
+pub(super) fn apply(dir: &Dir, knobs: &[Knob]) -> Result<()> {
+    let mut files = Files { dir, open: None };
+    let mut again = Vec::new();
+    for knob in knobs {
+        match files.set(knob) {
+            Err(error) if error.errno() == Errno::EINVAL => again.push(knob),
+            other => other.with_context(|| describe(knob))?,
+        }
+    }
+    for knob in again {
+        files.set(knob).with_context(|| describe(knob))?;
+    }
+    Ok(())
+}
+
+/// Keeps the last file open: lists of devices go to one file, a write each.
+struct Files<'a> {
+    dir: &'a Dir,
+    open: Option<(String, OwnedFd)>,
+}
+
+impl Files<'_> {
+    fn set(&mut self, knob: &Knob) -> sys::Result<()> {
+        match self.write(&knob.file, &knob.value) {
+            Err(error) if gone(&error) => match &knob.missing {
+                Missing::Fail => Err(error),
+                Missing::Skip => Ok(()),
+                Missing::Instead { file, value } => self.write(file, value),
+            },
+            other => other,
+        }
+    }
+
+    fn write(&mut self, file: &str, value: &str) -> sys::Result<()> {
+        let fd = match self.open.take() {
+            Some((open, fd)) if open == file => fd,
+            _ => self.dir.open(file, OFlag::O_WRONLY)?,
+        };
+        let result = self.dir.write_to(&fd, file, value);
+        self.open = Some((file.to_owned(), fd));
+        result
+    }
+}
+
+fn describe(knob: &Knob) -> String {
+    format!("config.json: /linux/resources/{}: set {} to {:?}", knob.property, knob.file, knob.value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn knob(file: &str, missing: Missing) -> Knob {
+        let (controller, property) = ("memory".into(), "memory/limit".into());
+        Knob { controller, file: file.into(), value: "1".into(), property, missing }
+    }
+
+    #[test]
+    fn missing_files() {
+        let base = tempfile::tempdir().unwrap();
+        std::fs::write(base.path().join("there"), "").unwrap();
+        let dir = Dir::new(base.path().to_owned());
+        let instead = Missing::Instead { file: "there", value: "2".into() };
+        apply(&dir, &[knob("none", Missing::Skip), knob("none", instead)]).unwrap();
+        assert_eq!(std::fs::read_to_string(base.path().join("there")).unwrap(), "2");
+        let error = format!("{:#}", apply(&dir, &[knob("none", Missing::Fail)]).unwrap_err());
+        let path = base.path().join("none");
+        assert_eq!(
+            error,
+            format!(
+                "config.json: /linux/resources/memory/limit: set none to \"1\": \
+                 open {path:?}: no such file or directory (ENOENT)"
+            )
+        );
+    }
+}

@@ -1,0 +1,272 @@
+//! Device rules, pure: config.json's list to writes for v1's device controller and to an eBPF program for v2.
+//!
+//! Meaning of a list: nothing is allowed at first; then, for each of read, write and mknod, the last rule that
+//! matches the device decides. v1 keeps a default and a set of exceptions, which can't say everything that a list
+//! can; what it can't is an error, not an approximation (runc's emulator is as strict about holes in wildcards,
+//! and leaves in place an exception that a later and wider rule takes back; here it is taken back).
+
+use anyhow::Result;
+
+use crate::error::invalid;
+use crate::spec::DeviceRule;
+
+/// Bits of access, as the kernel numbers them (BPF_DEVCG_ACC_*).
+const MKNOD: u8 = 1;
+const READ: u8 = 2;
+const WRITE: u8 = 4;
+const RWM: u8 = READ | WRITE | MKNOD;
+
+/// BPF_DEVCG_DEV_*.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Block = 1,
+    Char = 2,
+}
+
+/// A rule; `None` is any.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Rule {
+    allow: bool,
+    kind: Option<Kind>,
+    major: Option<u32>,
+    minor: Option<u32>,
+    access: u8,
+}
+
+const fn allow(kind: Kind, major: Option<u32>, minor: Option<u32>, access: u8) -> Rule {
+    Rule { allow: true, kind: Some(kind), major, minor, access }
+}
+
+/// What every container may use, whatever its rules say. runc's list, in its order and, as there, after the rules
+/// of config.json, so that they can't take it away: mknod of anything, null, random, full, tty, zero, urandom,
+/// pts, ptmx, and tun (taken out in runc 1.2.0, put back in 1.2.4 because too much broke).
+const DEFAULT: [Rule; 11] = [
+    allow(Kind::Char, None, None, MKNOD),
+    allow(Kind::Block, None, None, MKNOD),
+    allow(Kind::Char, Some(1), Some(3), RWM),
+    allow(Kind::Char, Some(1), Some(8), RWM),
+    allow(Kind::Char, Some(1), Some(7), RWM),
+    allow(Kind::Char, Some(5), Some(0), RWM),
+    allow(Kind::Char, Some(1), Some(5), RWM),
+    allow(Kind::Char, Some(1), Some(9), RWM),
+    allow(Kind::Char, Some(136), None, RWM),
+    allow(Kind::Char, Some(5), Some(2), RWM),
+    allow(Kind::Char, Some(10), Some(200), RWM),
+];
+
+/// config.json's rules and the default ones after them.
+pub(crate) fn rules(asked: &[DeviceRule]) -> Result<Vec<Rule>> {
+    let asked = asked.iter().enumerate().map(|(index, rule)| {
+        parse(rule).map_err(|(field, what)| invalid(format!("/linux/resources/devices/{index}/{field}"), what))
+    });
+    asked.chain(DEFAULT.iter().copied().map(Ok)).collect()
+}
+
+fn parse(rule: &DeviceRule) -> Result<Rule, (&'static str, String)> {
+    let kind = match rule.kind.as_str() {
+        "" | "a" => None,
+        "b" => Some(Kind::Block),
+        "c" => Some(Kind::Char),
+        other => return Err(("type", format!("{other:?}, expected \"a\", \"b\" or \"c\""))),
+    };
+    let mut access = 0;
+    for letter in rule.access.chars() {
+        access |= match letter {
+            'r' => READ,
+            'w' => WRITE,
+            'm' => MKNOD,
+            _ => return Err(("access", format!("{:?}, expected letters of \"rwm\"", rule.access))),
+        };
+    }
+    if access == 0 {
+        return Err(("access", "empty, expected letters of \"rwm\"".into()));
+    }
+    Ok(Rule {
+        allow: rule.allow,
+        kind,
+        major: number("major", rule.major)?,
+        minor: number("minor", rule.minor)?,
+        access,
+    })
+}
+
+fn number(field: &'static str, value: Option<i64>) -> Result<Option<u32>, (&'static str, String)> {
+    match value {
+        None | Some(-1) => Ok(None),
+        Some(value) => {
+            u32::try_from(value).map(Some).map_err(|_| (field, format!("{value}, expected a number of 32 bits or -1")))
+        }
+    }
+}
+
+impl Rule {
+    /// Every device and every access: what comes before it in a list has no effect.
+    fn is_reset(&self) -> bool {
+        self.kind.is_none() && self.major.is_none() && self.minor.is_none() && self.access == RWM
+    }
+
+    fn overlaps(&self, other: &Rule) -> bool {
+        fn meet<T: PartialEq>(a: Option<T>, b: Option<T>) -> bool {
+            a.is_none() || b.is_none() || a == b
+        }
+        meet(self.kind, other.kind) && meet(self.major, other.major) && meet(self.minor, other.minor)
+    }
+
+    /// Whether it matches every device that `other` does.
+    fn covers(&self, other: &Rule) -> bool {
+        fn holds<T: PartialEq>(a: Option<T>, b: Option<T>) -> bool {
+            a.is_none() || a == b
+        }
+        holds(self.kind, other.kind) && holds(self.major, other.major) && holds(self.minor, other.minor)
+    }
+
+    /// As v1 spells it: `c 1:3 rwm`.
+    fn text(&self) -> String {
+        let kind = match self.kind {
+            None => 'a',
+            Some(Kind::Block) => 'b',
+            Some(Kind::Char) => 'c',
+        };
+        let number = |value: Option<u32>| value.map_or_else(|| "*".to_owned(), |value| value.to_string());
+        let mut text = format!("{kind} {}:{} ", number(self.major), number(self.minor));
+        let letters = [(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')];
+        text.extend(letters.iter().filter(|(bit, _)| self.access & bit != 0).map(|(_, letter)| letter));
+        text
+    }
+}
+
+/// A write to v1's device controller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Write {
+    /// `devices.allow` or `devices.deny`.
+    pub(crate) file: &'static str,
+    pub(crate) rule: String,
+}
+
+/// The fewest writes that make a v1 cgroup, whatever it holds, enforce the list: the default, then the exceptions.
+/// The kernel takes one rule a write. Equal neighbours of `file` can share a descriptor.
+pub(crate) fn v1(rules: &[Rule]) -> Result<Vec<Write>> {
+    let mut default_allow = false;
+    let mut exceptions: Vec<Rule> = Vec::new();
+    for rule in rules {
+        if rule.is_reset() {
+            default_allow = rule.allow;
+            exceptions.clear();
+            continue;
+        }
+        // To the kernel a rule of type `a` is always "everything", so one that isn't becomes two.
+        let kinds = rule.kind.map_or_else(|| vec![Kind::Char, Kind::Block], |kind| vec![kind]);
+        for kind in kinds {
+            let rule = Rule { kind: Some(kind), ..*rule };
+            if rule.allow == default_allow { take_back(&mut exceptions, &rule)? } else { add(&mut exceptions, rule) }
+        }
+    }
+    let file = |allow: bool| if allow { "devices.allow" } else { "devices.deny" };
+    let mut writes = vec![Write { file: file(default_allow), rule: "a".into() }];
+    writes.extend(exceptions.iter().map(|rule| Write { file: file(!default_allow), rule: rule.text() }));
+    Ok(writes)
+}
+
+fn add(exceptions: &mut Vec<Rule>, rule: Rule) {
+    match exceptions.iter_mut().find(|had| had.covers(&rule) && rule.covers(had)) {
+        Some(had) => had.access |= rule.access,
+        None => exceptions.push(rule),
+    }
+}
+
+fn take_back(exceptions: &mut Vec<Rule>, rule: &Rule) -> Result<()> {
+    for had in exceptions.iter_mut().filter(|had| rule.overlaps(had) && had.access & rule.access != 0) {
+        if !rule.covers(had) {
+            let (new, old) = (rule.text(), had.text());
+            let what = format!("rule \"{new}\" makes a hole in rule \"{old}\", which cgroup v1 can't express");
+            return Err(invalid("/linux/resources/devices", what));
+        }
+        had.access &= !rule.access;
+    }
+    exceptions.retain(|had| had.access != 0);
+    Ok(())
+}
+
+// eBPF: registers and opcodes (include/uapi/linux/bpf.h).
+const R0: u8 = 0;
+const R1: u8 = 1;
+const TYPE: u8 = 2;
+const WANTED: u8 = 3;
+const MAJOR: u8 = 4;
+const MINOR: u8 = 5;
+const LOAD_WORD: u8 = 0x61;
+const MOVE: u8 = 0xbf;
+const SET: u8 = 0xb7;
+const AND: u8 = 0x57;
+const SHIFT_RIGHT: u8 = 0x77;
+const JUMP_IF_ZERO: u8 = 0x15;
+const JUMP_IF_NOT: u8 = 0x55;
+const JUMP_IF_NOT_32: u8 = 0x56;
+const EXIT: u8 = 0x95;
+
+/// One eBPF instruction, as the kernel lays it out.
+pub(crate) type Insn = [u8; 8];
+
+fn insn(code: u8, dst: u8, src: u8, off: i16, imm: i32) -> Insn {
+    let registers = if cfg!(target_endian = "little") { src << 4 | dst } else { dst << 4 | src };
+    let (off, imm) = (off.to_ne_bytes(), imm.to_ne_bytes());
+    [code, registers, off[0], off[1], imm[0], imm[1], imm[2], imm[3]]
+}
+
+/// A program of type BPF_PROG_TYPE_CGROUP_DEVICE that enforces the list; none if it allows everything.
+///
+/// It goes through the rules from the last to the first and keeps in a register which accesses no rule has decided
+/// yet: a rule that denies one of them ends it, a rule that allows strikes its own out, and it's done when none is
+/// left.
+pub(crate) fn v2(rules: &[Rule]) -> Option<Vec<Insn>> {
+    let last_reset = rules.iter().rposition(Rule::is_reset);
+    let reset_allows = last_reset.and_then(|index| rules.get(index)).is_some_and(|rule| rule.allow);
+    let live = rules.get(last_reset.map_or(0, |index| index + 1)..).unwrap_or_default();
+    if reset_allows && live.iter().all(|rule| rule.allow) {
+        return None;
+    }
+    // struct bpf_cgroup_dev_ctx: access << 16 | type, major, minor.
+    let mut program = vec![
+        insn(LOAD_WORD, TYPE, R1, 0, 0),
+        insn(MOVE, WANTED, TYPE, 0, 0),
+        insn(SHIFT_RIGHT, WANTED, 0, 0, 16),
+        insn(AND, TYPE, 0, 0, 0xffff),
+        insn(LOAD_WORD, MAJOR, R1, 4, 0),
+        insn(LOAD_WORD, MINOR, R1, 8, 0),
+    ];
+    for rule in live.iter().rev() {
+        append(&mut program, rule);
+    }
+    program.extend(verdict(reset_allows));
+    Some(program)
+}
+
+fn verdict(allow: bool) -> [Insn; 2] {
+    [insn(SET, R0, 0, 0, i32::from(allow)), insn(EXIT, 0, 0, 0, 0)]
+}
+
+fn append(program: &mut Vec<Insn>, rule: &Rule) {
+    let mut then = Vec::with_capacity(5);
+    if rule.access != RWM && rule.allow {
+        then.push(insn(AND, WANTED, 0, 0, !i32::from(rule.access)));
+        then.push(insn(JUMP_IF_NOT, WANTED, 0, 2, 0));
+    } else if rule.access != RWM {
+        then.push(insn(MOVE, R1, WANTED, 0, 0));
+        then.push(insn(AND, R1, 0, 0, i32::from(rule.access)));
+        then.push(insn(JUMP_IF_ZERO, R1, 0, 2, 0));
+    }
+    then.extend(verdict(rule.allow));
+    let kind = rule.kind.map(|kind| (TYPE, kind as u32));
+    let tests = [kind, rule.major.map(|major| (MAJOR, major)), rule.minor.map(|minor| (MINOR, minor))];
+    let tests: Vec<(u8, u32)> = tests.into_iter().flatten().collect();
+    for (index, (register, value)) in tests.iter().enumerate() {
+        // At most 2 + 5 instructions to jump over. The 32-bit comparison doesn't extend the sign of `value`.
+        let over = i16::try_from(tests.len() - 1 - index + then.len()).unwrap_or(i16::MAX);
+        program.push(insn(JUMP_IF_NOT_32, *register, 0, over, i32::from_ne_bytes(value.to_ne_bytes())));
+    }
+    program.extend(then);
+}
+
+#[cfg(test)]
+#[path = "devices_tests.rs"]
+mod tests;

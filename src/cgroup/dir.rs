@@ -1,0 +1,306 @@
+//! One cgroup directory: its files read and written, its processes listed, its removal.
+//!
+//! A file is opened relative to the directory's descriptor where one is held (v2), else by the full path (v1,
+//! where most directories see one write and a descriptor would cost two more system calls each). Both are safe:
+//! a cgroup file system has no symbolic links, and the last component is opened with O_NOFOLLOW.
+
+use std::cell::OnceCell;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::sys::stat::Mode;
+use nix::unistd::Pid;
+
+use crate::sys;
+use crate::sys::Context as _;
+
+/// A cgroup's directory; it need not exist.
+#[derive(Debug)]
+pub(super) struct Dir {
+    path: PathBuf,
+    fd: OnceCell<OwnedFd>,
+}
+
+impl Dir {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self { path, fd: OnceCell::new() }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// An O_PATH descriptor of it, opened on the first call and kept.
+    pub(super) fn fd(&self) -> sys::Result<BorrowedFd<'_>> {
+        let fd = match self.fd.get() {
+            Some(fd) => fd,
+            None => {
+                let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+                let fd = openat(AT_FDCWD, &self.path, flags, Mode::empty()).call("open", &self.path)?;
+                self.fd.get_or_init(|| fd)
+            }
+        };
+        Ok(fd.as_fd())
+    }
+
+    pub(super) fn open(&self, file: &str, flags: OFlag) -> sys::Result<OwnedFd> {
+        let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let opened = match self.fd.get() {
+            Some(fd) => openat(fd, file, flags, Mode::empty()),
+            None => openat(AT_FDCWD, &self.path.join(file), flags, Mode::empty()),
+        };
+        opened.call("open", self.path.join(file))
+    }
+
+    pub(super) fn read(&self, file: &str) -> sys::Result<String> {
+        let fd = self.open(file, OFlag::O_RDONLY)?;
+        let bytes = read_all(&fd).call("read", self.path.join(file))?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    pub(super) fn write(&self, file: &str, value: &str) -> sys::Result<()> {
+        let fd = self.open(file, OFlag::O_WRONLY)?;
+        self.write_to(&fd, file, value)
+    }
+
+    /// Writes to a file of this directory that is open already. One write is one request to the kernel.
+    pub(super) fn write_to(&self, fd: &OwnedFd, file: &str, value: &str) -> sys::Result<()> {
+        retry(|| nix::unistd::write(fd, value.as_bytes())).call("write", self.path.join(file)).map(drop)
+    }
+
+    /// Moves a process into it.
+    pub(super) fn add(&self, pid: Pid) -> Result<()> {
+        self.write("cgroup.procs", &pid.to_string()).with_context(|| format!("move process {pid} into its cgroup"))
+    }
+
+    /// The processes in it and below; those of other pid namespaces (0) are left out, a missing directory has none.
+    pub(super) fn pids(&self) -> Result<Vec<Pid>> {
+        let mut found = Vec::new();
+        for path in tree(&self.path)? {
+            let dir = Dir::new(path);
+            let text = match dir.read("cgroup.procs") {
+                // A threaded v2 cgroup lists threads only.
+                Err(error) if error.errno() == Errno::EOPNOTSUPP => dir.read("cgroup.threads"),
+                other => other,
+            };
+            let text = match text {
+                Err(error) if gone(&error) => continue,
+                other => other?,
+            };
+            found.extend(text.lines().filter_map(|line| line.parse().ok()).filter(|pid: &i32| *pid > 0));
+        }
+        // A process that moved while we read is seen twice.
+        found.sort_unstable();
+        found.dedup();
+        Ok(found.into_iter().map(Pid::from_raw).collect())
+    }
+
+    /// The count after `key` in a file of `key value` lines; none when file or key isn't there.
+    pub(super) fn count(&self, file: &str, key: &str) -> Option<u64> {
+        let text = self.read(file).ok()?;
+        text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
+    }
+
+    /// Removes it and everything below, deepest first. EBUSY means that tasks are dying (or alive) inside: `wait`
+    /// is called until it says that waiting is over.
+    pub(super) fn remove(&self, wait: &mut dyn FnMut() -> bool) -> Result<()> {
+        remove_tree(&self.path, wait)
+    }
+}
+
+/// Whether the error says that the cgroup isn't there (any more). ENODEV comes from a file of a removed one.
+pub(super) fn gone(error: &sys::Error) -> bool {
+    matches!(error.errno(), Errno::ENOENT | Errno::ENODEV)
+}
+
+fn retry<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
+    loop {
+        match call() {
+            Err(Errno::EINTR) => (),
+            other => return other,
+        }
+    }
+}
+
+/// Reads to the end. The files are made of short lines and the kernel hands out as many whole ones as fit, so a
+/// read that leaves half of the buffer empty was the last: that saves the read that returns 0.
+fn read_all(fd: &OwnedFd) -> nix::Result<Vec<u8>> {
+    const CHUNK: usize = 4096;
+    let mut out = Vec::new();
+    loop {
+        let had = out.len();
+        out.resize(had + CHUNK, 0);
+        let got = retry(|| nix::unistd::read(fd, &mut out[had..]))?;
+        out.truncate(had + got);
+        if got < CHUNK / 2 {
+            return Ok(out);
+        }
+    }
+}
+
+/// Reads a file of /proc whole.
+pub(super) fn read_path(path: &Path) -> sys::Result<Vec<u8>> {
+    let fd = openat(AT_FDCWD, path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).call("open", path)?;
+    let mut out = Vec::new();
+    let mut chunk = vec![0; 32 << 10];
+    loop {
+        let got = retry(|| nix::unistd::read(&fd, &mut chunk)).call("read", path)?;
+        out.extend_from_slice(&chunk[..got]);
+        // As in `read_all`; a line of mountinfo is a few pages long at most.
+        if got < chunk.len() / 2 && !path.ends_with("mountinfo") || got == 0 {
+            return Ok(out);
+        }
+    }
+}
+
+/// mkdir -p; says whether the last one was made by this call, and adds all that were made to `made`.
+pub(super) fn make(path: &Path, made: &mut Vec<PathBuf>) -> sys::Result<bool> {
+    match nix::unistd::mkdir(path, Mode::from_bits_truncate(0o755)) {
+        Ok(()) => {
+            made.push(path.to_owned());
+            Ok(true)
+        }
+        Err(Errno::EEXIST) => Ok(false),
+        Err(Errno::ENOENT) => {
+            // A leaf's parents usually exist; they are looked at only when they don't.
+            let parent = path.parent().ok_or(Errno::ENOENT).call("mkdir", path)?;
+            make(parent, made)?;
+            match nix::unistd::mkdir(path, Mode::from_bits_truncate(0o755)) {
+                Err(Errno::EEXIST) => Ok(false),
+                other => other.call("mkdir", path).map(|()| {
+                    made.push(path.to_owned());
+                    true
+                }),
+            }
+        }
+        Err(errno) => Err(errno).call("mkdir", path),
+    }
+}
+
+/// The cgroups directly below.
+fn children(path: &Path) -> Result<Vec<PathBuf>> {
+    let entries = match std::fs::read_dir(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.call("open", path)?,
+    };
+    let dirs = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    Ok(dirs.map(|entry| entry.path()).collect())
+}
+
+/// The cgroup and all below it, parents first.
+pub(super) fn tree(path: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = vec![path.to_owned()];
+    let mut next = 0;
+    while let Some(path) = found.get(next) {
+        let below = children(path)?;
+        found.extend(below);
+        next += 1;
+    }
+    Ok(found)
+}
+
+fn remove_tree(path: &Path, wait: &mut dyn FnMut() -> bool) -> Result<()> {
+    loop {
+        let errno = match rmdir(path) {
+            Ok(()) | Err(Errno::ENOENT) => return Ok(()),
+            Err(errno) => errno,
+        };
+        if !path.exists() {
+            // A read-only mount answers EROFS before it looks whether there is anything to remove.
+            return Ok(());
+        }
+        for child in children(path)? {
+            remove_tree(&child, wait)?;
+        }
+        if errno != Errno::EBUSY {
+            return rmdir(path).call("rmdir", path).context("remove the cgroup");
+        }
+        match rmdir(path) {
+            Err(Errno::EBUSY) if wait() => (),
+            Err(Errno::EBUSY) => {
+                let left = Dir::new(path.to_owned()).pids().map_or(0, |pids| pids.len());
+                return Err(Errno::EBUSY)
+                    .call("rmdir", path)
+                    .with_context(|| format!("remove the cgroup: {left} process(es) are still in it"));
+            }
+            Ok(()) | Err(Errno::ENOENT) => return Ok(()),
+            Err(errno) => return Err(errno).call("rmdir", path).context("remove the cgroup"),
+        }
+    }
+}
+
+fn rmdir(path: &Path) -> nix::Result<()> {
+    retry(|| nix::unistd::unlinkat(AT_FDCWD, path, nix::unistd::UnlinkatFlags::RemoveDir))
+}
+
+/// Growing pauses until a deadline, for what the kernel gives no event about: a task that leaves a v1 cgroup.
+#[derive(Debug)]
+pub(super) struct BackOff {
+    until: Instant,
+    pause: Duration,
+}
+
+impl BackOff {
+    pub(super) fn new(limit: Duration) -> Self {
+        Self { until: Instant::now() + limit, pause: Duration::from_micros(100) }
+    }
+
+    /// Sleeps a little; false when the time is up.
+    pub(super) fn pause(&mut self) -> bool {
+        let left = self.until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return false;
+        }
+        std::thread::sleep(self.pause.min(left));
+        self.pause = (self.pause * 2).min(Duration::from_millis(50));
+        true
+    }
+
+    pub(super) fn left(&self) -> Duration {
+        self.until.saturating_duration_since(Instant::now())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn make_reports_what_it_made() {
+        let base = tempfile::tempdir().unwrap();
+        let mut made = Vec::new();
+        assert!(make(&base.path().join("a/b"), &mut made).unwrap());
+        assert_eq!(made, [base.path().join("a"), base.path().join("a/b")]);
+        assert!(!make(&base.path().join("a/b"), &mut made).unwrap());
+        assert_eq!(made.len(), 2);
+    }
+
+    #[test]
+    fn count_finds_the_key_and_not_its_prefix() {
+        let base = tempfile::tempdir().unwrap();
+        std::fs::write(base.path().join("e"), "oom 1\noom_kill_disable 0\noom_kill 7\n").unwrap();
+        let dir = Dir::new(base.path().to_owned());
+        assert_eq!(dir.count("e", "oom_kill"), Some(7));
+        assert_eq!(dir.count("e", "x"), None);
+        assert_eq!(dir.count("none", "x"), None);
+    }
+
+    #[test]
+    fn a_missing_cgroup_has_no_processes_and_is_removed() {
+        let dir = Dir::new("/sys/fs/cgroup/tare-is-not-there".into());
+        assert!(dir.pids().unwrap().is_empty());
+        dir.remove(&mut || false).unwrap();
+    }
+
+    #[test]
+    fn links_are_not_followed() {
+        let base = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", base.path().join("memory.max")).unwrap();
+        let error = Dir::new(base.path().to_owned()).write("memory.max", "1").unwrap_err();
+        assert_eq!(error.errno(), Errno::ELOOP);
+    }
+}

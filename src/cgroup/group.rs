@@ -1,0 +1,214 @@
+//! A container's cgroup in every hierarchy that it is in.
+
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use nix::errno::Errno;
+use nix::unistd::Pid;
+
+use super::dir::{BackOff, Dir, gone, make};
+use super::{Cgroup, Location, Manager, Plan, in_user_namespace, v1, v2};
+use crate::sys;
+
+/// How long `kill` waits for processes to end. SIGKILL can't be refused, only delayed (disk, a core dump).
+const KILL_LIMIT: Duration = Duration::from_secs(10);
+/// How long `remove` waits for tasks that are on their way out.
+const REMOVE_LIMIT: Duration = Duration::from_secs(5);
+
+/// Both versions at once: a hybrid host has processes in all v1 hierarchies and in v2.
+#[derive(Debug)]
+pub(super) struct Group {
+    manager: Manager,
+    v1: Vec<(String, Dir)>,
+    v2: Option<Dir>,
+}
+
+/// Makes the leaves, then sets limits and device rules, all before any process is inside.
+pub(super) fn create(plan: &Plan) -> Result<Group> {
+    let mut made = Vec::new();
+    let done = make_all(plan, &mut made);
+    if done.is_err() {
+        for path in made.iter().rev() {
+            // What can't be removed was there before, or somebody uses it by now.
+            let _ = nix::unistd::unlinkat(nix::fcntl::AT_FDCWD, path, nix::unistd::UnlinkatFlags::RemoveDir);
+        }
+    }
+    done
+}
+
+fn make_all(plan: &Plan, made: &mut Vec<PathBuf>) -> Result<Group> {
+    let mut group = Group { manager: plan.location.manager, v1: Vec::new(), v2: None };
+    for leaf in &plan.v1 {
+        if make_leaf(plan, &leaf.dir, made)? {
+            group.v1.push((leaf.controllers.clone(), Dir::new(leaf.dir.clone())));
+        }
+    }
+    if let Some(leaf) = &plan.v2 {
+        if make_leaf(plan, &leaf.dir, made)? {
+            group.v2 = Some(Dir::new(leaf.dir.clone()));
+        }
+    }
+    for (controllers, dir) in &group.v1 {
+        if let Some(leaf) = plan.v1.iter().find(|leaf| &leaf.controllers == controllers) {
+            v1::prepare(leaf, dir)?;
+        }
+    }
+    if let (Some(leaf), Some(dir)) = (&plan.v2, &group.v2) {
+        v2::prepare(leaf, dir)?;
+    }
+    Ok(group)
+}
+
+/// Makes one leaf; false where the container does without one.
+fn make_leaf(plan: &Plan, path: &Path, made: &mut Vec<PathBuf>) -> Result<bool> {
+    match make(path, made) {
+        Ok(true) => Ok(true),
+        Ok(false) => check_unused(path).map(|()| true),
+        Err(error) if matches!(error.errno(), Errno::EACCES | Errno::EPERM | Errno::EROFS) => {
+            if plan.optional && (!nix::unistd::geteuid().is_root() || in_user_namespace()) {
+                log::debug!("the container gets no cgroup of its own: {error}");
+                return Ok(false);
+            }
+            let hint = "without the right to, a container can only have no limits and no cgroupsPath";
+            Err(error).with_context(|| format!("make the container's cgroup ({hint})"))
+        }
+        Err(error) => Err(error).context("make the container's cgroup"),
+    }
+}
+
+/// A leaf that somebody left, or made in advance with limits of his own, is fine if nothing lives in it.
+fn check_unused(path: &Path) -> Result<()> {
+    let dir = Dir::new(path.to_owned());
+    let processes = dir.pids()?.len();
+    if processes != 0 {
+        bail!("container's cgroup is not empty: {processes} process(es) found in {path:?}");
+    }
+    if v1::frozen(&dir)? || v2::frozen(&dir)? {
+        bail!("container's cgroup is unexpectedly frozen: {path:?}");
+    }
+    Ok(())
+}
+
+pub(super) fn open(location: &Location) -> Group {
+    Group {
+        manager: location.manager,
+        v1: location.v1.iter().map(|(controllers, dir)| (controllers.clone(), Dir::new(dir.clone()))).collect(),
+        v2: location.v2.clone().map(Dir::new),
+    }
+}
+
+impl Group {
+    fn dirs(&self) -> impl Iterator<Item = &Dir> {
+        self.v1.iter().map(|(_, dir)| dir).chain(&self.v2)
+    }
+
+    fn with_controller(&self, controller: &str) -> Option<&Dir> {
+        self.v1.iter().find(|(controllers, _)| v1::lists(controllers, controller)).map(|(_, dir)| dir)
+    }
+
+    /// The hierarchy to look for processes in: they are in all.
+    fn main(&self) -> Option<&Dir> {
+        self.v2.as_ref().or_else(|| self.with_controller("freezer")).or_else(|| self.v1.first().map(|(_, dir)| dir))
+    }
+
+    /// Lets processes that v1's freezer holds see their SIGKILL; v2's frozen ones do anyway.
+    fn thaw(&self) {
+        if let Some(freezer) = self.with_controller("freezer") {
+            v1::thaw(freezer);
+        }
+    }
+
+    fn add_to<'a>(&'a self, mut dirs: impl Iterator<Item = &'a Dir>, pid: Pid) -> Result<()> {
+        dirs.try_for_each(|dir| dir.add(pid)).or_else(|error| {
+            let missing = error.downcast_ref::<sys::Error>().is_some_and(gone);
+            // A container that was created without the right to make cgroups has none anywhere.
+            if missing && self.dirs().all(|dir| !dir.path().exists()) { Ok(()) } else { Err(error) }
+        })
+    }
+}
+
+impl Cgroup for Group {
+    fn location(&self) -> Location {
+        let path = |dir: &Dir| dir.path().to_owned();
+        Location {
+            manager: self.manager,
+            v1: self.v1.iter().map(|(controllers, dir)| (controllers.clone(), path(dir))).collect(),
+            v2: self.v2.as_ref().map(path),
+        }
+    }
+
+    fn clone_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.v2.as_ref()?.fd().ok()
+    }
+
+    fn add(&mut self, pid: Pid) -> Result<()> {
+        let v2 = if self.clone_fd().is_some() { None } else { self.v2.as_ref() };
+        self.add_to(self.v1.iter().map(|(_, dir)| dir).chain(v2), pid)
+    }
+
+    fn add_all(&mut self, pid: Pid) -> Result<()> {
+        self.add_to(self.dirs(), pid)
+    }
+
+    fn frozen(&self) -> Result<bool> {
+        if let Some(freezer) = self.with_controller("freezer") {
+            return v1::frozen(freezer);
+        }
+        self.v2.as_ref().map_or(Ok(false), v2::frozen)
+    }
+
+    fn pids(&self) -> Result<Vec<Pid>> {
+        self.main().map_or_else(|| Ok(Vec::new()), Dir::pids)
+    }
+
+    fn kill(&self) -> Result<()> {
+        let mut time = BackOff::new(KILL_LIMIT);
+        if let Some(dir) = &self.v2 {
+            // Since Linux 5.14; kills what is forked meanwhile, too. Where it isn't there, one by one.
+            if dir.write("cgroup.kill", "1").is_ok() {
+                self.thaw();
+                if v2::wait_empty(dir, time.left())? {
+                    return Ok(());
+                }
+                bail!("{} process(es) are still in cgroup {:?} after cgroup.kill", dir.pids()?.len(), dir.path());
+            }
+        }
+        self.main().map_or(Ok(()), |dir| v1::kill(dir, || self.thaw(), &mut time))
+    }
+
+    /// v2 goes first: it tells when the last task has left, and a task leaves all hierarchies at once. v1 tells
+    /// nobody, so there (and for what dies without being counted as live) the wait is a growing pause.
+    fn remove(&mut self) -> Result<()> {
+        let mut time = BackOff::new(REMOVE_LIMIT);
+        let mut first_error = Ok(());
+        if let Some(dir) = &self.v2 {
+            let mut asked = false;
+            first_error = dir.remove(&mut || {
+                if std::mem::replace(&mut asked, true) {
+                    time.pause()
+                } else {
+                    v2::wait_empty(dir, time.left()).unwrap_or(false)
+                }
+            });
+        }
+        for (_, dir) in &self.v1 {
+            // One that can't be removed is no reason to leave the others.
+            first_error = first_error.and(dir.remove(&mut || time.pause()));
+        }
+        first_error
+    }
+
+    fn oom_kills(&self) -> u64 {
+        let count = match self.with_controller("memory") {
+            Some(dir) => dir.count("memory.oom_control", "oom_kill"),
+            None => self.v2.as_ref().and_then(|dir| dir.count("memory.events", "oom_kill")),
+        };
+        count.unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+#[path = "group_tests.rs"]
+mod tests;

@@ -1,0 +1,166 @@
+//! What only v2 needs: handing controllers down, the eBPF device program, events.
+
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::apply::apply;
+use super::devices::Insn;
+use super::dir::{Dir, gone};
+use super::in_user_namespace;
+use super::knobs::{Knob, Missing};
+use crate::sys::{self, bpf};
+
+/// What to make in the v2 hierarchy.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Leaf {
+    pub(crate) mount: PathBuf,
+    pub(crate) dir: PathBuf,
+    pub(crate) knobs: Vec<Knob>,
+    pub(crate) program: Option<Vec<Insn>>,
+}
+
+/// Sets the limits of a leaf that exists and has no process.
+pub(super) fn prepare(leaf: &Leaf, dir: &Dir) -> Result<()> {
+    dir.fd()?;
+    enable(leaf, dir)?;
+    apply(dir, &leaf.knobs)?;
+    match &leaf.program {
+        Some(program) => attach(dir, program),
+        None => Ok(()),
+    }
+}
+
+/// The controllers that the limits can't do without, each with a property that asks for it.
+fn needed(knobs: &[Knob]) -> Vec<(&str, &str)> {
+    let mut out: Vec<(&str, &str)> = Vec::new();
+    for knob in knobs.iter().filter(|knob| knob.missing != Missing::Skip && knob.controller != "cgroup") {
+        if !out.iter().any(|(controller, _)| *controller == knob.controller) {
+            out.push((&knob.controller, &knob.property));
+        }
+    }
+    out
+}
+
+fn has(list: &str, controller: &str) -> bool {
+    list.split_whitespace().any(|name| name == controller)
+}
+
+/// Enables the needed controllers (no others) from the nearest ancestor that has them down to the leaf's parent.
+fn enable(leaf: &Leaf, dir: &Dir) -> Result<()> {
+    let needed = needed(&leaf.knobs);
+    if needed.is_empty() {
+        return Ok(());
+    }
+    let there = dir.read("cgroup.controllers")?;
+    let wanted: Vec<(&str, &str)> = needed.into_iter().filter(|(name, _)| !has(&there, name)).collect();
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let above = |path: &Path| path.parent().filter(|parent| parent.starts_with(&leaf.mount)).map(Path::to_owned);
+    // The ancestors that lack one, nearest first, and then one that has all, or the mount.
+    let mut path = above(&leaf.dir);
+    let mut down = Vec::new();
+    while let Some(current) = path {
+        let list = Dir::new(current.clone()).read("cgroup.controllers")?;
+        let complete = wanted.iter().all(|(name, _)| has(&list, name));
+        path = above(&current);
+        if path.is_none() {
+            if let Some((name, property)) = wanted.iter().find(|(name, _)| !has(&list, name)) {
+                let why = "the kernel doesn't offer it on cgroup v2: switched off, or in use by a v1 hierarchy";
+                bail!(unavailable(name, property, &format!("not in {current:?}/cgroup.controllers ({why})")));
+            }
+        }
+        down.push(current);
+        if complete {
+            break;
+        }
+    }
+    down.into_iter().rev().try_for_each(|path| hand_down(&Dir::new(path), &wanted))
+}
+
+fn hand_down(dir: &Dir, wanted: &[(&str, &str)]) -> Result<()> {
+    let enabled = dir.read("cgroup.subtree_control")?;
+    // One at a time: the kernel takes all of a write or none, and the error should name the one.
+    for (name, property) in wanted.iter().filter(|(name, _)| !has(&enabled, name)) {
+        if let Err(error) = dir.write("cgroup.subtree_control", &format!("+{name}")) {
+            let path = dir.path();
+            let why = match error.errno() {
+                Errno::EBUSY => format!("{path:?} has processes of its own and so can't hand controllers down"),
+                Errno::EACCES | Errno::EPERM | Errno::EROFS => {
+                    format!("controller isn't delegated, {path:?} is not ours to change")
+                }
+                Errno::ENOENT => format!("controller isn't delegated, not in {path:?}/cgroup.controllers"),
+                Errno::EINVAL | Errno::EOPNOTSUPP => format!("{path:?} is in a threaded subtree"),
+                _ => "the kernel refused".to_owned(),
+            };
+            return Err(anyhow::Error::new(error).context(unavailable(name, property, &why)));
+        }
+    }
+    Ok(())
+}
+
+fn unavailable(controller: &str, property: &str, why: &str) -> String {
+    format!("config.json: /linux/resources/{property}: cgroup controller \"{controller}\" is not available: {why}")
+}
+
+/// Loads and attaches the device program.
+fn attach(dir: &Dir, program: &[Insn]) -> Result<()> {
+    let done = load_and_attach(dir, program);
+    match done {
+        // As runc decides: bpf(2) needs the host's root, and in a user namespace nobody can make nodes anyway.
+        Err(error) if error.errno() == Errno::EPERM && in_user_namespace() => {
+            log::debug!("device rules aren't applied: not permitted in a user namespace ({error})");
+            Ok(())
+        }
+        Err(error) if error.errno() == Errno::ENOSYS => {
+            Err(anyhow::Error::new(error).context("device rules need a kernel with CONFIG_CGROUP_BPF"))
+        }
+        other => other.context("device rules"),
+    }
+}
+
+fn load_and_attach(dir: &Dir, program: &[Insn]) -> sys::Result<()> {
+    let program = bpf::load_device_program(program)?;
+    bpf::attach_device_program(dir.fd()?, program.as_fd())
+}
+
+/// Whether it was asked to freeze (by itself, not by an ancestor).
+pub(super) fn frozen(dir: &Dir) -> Result<bool> {
+    match dir.read("cgroup.freeze") {
+        Err(error) if gone(&error) => Ok(false),
+        state => Ok(state?.trim_end() == "1"),
+    }
+}
+
+/// Waits, woken by the kernel, until no live process is in it or below; false when the time is up.
+pub(super) fn wait_empty(dir: &Dir, limit: Duration) -> Result<bool> {
+    let until = Instant::now() + limit;
+    let events = match dir.open("cgroup.events", OFlag::O_RDONLY) {
+        Err(error) if gone(&error) => return Ok(true),
+        other => other?,
+    };
+    let mut text = [0; 256];
+    loop {
+        // Read before each poll: an event that came between the two is then still pending.
+        let got = match nix::sys::uio::pread(&events, &mut text, 0) {
+            Err(Errno::ENODEV) => return Ok(true),
+            other => other.with_context(|| format!("read {:?}/cgroup.events", dir.path()))?,
+        };
+        let text = text.get(..got).ok_or_else(|| anyhow!("read of cgroup.events is longer than its buffer"))?;
+        if text.split(|byte| *byte == b'\n').any(|line| line == b"populated 0") {
+            return Ok(true);
+        }
+        let left = PollTimeout::try_from(until.saturating_duration_since(Instant::now())).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(events.as_fd(), PollFlags::POLLPRI)], left) {
+            Ok(0) => return Ok(false),
+            Ok(_) | Err(Errno::EINTR) => (),
+            Err(errno) => return Err(errno).context("poll cgroup.events"),
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! The types of the command line: what each command takes. No logic; the help texts are the manual.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use super::Id;
+use crate::cgroup::Manager;
+use crate::log::Format;
+
+/// A low-level, daemonless OCI container runtime
+#[derive(Debug, Parser)]
+#[command(
+    name = "tare",
+    disable_help_subcommand = true,
+    disable_version_flag = true,
+    args_override_self = true,
+    after_help = "See 'tare COMMAND --help' for a command's options."
+)]
+pub(super) struct Cli {
+    #[command(flatten)]
+    pub(super) options: Options,
+    #[command(subcommand)]
+    pub(super) command: Option<Command>,
+}
+
+/// The global options as they were given; [`super::Global`] is what they mean.
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// Where the state of containers is kept [default: /run/tare, or $XDG_RUNTIME_DIR/tare when rootless]
+    #[arg(long, value_name = "DIR")]
+    pub(super) root: Option<PathBuf>,
+    /// Append messages to this file; the error is printed on stderr as well
+    #[arg(long, value_name = "FILE")]
+    pub(super) log: Option<PathBuf>,
+    /// How messages are written
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
+    pub(super) log_format: Format,
+    /// Log everything, not only warnings and errors
+    #[arg(long)]
+    pub(super) debug: bool,
+    /// The same as --cgroup-manager=systemd
+    #[arg(long)]
+    pub(super) systemd_cgroup: bool,
+    /// What manages cgroups [default: cgroupfs]
+    #[arg(long, value_enum, value_name = "MANAGER")]
+    pub(super) cgroup_manager: Option<Manager>,
+    /// Whether cgroups that can't be written are ignored
+    #[arg(long, value_enum, value_name = "WHEN", default_value = "auto")]
+    pub(super) rootless: Rootless,
+    /// Print the version
+    #[arg(long, short = 'v')]
+    pub(super) version: bool,
+}
+
+/// `--rootless`: whether failing to write cgroups is fine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Rootless {
+    /// When not root, or root of a user namespace that isn't the initial one.
+    Auto,
+    True,
+    False,
+}
+
+impl ValueEnum for Manager {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Cgroupfs, Self::Systemd, Self::Disabled]
+    }
+
+    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
+        let name = match self {
+            Self::Cgroupfs => "cgroupfs",
+            Self::Systemd => "systemd",
+            Self::Disabled => "disabled",
+        };
+        Some(clap::builder::PossibleValue::new(name))
+    }
+}
+
+#[derive(Debug, Subcommand)]
+#[command(args_override_self = true)]
+pub(super) enum Command {
+    Create(CreateCommand),
+    Start(StartArgs),
+    Run(RunArgs),
+    State(StateArgs),
+    List(ListArgs),
+    Kill(KillArgs),
+    Delete(DeleteArgs),
+    Spec(SpecArgs),
+    Features(FeaturesArgs),
+}
+
+/// Create a container: everything up to the execution of its program, which `start` releases
+///
+/// Returns when the container's process is ready and waits for `tare start ID`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: tare create --bundle /srv/web web && tare start web")]
+pub(super) struct CreateCommand {
+    #[command(flatten)]
+    pub(super) create: CreateArgs,
+    /// Accepted for the sake of callers that send it with `run`; create never becomes a subreaper.
+    #[arg(long, hide = true)]
+    no_subreaper: bool,
+}
+
+/// What `create` and `run` have in common.
+#[derive(Debug, Args)]
+pub(crate) struct CreateArgs {
+    /// Directory that holds config.json
+    #[arg(long, short, value_name = "DIR", default_value = ".")]
+    pub(crate) bundle: PathBuf,
+    /// Read this file in place of the bundle's config.json
+    #[arg(long, short = 'f', value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Unix socket that receives the descriptor of the container's terminal
+    #[arg(long, value_name = "PATH")]
+    pub(crate) console_socket: Option<PathBuf>,
+    /// Unix socket that receives a pidfd of the container's process
+    #[arg(long, value_name = "PATH")]
+    pub(crate) pidfd_socket: Option<PathBuf>,
+    /// Write the process id of the container here
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pid_file: Option<PathBuf>,
+    /// Don't use pivot_root: needed when the root file system is an initramfs
+    #[arg(long)]
+    pub(crate) no_pivot: bool,
+    /// Keep the caller's session keyring
+    #[arg(long)]
+    pub(crate) no_new_keyring: bool,
+    /// Pass N descriptors after stdio and those of $LISTEN_FDS
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) preserve_fds: u32,
+    /// Name of the container, unique on this host
+    pub(crate) id: Id,
+}
+
+/// Create and start a container
+///
+/// In the foreground: waits, forwards signals, deletes the container at its end and exits with its status
+/// (128+n when signal n killed it).
+#[derive(Debug, Args)]
+#[command(after_help = "Example: tare run --bundle /srv/web web")]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) create: CreateArgs,
+    /// Return as soon as the container runs
+    #[arg(long, short)]
+    pub(crate) detach: bool,
+    /// Don't delete the container when it ends
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// Don't become the reaper of the container's orphans
+    #[arg(long)]
+    pub(crate) no_subreaper: bool,
+}
+
+/// Execute the program of a created container
+#[derive(Debug, Args)]
+pub(crate) struct StartArgs {
+    /// Name of the container
+    pub(crate) id: Id,
+}
+
+/// Print the state of a container as JSON
+#[derive(Debug, Args)]
+pub(crate) struct StateArgs {
+    /// Name of the container
+    pub(crate) id: Id,
+}
+
+/// List the containers
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// How to print them
+    #[arg(long, short, value_enum, value_name = "FORMAT", default_value = "table")]
+    pub(crate) format: ListFormat,
+    /// Print only names
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+}
+
+/// `list --format`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ListFormat {
+    Table,
+    Json,
+}
+
+/// Send a signal to a container
+#[derive(Debug, Args)]
+#[command(after_help = "Example: tare kill web KILL")]
+pub(crate) struct KillArgs {
+    /// Send it to every process of the container; succeeds if there is none
+    #[arg(long, short)]
+    pub(crate) all: bool,
+    /// Name of the container
+    pub(crate) id: Id,
+    /// Name with or without SIG, or number
+    #[arg(default_value = "TERM", value_parser = crate::signal::parse)]
+    pub(crate) signal: i32,
+}
+
+/// Remove what is left of a stopped or created container
+#[derive(Debug, Args)]
+pub(crate) struct DeleteArgs {
+    /// Kill it first; succeeds if there is no such container
+    #[arg(long, short)]
+    pub(crate) force: bool,
+    /// Name of the container
+    pub(crate) id: Id,
+}
+
+/// Write a default config.json
+///
+/// An existing file is never overwritten.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: mkdir -p web/rootfs && tare spec --bundle web")]
+pub(crate) struct SpecArgs {
+    /// Directory to write it to
+    #[arg(long, short, value_name = "DIR", default_value = ".")]
+    pub(crate) bundle: PathBuf,
+    /// Make one that the calling user can run
+    #[arg(long)]
+    pub(crate) rootless: bool,
+}
+
+/// Print what this runtime supports as JSON
+#[derive(Debug, Args)]
+pub(crate) struct FeaturesArgs {}

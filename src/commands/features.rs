@@ -1,0 +1,277 @@
+//! `tare features`: what this runtime knows, as JSON (features.md, features-linux.md).
+//!
+//! Only what is built is listed: engines switch user namespaces, recursive read-only mounts and more on by it.
+//! It says what the program can do, not what this host can.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::cli::{self, FeaturesArgs};
+use crate::spec::OCI_VERSION;
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Features {
+    oci_version_min: &'static str,
+    oci_version_max: &'static str,
+    hooks: [&'static str; 6],
+    mount_options: &'static [&'static str],
+    linux: Linux,
+    annotations: BTreeMap<&'static str, &'static str>,
+    potentially_unsafe_config_annotations: &'static [&'static str],
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Linux {
+    namespaces: [&'static str; 8],
+    capabilities: &'static [&'static str],
+    cgroup: Cgroup,
+    seccomp: Seccomp,
+    apparmor: Switch,
+    selinux: Switch,
+    intel_rdt: Switch,
+    mount_extensions: MountExtensions,
+    net_devices: Switch,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Cgroup {
+    v1: bool,
+    v2: bool,
+    systemd: bool,
+    systemd_user: bool,
+    rdma: bool,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Seccomp {
+    enabled: bool,
+    actions: &'static [&'static str],
+    operators: &'static [&'static str],
+    archs: &'static [&'static str],
+    known_flags: &'static [&'static str],
+    supported_flags: &'static [&'static str],
+}
+
+#[derive(Debug, Serialize)]
+struct MountExtensions {
+    idmap: Switch,
+}
+
+#[derive(Debug, Serialize)]
+struct Switch {
+    enabled: bool,
+}
+
+const HOOKS: [&str; 6] = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
+
+const NAMESPACES: [&str; 8] = ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"];
+
+/// config.md, "Linux mount options", and tmpcopyup; sorted. `rro` is what switches on recursive read-only volumes.
+pub(crate) const MOUNT_OPTIONS: [&str; 60] = [
+    "async",
+    "atime",
+    "bind",
+    "defaults",
+    "dev",
+    "diratime",
+    "dirsync",
+    "exec",
+    "iversion",
+    "lazytime",
+    "loud",
+    "mand",
+    "noatime",
+    "nodev",
+    "nodiratime",
+    "noexec",
+    "noiversion",
+    "nolazytime",
+    "nomand",
+    "norelatime",
+    "nostrictatime",
+    "nosuid",
+    "nosymfollow",
+    "private",
+    "ratime",
+    "rbind",
+    "rdev",
+    "rdiratime",
+    "relatime",
+    "remount",
+    "rexec",
+    "rnoatime",
+    "rnodev",
+    "rnodiratime",
+    "rnoexec",
+    "rnorelatime",
+    "rnostrictatime",
+    "rnosuid",
+    "rnosymfollow",
+    "ro",
+    "rprivate",
+    "rrelatime",
+    "rro",
+    "rrw",
+    "rshared",
+    "rslave",
+    "rstrictatime",
+    "rsuid",
+    "rsymfollow",
+    "runbindable",
+    "rw",
+    "shared",
+    "silent",
+    "slave",
+    "strictatime",
+    "suid",
+    "symfollow",
+    "sync",
+    "tmpcopyup",
+    "unbindable",
+];
+
+/// capabilities(7), in the order of their numbers.
+pub(crate) const CAPABILITIES: [&str; 41] = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_DAC_READ_SEARCH",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETPCAP",
+    "CAP_LINUX_IMMUTABLE",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_BROADCAST",
+    "CAP_NET_ADMIN",
+    "CAP_NET_RAW",
+    "CAP_IPC_LOCK",
+    "CAP_IPC_OWNER",
+    "CAP_SYS_MODULE",
+    "CAP_SYS_RAWIO",
+    "CAP_SYS_CHROOT",
+    "CAP_SYS_PTRACE",
+    "CAP_SYS_PACCT",
+    "CAP_SYS_ADMIN",
+    "CAP_SYS_BOOT",
+    "CAP_SYS_NICE",
+    "CAP_SYS_RESOURCE",
+    "CAP_SYS_TIME",
+    "CAP_SYS_TTY_CONFIG",
+    "CAP_MKNOD",
+    "CAP_LEASE",
+    "CAP_AUDIT_WRITE",
+    "CAP_AUDIT_CONTROL",
+    "CAP_SETFCAP",
+    "CAP_MAC_OVERRIDE",
+    "CAP_MAC_ADMIN",
+    "CAP_SYSLOG",
+    "CAP_WAKE_ALARM",
+    "CAP_BLOCK_SUSPEND",
+    "CAP_AUDIT_READ",
+    "CAP_PERFMON",
+    "CAP_BPF",
+    "CAP_CHECKPOINT_RESTORE",
+];
+
+/// Without SCMP_ACT_NOTIFY: no listener is handed over yet.
+const ACTIONS: [&str; 8] = [
+    "SCMP_ACT_ALLOW",
+    "SCMP_ACT_ERRNO",
+    "SCMP_ACT_KILL",
+    "SCMP_ACT_KILL_PROCESS",
+    "SCMP_ACT_KILL_THREAD",
+    "SCMP_ACT_LOG",
+    "SCMP_ACT_TRACE",
+    "SCMP_ACT_TRAP",
+];
+
+const OPERATORS: [&str; 7] =
+    ["SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_LE", "SCMP_CMP_LT", "SCMP_CMP_MASKED_EQ", "SCMP_CMP_NE"];
+
+/// Those whose system call numbers the compiler has.
+const ARCHS: [&str; 5] = ["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM", "SCMP_ARCH_X32", "SCMP_ARCH_X86", "SCMP_ARCH_X86_64"];
+
+const KNOWN_FLAGS: [&str; 4] = [
+    "SECCOMP_FILTER_FLAG_LOG",
+    "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
+    "SECCOMP_FILTER_FLAG_TSYNC",
+    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
+];
+
+/// WAIT_KILLABLE_RECV means nothing without NOTIFY.
+const SUPPORTED_FLAGS: [&str; 3] =
+    ["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_TSYNC"];
+
+/// Prints it.
+pub(crate) fn run(_args: &FeaturesArgs) -> Result<i32> {
+    cli::output(&super::pretty(&features(), b"    ")?)?;
+    Ok(0)
+}
+
+fn features() -> Features {
+    let annotations = BTreeMap::from([
+        ("org.opencontainers.tare.commit", cli::COMMIT),
+        ("org.opencontainers.tare.version", cli::VERSION),
+    ]);
+    Features {
+        oci_version_min: "1.0.0",
+        oci_version_max: OCI_VERSION,
+        hooks: HOOKS,
+        mount_options: &MOUNT_OPTIONS,
+        linux: linux(),
+        annotations,
+        // No annotation changes what tare does, so far.
+        potentially_unsafe_config_annotations: &[],
+    }
+}
+
+fn linux() -> Linux {
+    let not_yet = || Switch { enabled: false };
+    Linux {
+        namespaces: NAMESPACES,
+        capabilities: &CAPABILITIES,
+        cgroup: Cgroup { v1: true, v2: true, systemd: false, systemd_user: false, rdma: false },
+        seccomp: Seccomp {
+            enabled: true,
+            actions: &ACTIONS,
+            operators: &OPERATORS,
+            archs: &ARCHS,
+            known_flags: &KNOWN_FLAGS,
+            supported_flags: &SUPPORTED_FLAGS,
+        },
+        apparmor: not_yet(),
+        selinux: not_yet(),
+        intel_rdt: not_yet(),
+        mount_extensions: MountExtensions { idmap: not_yet() },
+        net_devices: not_yet(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_sorted_and_hold_nothing_twice() {
+        for list in [&MOUNT_OPTIONS[..], &NAMESPACES, &ACTIONS, &OPERATORS, &ARCHS, &KNOWN_FLAGS, &SUPPORTED_FLAGS] {
+            assert!(list.is_sorted_by(|a, b| a < b), "{list:?}");
+        }
+    }
+
+    #[test]
+    fn capabilities_are_those_of_the_caps_crate_by_number() {
+        for (number, name) in CAPABILITIES.iter().enumerate() {
+            let known: caps::Capability = name.parse().unwrap();
+            assert_eq!(usize::from(known.index()), number, "{name}");
+        }
+        assert_eq!(caps::all().len(), CAPABILITIES.len());
+    }
+}

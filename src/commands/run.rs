@@ -1,0 +1,49 @@
+//! `tare run`: create and start; in the foreground also wait, delete, and pass the program's status on.
+
+use std::os::fd::AsFd;
+
+use anyhow::Result;
+
+use crate::cli::{Global, RunArgs};
+use crate::launch::create::{Created, Stay, create};
+use crate::launch::delete::delete;
+use crate::launch::start::start;
+use crate::launch::supervise::{Foreground, block_signals, exit_status, supervise};
+use crate::sys::process::set_child_subreaper;
+
+pub(crate) fn run(global: &Global, args: RunArgs) -> Result<i32> {
+    if args.detach {
+        let created = create(global, &args.create, Stay::Detached)?;
+        begin(created).map(drop)?;
+        return Ok(0);
+    }
+    // Before the clone: a program that ends at once must not be missed.
+    let signals = block_signals()?;
+    if !args.no_subreaper {
+        set_child_subreaper(true)?;
+    }
+    let mut created = begin(create(global, &args.create, Stay::Foreground)?)?;
+    let master = created.master.take();
+    let Created { folder, record, lock, pid, pidfd, .. } = created;
+    drop(lock);
+    let ended = supervise(Foreground { pidfd: pidfd.as_fd(), pid, signals, master })?;
+    if !args.keep {
+        let lock = folder.lock()?;
+        delete(folder, &record, lock)?;
+    }
+    Ok(exit_status(ended))
+}
+
+/// Starts; a container that can't be started is removed again.
+fn begin(created: Created) -> Result<Created> {
+    match start(&created.folder, &created.record, &created.lock) {
+        Ok(()) => Ok(created),
+        Err(error) => {
+            let Created { folder, record, lock, .. } = created;
+            if let Err(other) = delete(folder, &record, lock) {
+                log::warn!("container {:?}: clean up after the failure: {other:#}", record.id);
+            }
+            Err(error)
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! The last steps: home, directory, the program's file, and execve(2). Runs inside, as the program's user.
+
+use std::ffi::{CStr, CString};
+use std::os::unix::ffi::OsStrExt;
+
+use anyhow::{Context as _, Result, bail};
+use nix::errno::Errno;
+use nix::sys::stat::{Mode, SFlag, stat};
+use nix::unistd::{AccessFlags, access};
+
+use super::paths::{Links, Root};
+use crate::error::{invalid, phrase};
+use crate::plan::mounts::clean;
+use crate::plan::program::Program;
+use crate::sys::clone::{CStrings, execve};
+use crate::sys::{self, Context};
+
+/// Makes the working directory where it is missing, while the root file system may still be written.
+pub(crate) fn make_cwd(root: &Root, program: &Program) -> Result<()> {
+    let path = program.cwd.to_string_lossy();
+    if path != "/" {
+        root.dir(&clean(&path), Links::Follow).with_context(|| format!("config.json: /process/cwd: {path:?}"))?;
+    }
+    Ok(())
+}
+
+/// Whether the directory is entered already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cwd {
+    Entered,
+    /// Only the program's user may enter it (root squash, a home of mode 0700 without CAP_DAC_OVERRIDE).
+    AsUser,
+}
+
+/// Enters the working directory as root, or says that the user must try.
+pub(crate) fn enter_cwd(program: &Program) -> Result<Cwd> {
+    match nix::unistd::chdir(program.cwd.as_c_str()) {
+        Err(Errno::EACCES | Errno::EPERM) => Ok(Cwd::AsUser),
+        result => {
+            result.call("chdir", &program.cwd).map_err(cwd_error)?;
+            verify_cwd(program)?;
+            Ok(Cwd::Entered)
+        }
+    }
+}
+
+/// Enters the working directory as the program's user.
+pub(crate) fn enter_cwd_as_user(program: &Program) -> Result<()> {
+    nix::unistd::chdir(program.cwd.as_c_str()).call("chdir", &program.cwd).map_err(cwd_error)?;
+    verify_cwd(program)
+}
+
+fn cwd_error(error: sys::Error) -> anyhow::Error {
+    invalid("/process/cwd", error)
+}
+
+/// A directory outside the container, reached through a leaked descriptor, has no path in it (CVE-2024-21626).
+fn verify_cwd(program: &Program) -> Result<()> {
+    match nix::unistd::getcwd() {
+        Ok(path) if path.as_os_str().as_bytes().starts_with(b"/") => Ok(()),
+        _ => Err(invalid("/process/cwd", format!("{:?} is outside the container", program.cwd))),
+    }
+}
+
+/// The program's environment, complete: HOME of the user, as the container's /etc/passwd has it, or "/".
+pub(crate) fn environment(program: &Program, uid: u32) -> Vec<CString> {
+    let mut env = program.env.clone();
+    if program.wants_home {
+        let home = home(uid).unwrap_or_else(|| b"/".to_vec());
+        env.extend(CString::new([b"HOME=".as_slice(), &home].concat()));
+    }
+    env
+}
+
+/// passwd(5): name, password, uid, gid, comment, home, shell. The file is the image's: nothing in it is trusted but
+/// the one field, and it is read only as far as it is small and regular.
+fn home(uid: u32) -> Option<Vec<u8>> {
+    use std::io::Read;
+    use std::os::unix::fs::OpenOptionsExt;
+    const LARGEST: u64 = 4 << 20;
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    let file = std::fs::OpenOptions::new().read(true).custom_flags(flags).open("/etc/passwd").ok()?;
+    if !file.metadata().ok()?.is_file() {
+        return None;
+    }
+    let mut text = Vec::new();
+    file.take(LARGEST).read_to_end(&mut text).ok()?;
+    home_in(&text, uid)
+}
+
+fn home_in(passwd: &[u8], uid: u32) -> Option<Vec<u8>> {
+    passwd.split(|byte| *byte == b'\n').find_map(|line| {
+        let mut fields = line.split(|byte| *byte == b':').skip(2);
+        let found = std::str::from_utf8(fields.next()?).ok()?.parse() == Ok(uid);
+        let home = fields.nth(2)?;
+        (found && !home.is_empty()).then(|| home.to_vec())
+    })
+}
+
+/// The file to execute: the path itself if it has a slash, else the first match in PATH. The phrases are those that
+/// engines turn into exit status 127 and 126.
+pub(crate) fn resolve(program: &Program) -> Result<CString> {
+    let Some(name) = program.args.first() else { bail!("config.json: /process/args: args must not be empty") };
+    let shown = name.to_string_lossy();
+    if name.to_bytes().contains(&b'/') {
+        return match executable(name) {
+            Ok(()) => Ok(name.clone()),
+            Err(Errno::EISDIR) => bail!("exec: {shown:?}: is a directory: permission denied"),
+            Err(Errno::EACCES) => bail!("exec: {shown:?}: permission denied"),
+            Err(errno) => bail!("exec: {shown:?}: stat {shown}: {}", lower(errno)),
+        };
+    }
+    // Nothing is invented: without PATH no program is found by name, as in runc.
+    let mut denied = false;
+    for directory in program.path().unwrap_or_default().split(|byte| *byte == b':') {
+        let directory = if directory.is_empty() { b".".as_slice() } else { directory };
+        let Ok(candidate) = CString::new([directory, b"/", name.to_bytes()].concat()) else { continue };
+        match executable(&candidate) {
+            Ok(()) => return Ok(candidate),
+            Err(errno) => denied |= errno == Errno::EACCES,
+        }
+    }
+    if denied {
+        bail!("exec: {shown:?}: permission denied");
+    }
+    bail!("exec: {shown:?}: {}", phrase::NOT_IN_PATH)
+}
+
+/// Whether this user may execute a file. access(2) alone says yes to directories, and root may execute nothing that has
+/// no x bit at all.
+fn executable(path: &CStr) -> std::result::Result<(), Errno> {
+    let stat = stat(path)?;
+    if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR {
+        return Err(Errno::EISDIR);
+    }
+    match access(path, AccessFlags::X_OK) {
+        // A strict seccomp profile: the mode must do.
+        Err(Errno::ENOSYS | Errno::EPERM) => {
+            let any = Mode::S_IXUSR | Mode::S_IXGRP | Mode::S_IXOTH;
+            if Mode::from_bits_truncate(stat.st_mode).intersects(any) { Ok(()) } else { Err(Errno::EACCES) }
+        }
+        result => result,
+    }
+}
+
+fn lower(errno: Errno) -> String {
+    let text = errno.desc();
+    text[..1].to_ascii_lowercase() + &text[1..]
+}
+
+/// Becomes the program; returns only the error. The file exists and is executable, so the causes are its format, its
+/// interpreter, or a limit.
+pub(crate) fn exec(path: &CStr, argv: &CStrings, envp: &CStrings) -> anyhow::Error {
+    let error = execve(path, argv, envp);
+    let shown = path.to_string_lossy();
+    match error.errno() {
+        Errno::ENOEXEC => anyhow::anyhow!(
+            "exec: {shown:?}: exec format error (ENOEXEC): built for another architecture, or a script without #! line"
+        ),
+        Errno::ENOENT => anyhow::anyhow!(
+            "exec: {shown:?}: no such file or directory (ENOENT): the file is there, but its interpreter (dynamic \
+             loader or #! line) is not"
+        ),
+        errno => anyhow::anyhow!("exec: {shown:?}: {} ({errno:?})", lower(errno)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn home_is_the_sixth_field_of_the_line_with_the_uid() {
+        let passwd = b"root:x:0:0:root:/root:/bin/sh\nbroken\n1000:x:0:0::/trap:/bin/sh\nu:x:1000:1000::/home/u:\n";
+        assert_eq!(home_in(passwd, 0).unwrap(), b"/root");
+        assert_eq!(home_in(passwd, 1000).unwrap(), b"/home/u");
+        assert_eq!(home_in(passwd, 7), None);
+        assert_eq!(home_in(b"", 0), None);
+        assert_eq!(home_in(b"a:x:5:5:::/bin/sh", 5), None);
+    }
+
+    fn program(name: &str, path: &str) -> Program {
+        Program {
+            args: vec![CString::new(name).unwrap()],
+            env: vec![CString::new(format!("PATH={path}")).unwrap()],
+            cwd: c"/".into(),
+            wants_home: false,
+        }
+    }
+
+    #[test]
+    fn programs_are_found_and_the_phrases_of_engines_are_kept() {
+        assert_eq!(resolve(&program("sh", "/nope:/bin")).unwrap().as_c_str(), c"/bin/sh");
+        assert_eq!(resolve(&program("/bin/sh", "")).unwrap().as_c_str(), c"/bin/sh");
+        for (name, path, phrase) in [
+            ("nonesuch", "/bin", "exec: \"nonesuch\": executable file not found in $PATH"),
+            ("/nonesuch", "/bin", "exec: \"/nonesuch\": stat /nonesuch: no such file or directory"),
+            ("/etc/passwd", "/bin", "exec: \"/etc/passwd\": permission denied"),
+            ("/etc", "/bin", "permission denied"),
+            ("passwd", "/etc", "permission denied"),
+        ] {
+            let error = resolve(&program(name, path)).unwrap_err().to_string();
+            assert!(error.contains(phrase), "{name}: {error}");
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Who the process is: names of the host, keyring, groups, ids, capabilities. Runs inside.
+
+use std::os::fd::AsFd;
+
+use anyhow::{Context as _, Result};
+use nix::errno::Errno;
+
+use crate::plan::{Identity, Plan};
+use crate::sys::process;
+use crate::sys::{self, Context};
+
+/// The user of a new or joined user namespace is nobody until it takes an id that is mapped.
+pub(crate) fn become_root() -> Result<()> {
+    // With setgroups(2) given up (user_namespaces(7)) the caller's groups stay; nothing can be done about that here.
+    match process::setgroups(&[]) {
+        Err(error) if error.errno() == Errno::EPERM => {}
+        result => result?,
+    }
+    process::setresgid(0).context("id 0 must be mapped in /linux/gidMappings")?;
+    process::setresuid(0).context("id 0 must be mapped in /linux/uidMappings")?;
+    Ok(())
+}
+
+/// Offsets first, entry second: the namespace takes them as long as nobody is inside (time_namespaces(7)).
+pub(crate) fn enter_time_namespace(offsets: &str) -> Result<()> {
+    sys::clone::unshare(libc::CLONE_NEWTIME)?;
+    if !offsets.is_empty() {
+        std::fs::write("/proc/self/timens_offsets", offsets)
+            .call("write", "/proc/self/timens_offsets")
+            .with_context(|| format!("config.json: /linux/timeOffsets: {:?}", offsets.trim_end()))?;
+    }
+    let namespace = std::fs::File::open("/proc/self/ns/time_for_children").call("open", "time_for_children")?;
+    Ok(sys::clone::setns(namespace.as_fd(), libc::CLONE_NEWTIME)?)
+}
+
+/// Host and domain name, and sysctls. The host's /proc is still in its place: the container can't have replaced it
+/// (CVE-2025-52881), and the namespaces decide whose value is written.
+pub(crate) fn names_and_sysctls(plan: &Plan) -> Result<()> {
+    if !plan.hostname.is_empty() {
+        process::sethostname(&plan.hostname).context("config.json: /hostname")?;
+    }
+    if !plan.domainname.is_empty() {
+        process::setdomainname(&plan.domainname).context("config.json: /domainname")?;
+    }
+    for (path, value) in &plan.sysctl {
+        let file = format!("/proc/sys/{path}");
+        std::fs::write(&file, value)
+            .call("write", &file)
+            .with_context(|| format!("config.json: /linux/sysctl: {path:?} to {value:?}"))?;
+    }
+    Ok(())
+}
+
+/// A session keyring of the container's own: keys of the caller's session stay with it.
+pub(crate) fn join_keyring(name: &std::ffi::CStr) -> Result<()> {
+    match process::join_session_keyring(name) {
+        Ok(_) => Ok(()),
+        // Kernels without keys have none to leak.
+        Err(error) if error.errno() == Errno::ENOSYS => Ok(()),
+        Err(error) if error.errno() == Errno::EDQUOT => {
+            Err(error).context("too many keys (kernel.keys.maxkeys): raise the limit or use --no-new-keyring")
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Standard streams that belong to somebody else can't be opened again through /proc/self/fd: they are given to the
+/// program's user, unless they are the null device or on a file system that doesn't do it (as runc).
+pub(crate) fn own_stdio(uid: u32) -> Result<()> {
+    for number in 0..3 {
+        let fd = sys::fs::borrow(number);
+        let Ok(stat) = nix::sys::stat::fstat(fd) else { continue };
+        let null = stat.st_mode & libc::S_IFMT == libc::S_IFCHR && stat.st_rdev == libc::makedev(1, 3);
+        if stat.st_uid == uid || null {
+            continue;
+        }
+        match nix::unistd::fchown(fd, Some(uid.into()), None) {
+            Ok(()) | Err(Errno::EINVAL | Errno::EPERM | Errno::EROFS | Errno::ENOSYS) => {}
+            Err(errno) => return Err(errno).call("chown", format!("standard stream {number}")).map_err(Into::into),
+        }
+    }
+    Ok(())
+}
+
+/// Everything but the last step of capabilities: bounding set, groups, ids.
+pub(crate) fn assume(identity: &Identity, in_user_namespace: bool) -> Result<()> {
+    if let Some(sets) = &identity.capabilities {
+        drop_bounding(sets.bounding)?;
+    }
+    process::set_keepcaps(true)?;
+    match process::setgroups(&identity.groups) {
+        // Given up for the right to map ids: fine as long as no group is asked for.
+        Err(error) if error.errno() == Errno::EPERM && in_user_namespace && identity.groups.is_empty() => {}
+        result => result.context("config.json: /process/user/additionalGids")?,
+    }
+    process::setresgid(identity.gid).context("config.json: /process/user/gid")?;
+    process::setresuid(identity.uid).context("config.json: /process/user/uid")?;
+    process::set_keepcaps(false)?;
+    Ok(())
+}
+
+fn drop_bounding(keep: u64) -> Result<()> {
+    for cap in (0..u64::BITS).filter(|cap| keep >> cap & 1 == 0) {
+        match process::capbset_drop(cap) {
+            // Past the last capability that the kernel knows.
+            Err(error) if error.errno() == Errno::EINVAL => break,
+            result => result?,
+        }
+    }
+    Ok(())
+}
+
+/// The capabilities of the program. Ambient ones are raised one by one; one that isn't possible is left out, as runc
+/// does: the kernel allows it only for what is permitted and inheritable.
+pub(crate) fn set_capabilities(identity: &Identity) -> Result<()> {
+    let Some(sets) = &identity.capabilities else { return Ok(()) };
+    process::capset(sets.effective, sets.permitted, sets.inheritable).context("config.json: /process/capabilities")?;
+    if sets.inheritable != 0 {
+        process::ambient_clear()?;
+    }
+    for cap in (0..u64::BITS).filter(|cap| sets.ambient >> cap & 1 == 1) {
+        process::ambient_raise(cap).context("config.json: /process/capabilities/ambient")?;
+    }
+    Ok(())
+}

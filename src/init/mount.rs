@@ -1,0 +1,274 @@
+//! Carries out the mounts of a plan, by descriptors, with the mount API of 5.2; mount(2) where the kernel, or a sandbox
+//! around the runtime, lacks it. Runs inside, before the root is changed: the host's /proc is still there.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use anyhow::{Context as _, Result, bail};
+use nix::errno::Errno;
+use nix::fcntl::AtFlags;
+use nix::sys::stat::{SFlag, fstatat};
+
+use super::copyup;
+use super::paths::{Content, Links, Root, Slot, kind};
+use crate::error::invalid;
+use crate::plan::mounts::{FileSystem, MountStep, What};
+use crate::plan::options::{Attrs, Bind, Propagation, Reach, attr};
+use crate::sys::mount::{self as api, Tree};
+use crate::sys::{self, Context};
+
+/// A mount that is made read-only when everything else is in place.
+#[derive(Debug)]
+pub(crate) struct Late(OwnedFd);
+
+/// Carries out one step. `source` is the bind mount's tree where it had to be opened outside.
+pub(crate) fn step(root: &mut Root, step: &MountStep, source: Option<&OwnedFd>) -> Result<Option<Late>> {
+    let mounted = match &step.what {
+        What::Bind { source: path, tree } => bind(root, step, path, *tree, source),
+        What::FileSystem(fs) => file_system(root, step, fs),
+        What::Remount { flags, data } => remount(root, step, *flags, data.as_deref()),
+    };
+    let mount = mounted.with_context(|| format!("config.json: {}: mount on {:?}", step.pointer, step.destination))?;
+    let late = if step.late_readonly { Some(Late(mount.try_clone().call("dup", "mount")?)) } else { None };
+    let known = match &step.what {
+        What::FileSystem(fs) if fs.kind.as_c_str() == c"tmpfs" && !fs.copy_up => Some((mount, Content::Ours)),
+        What::FileSystem(fs) if [c"proc", c"sysfs"].contains(&fs.kind.as_c_str()) => Some((mount, Content::Kernels)),
+        _ => None,
+    };
+    root.mounted(&step.destination, known);
+    Ok(late)
+}
+
+impl Late {
+    pub(crate) fn make_readonly(&self) -> Result<()> {
+        Ok(set_attrs(self.0.as_fd(), Tree::One, Attrs { set: attr::RDONLY, clear: 0 })?)
+    }
+}
+
+fn bind(root: &Root, step: &MountStep, path: &CStr, tree: Bind, opened: Option<&OwnedFd>) -> Result<OwnedFd> {
+    let reach = if tree == Bind::Tree { Tree::Recursive } else { Tree::One };
+    let source = match opened {
+        Some(fd) => fd.try_clone().call("dup", "bind source")?,
+        None => match open_source(path, reach) {
+            Err(error) if error.errno() == Errno::ENOSYS => return bind_by_mount2(root, step, path, reach),
+            source => source.map_err(|error| missing_source(step, path, error))?,
+        },
+    };
+    // The attributes go on first: the mount is never seen without them.
+    attributes(source.as_fd(), step)?;
+    attach(source.as_fd(), &bind_target(root, step, kind(source.as_fd())?)?)?;
+    propagate(source.as_fd(), &step.propagation)?;
+    Ok(source)
+}
+
+/// A detached copy of a mount, to be attached in the container.
+pub(crate) fn open_source(path: &CStr, reach: Tree) -> sys::Result<OwnedFd> {
+    api::open_tree(sys::fs::CWD, path, reach)
+}
+
+fn missing_source(step: &MountStep, path: &CStr, error: sys::Error) -> anyhow::Error {
+    if error.errno() != Errno::ENOENT {
+        return error.into();
+    }
+    let what = format!("bind source {path:?}: no such file or directory (ENOENT)");
+    invalid(format!("{}/source", step.pointer), what)
+}
+
+fn bind_target<'a>(root: &'a Root, step: &MountStep, source: SFlag) -> sys::Result<Slot<'a>> {
+    match source {
+        SFlag::S_IFDIR => root.dir_slot(&step.destination, Links::Follow),
+        _ => root.file_slot(&step.destination),
+    }
+}
+
+/// Attaches a detached mount.
+pub(crate) fn attach(mount: BorrowedFd<'_>, slot: &Slot<'_>) -> sys::Result<()> {
+    let (dir, name) = slot.at();
+    api::move_mount(mount, dir, name)
+}
+
+fn bind_by_mount2(root: &Root, step: &MountStep, path: &CStr, reach: Tree) -> Result<OwnedFd> {
+    let stat = nix::sys::stat::stat(path).call("stat", path)?;
+    let target = bind_target(root, step, SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT)?;
+    let recursive = if reach == Tree::Recursive { libc::MS_REC } else { 0 };
+    api::mount(Some(path), &target.path(), None, libc::MS_BIND | recursive, None)?;
+    let mount = reopen(root, step)?;
+    attributes(mount.as_fd(), step)?;
+    propagate(mount.as_fd(), &step.propagation)?;
+    Ok(mount)
+}
+
+fn file_system(root: &Root, step: &MountStep, fs: &FileSystem) -> Result<OwnedFd> {
+    // Where these two are decides what the masks cover and where labels are written.
+    let links = if [c"proc", c"sysfs"].contains(&fs.kind.as_c_str()) { Links::Refuse } else { Links::Follow };
+    let target = match root.dir_slot(&step.destination, links) {
+        Err(error) if links == Links::Refuse && matches!(error.errno(), Errno::ELOOP | Errno::ENOTDIR) => {
+            bail!("{:?} must be mounted on an ordinary directory, not on a link: {error}", fs.kind)
+        }
+        target => target?,
+    };
+    let made = if fs.only_mount2 { Err(lacking()) } else { new_mount(step, fs, &target) };
+    let mount = match made {
+        Ok(mount) => {
+            attach(mount.as_fd(), &target)?;
+            mount
+        }
+        Err(error) if has_errno(&error, &[Errno::ENOSYS]) => mount_by_mount2(root, step, fs, &target)?,
+        Err(error) if fs.fallback.is_some() && has_errno(&error, &[Errno::EPERM, Errno::EBUSY]) => {
+            let path = fs.fallback.as_deref().unwrap_or_default();
+            let mount = open_source(path, Tree::One).map_err(|_| error)?;
+            attributes(mount.as_fd(), step)?;
+            attach(mount.as_fd(), &target)?;
+            mount
+        }
+        Err(error) => return Err(error),
+    };
+    if !step.recursive.is_empty() {
+        set_attrs(mount.as_fd(), Tree::Recursive, step.recursive)?;
+    }
+    propagate(mount.as_fd(), &step.propagation)?;
+    Ok(mount)
+}
+
+fn lacking() -> anyhow::Error {
+    sys::Error::new("fsopen", "", Errno::ENOSYS).into()
+}
+
+/// The root cause of an error of this module is a system call's.
+fn has_errno(error: &anyhow::Error, list: &[Errno]) -> bool {
+    error.downcast_ref::<sys::Error>().is_some_and(|error| list.contains(&error.errno()))
+}
+
+/// A detached mount of a new superblock.
+fn new_mount(step: &MountStep, fs: &FileSystem, target: &Slot<'_>) -> Result<OwnedFd> {
+    let context = api::fsopen(&fs.kind)?;
+    let configure = || -> sys::Result<OwnedFd> {
+        if let Some(source) = &fs.source {
+            api::fsconfig_set(context.as_fd(), c"source", Some(source))?;
+        }
+        if fs.copy_mode {
+            api::fsconfig_set(context.as_fd(), c"mode", Some(&mode_of(target)?))?;
+        }
+        for (key, value) in &fs.data {
+            api::fsconfig_set(context.as_fd(), key, value.as_deref())?;
+        }
+        api::fsconfig_create(context.as_fd())?;
+        api::fsmount(context.as_fd(), step.attrs.set)
+    };
+    let mount = configure().map_err(|error| explain(error, context.as_fd()))?;
+    if fs.copy_up {
+        copyup::copy(target, mount.as_fd()).context("tmpcopyup")?;
+    }
+    Ok(mount)
+}
+
+/// The mode of the directory that a tmpfs covers, in octal.
+fn mode_of(directory: &Slot<'_>) -> sys::Result<CString> {
+    let (dir, name) = directory.at();
+    let flags = AtFlags::AT_SYMLINK_NOFOLLOW | AtFlags::AT_EMPTY_PATH;
+    let mode = fstatat(dir, name, flags).call("fstatat", "mount point")?.st_mode & 0o7777;
+    Ok(CString::new(format!("{mode:o}")).unwrap_or_default())
+}
+
+/// Adds the kernel's own words, which wait on the context's descriptor: "tmpfs: Bad value for 'size'".
+fn explain(error: sys::Error, context: BorrowedFd<'_>) -> anyhow::Error {
+    let mut text = [0; 512];
+    let errno = error.errno();
+    match nix::unistd::read(context, &mut text) {
+        // A message begins with its level: e, w or i.
+        Ok(length) if length > 2 => {
+            let text = String::from_utf8_lossy(&text[2..length]).trim().to_owned();
+            anyhow::Error::new(error).context(format!("{text}, {}", errno.desc().to_lowercase()))
+        }
+        _ => error.into(),
+    }
+}
+
+fn mount_by_mount2(root: &Root, step: &MountStep, fs: &FileSystem, target: &Slot<'_>) -> Result<OwnedFd> {
+    let mut words: Vec<Vec<u8>> = Vec::new();
+    if fs.copy_mode {
+        words.push([b"mode=", mode_of(target)?.as_bytes()].concat());
+    }
+    // Superblock flags of mount(2) travel in `flags`; the new API has them as words.
+    let flag_words = [c"sync", c"dirsync", c"lazytime", c"mand", c"ro"];
+    for (key, value) in fs.data.iter().filter(|(key, _)| !flag_words.contains(&key.as_c_str())) {
+        words.push(match value {
+            Some(value) => [key.as_bytes(), b"=", value.as_bytes()].concat(),
+            None => key.as_bytes().to_vec(),
+        });
+    }
+    let data = CString::new(words.join(&b',')).context("mount options")?;
+    let late = if step.late_readonly { libc::MS_RDONLY } else { 0 };
+    if fs.copy_up {
+        bail!("tmpcopyup needs fsopen(2), Linux 5.2");
+    }
+    api::mount(fs.source.as_deref(), &target.path(), Some(&fs.kind), fs.flags & !late, Some(&data))?;
+    reopen(root, step)
+}
+
+fn remount(root: &Root, step: &MountStep, flags: u64, data: Option<&CStr>) -> Result<OwnedFd> {
+    let target = root.open(&step.destination, libc::O_PATH, Links::Follow)?;
+    api::mount(None, &by_fd(target.as_fd()), None, flags, data)?;
+    propagate(target.as_fd(), &step.propagation)?;
+    Ok(target)
+}
+
+/// After mount(2) the old handle is below the mount: look again to be on it.
+fn reopen(root: &Root, step: &MountStep) -> Result<OwnedFd> {
+    Ok(root.open(&step.destination, libc::O_PATH, Links::Follow)?)
+}
+
+/// A path that means exactly this descriptor, for calls that know paths only.
+fn by_fd(fd: BorrowedFd<'_>) -> CString {
+    CString::new(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap_or_default()
+}
+
+fn attributes(mount: BorrowedFd<'_>, step: &MountStep) -> sys::Result<()> {
+    if !step.attrs.is_empty() {
+        set_attrs(mount, Tree::One, step.attrs)?;
+    }
+    if !step.recursive.is_empty() {
+        set_attrs(mount, Tree::Recursive, step.recursive)?;
+    }
+    Ok(())
+}
+
+/// mount_setattr(2); before 5.12 a bind remount of the one mount, which keeps what isn't mentioned.
+pub(crate) fn set_attrs(mount: BorrowedFd<'_>, tree: Tree, attrs: Attrs) -> sys::Result<()> {
+    match api::mount_setattr(mount, tree, attrs.set, attrs.clear, 0) {
+        Err(error) if error.errno() == Errno::ENOSYS && tree == Tree::One => {
+            let current = nix::sys::statfs::fstatfs(mount).call("fstatfs", "mount")?.flags();
+            let flags = attrs.ms_flags_over(ms_of(current.bits()));
+            api::mount(None, &by_fd(mount), None, libc::MS_REMOUNT | libc::MS_BIND | flags, None)
+        }
+        result => result,
+    }
+}
+
+/// statfs(2) spells most flags as mount(2) does.
+fn ms_of(st: libc::c_ulong) -> libc::c_ulong {
+    const ST_RELATIME: libc::c_ulong = 0x1000;
+    const ST_NOSYMFOLLOW: libc::c_ulong = 0x2000;
+    let same = libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+    let same = same | libc::MS_NOATIME | libc::MS_NODIRATIME;
+    let relatime = if st & ST_RELATIME != 0 { libc::MS_RELATIME } else { 0 };
+    let nosymfollow = if st & ST_NOSYMFOLLOW != 0 { libc::MS_NOSYMFOLLOW } else { 0 };
+    (st & same) | relatime | nosymfollow
+}
+
+/// Propagation types, each a change of its own, in order.
+pub(crate) fn propagate(mount: BorrowedFd<'_>, list: &[Propagation]) -> sys::Result<()> {
+    for change in list {
+        let (tree, recursive) = match change.reach {
+            Reach::One => (Tree::One, 0),
+            Reach::Tree => (Tree::Recursive, libc::MS_REC),
+        };
+        match api::mount_setattr(mount, tree, 0, 0, change.kind) {
+            Err(error) if error.errno() == Errno::ENOSYS => {
+                api::mount(None, &by_fd(mount), None, change.kind | recursive, None)?;
+            }
+            result => result?,
+        }
+    }
+    Ok(())
+}

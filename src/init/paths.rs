@@ -1,0 +1,287 @@
+//! Paths inside the root file system, whose content is hostile: resolved with openat2(2) as if the root were `/`, through
+//! no magic link, and used by descriptor from then on (CVE-2021-30465, CVE-2024-45310).
+//!
+//! What is missing is made one component at a time, each below the descriptor of the one before, following nothing: a
+//! link that is put in place meanwhile is an error, never a way out.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::{Mode, SFlag, mkdirat, mknodat};
+
+use crate::sys::fs::{BENEATH_NO_LINKS, IN_ROOT, openat2};
+use crate::sys::{Context, Error, Result};
+
+/// The root of the container's file system, by descriptor.
+#[derive(Debug)]
+pub(crate) struct Root {
+    fd: OwnedFd,
+    /// File systems just mounted whose content is ours or the kernel's, by the path they were mounted on. One name
+    /// directly below such a root can't be a trap, so it needs no look-up: most mounts, nodes and masks are there.
+    known: Vec<(String, OwnedFd, Content)>,
+}
+
+/// What a known file system holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// A tmpfs that only this process has written to: what is missing can be made.
+    Ours,
+    /// proc or sysfs.
+    Kernels,
+}
+
+/// A place to attach a mount to.
+#[derive(Debug)]
+pub(crate) enum Slot<'a> {
+    /// A handle on the place itself.
+    Handle(OwnedFd),
+    /// A name directly below the root of a known file system.
+    Below(BorrowedFd<'a>, CString),
+}
+
+impl Slot<'_> {
+    /// As directory and name, for calls that take both; an empty name is the directory itself.
+    pub(crate) fn at(&self) -> (BorrowedFd<'_>, &CStr) {
+        match self {
+            Self::Handle(fd) => (fd.as_fd(), c""),
+            Self::Below(dir, name) => (*dir, name),
+        }
+    }
+
+    /// Through /proc, for calls that know paths only.
+    pub(crate) fn path(&self) -> CString {
+        let (dir, name) = self.at();
+        let path = [format!("/proc/self/fd/{}/", dir.as_raw_fd()).as_bytes(), name.to_bytes()].concat();
+        let path = if name.is_empty() { &path[..path.len() - 1] } else { &path };
+        CString::new(path).unwrap_or_default()
+    }
+}
+
+/// Whether links of the image are followed (inside the root).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Links {
+    Follow,
+    /// Any link on the way is an error: for /proc and /sys, which must be where they seem to be (CVE-2019-19921).
+    Refuse,
+}
+
+impl Root {
+    pub(crate) fn new(fd: OwnedFd) -> Self {
+        Self { fd, known: Vec::new() }
+    }
+
+    /// Notes that something was mounted at `path`: what was known there or below is covered.
+    pub(crate) fn mounted(&mut self, path: &str, fs: Option<(OwnedFd, Content)>) {
+        self.known.retain(|(known, ..)| known != path && !known.strip_prefix(path).is_some_and(|r| r.starts_with('/')));
+        self.known.extend(fs.map(|(fd, content)| (path.to_owned(), fd, content)));
+    }
+
+    /// The known file system directly above a path, and the name in it.
+    fn below(&self, path: &str) -> Result<Option<(BorrowedFd<'_>, CString, Content)>> {
+        let Some((parent, name)) = path.rsplit_once('/') else { return Ok(None) };
+        match self.known.iter().find(|(known, ..)| known == parent) {
+            Some((_, fd, content)) if !name.is_empty() => Ok(Some((fd.as_fd(), c(name)?, *content))),
+            _ => Ok(None),
+        }
+    }
+
+    /// A place for a directory, made where it is missing.
+    pub(crate) fn dir_slot(&self, path: &str, links: Links) -> Result<Slot<'_>> {
+        if let Some((dir, name, Content::Ours)) = self.below(path)? {
+            return match mkdirat(dir, name.as_c_str(), Mode::from_bits_truncate(0o755)) {
+                Ok(()) | Err(Errno::EEXIST) => Ok(Slot::Below(dir, name)),
+                Err(errno) => Err(errno).call("mkdir", path),
+            };
+        }
+        self.dir(path, links).map(Slot::Handle)
+    }
+
+    /// A place for anything but a directory, made where it is missing.
+    pub(crate) fn file_slot(&self, path: &str) -> Result<Slot<'_>> {
+        if let Some((dir, name, Content::Ours)) = self.below(path)? {
+            return match mknodat(dir, name.as_c_str(), SFlag::S_IFREG, Mode::from_bits_truncate(0o644), 0) {
+                Ok(()) | Err(Errno::EEXIST) => Ok(Slot::Below(dir, name)),
+                Err(errno) => Err(errno).call("mknod", path),
+            };
+        }
+        self.file(path).map(Slot::Handle)
+    }
+
+    /// A place that may be there or not: one below a known file system is not looked up.
+    pub(crate) fn slot(&self, path: &str) -> Result<Option<Slot<'_>>> {
+        match self.below(path)? {
+            Some((dir, name, _)) => Ok(Some(Slot::Below(dir, name))),
+            None => Ok(self.find(path)?.map(Slot::Handle)),
+        }
+    }
+
+    /// The root of a file system that only this process has written to.
+    pub(crate) fn ours(&self, path: &str) -> Option<BorrowedFd<'_>> {
+        let ours = |(known, _, content): &&(String, OwnedFd, Content)| known == path && *content == Content::Ours;
+        self.known.iter().find(ours).map(|(_, fd, _)| fd.as_fd())
+    }
+
+    /// Opens what is there.
+    pub(crate) fn open(&self, path: &str, flags: i32, links: Links) -> Result<OwnedFd> {
+        let resolve = match links {
+            Links::Follow => IN_ROOT,
+            Links::Refuse => IN_ROOT | libc::RESOLVE_NO_SYMLINKS,
+        };
+        openat2(self.as_fd(), &relative(path)?, flags, 0, resolve)
+    }
+
+    /// A handle (O_PATH) on a path, or `None` where it doesn't exist.
+    pub(crate) fn find(&self, path: &str) -> Result<Option<OwnedFd>> {
+        match self.open(path, libc::O_PATH, Links::Follow) {
+            Ok(fd) => Ok(Some(fd)),
+            Err(error) if matches!(error.errno(), Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A handle on a directory, made (0755) with its parents where it is missing.
+    pub(crate) fn dir(&self, path: &str, links: Links) -> Result<OwnedFd> {
+        match self.open(path, libc::O_PATH | libc::O_DIRECTORY, links) {
+            Err(error) if error.errno() == Errno::ENOENT => {}
+            found => return found,
+        }
+        let (parent, name) = self.parent(path)?;
+        let Some(name) = name else { return Ok(parent) };
+        match mkdirat(&parent, name.as_c_str(), Mode::from_bits_truncate(0o755)) {
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(errno) => return Err(errno).call("mkdir", path),
+        }
+        openat2(parent.as_fd(), &name, libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW, 0, BENEATH_NO_LINKS)
+    }
+
+    /// A handle on anything but a directory, made as an empty file (0644) where it is missing.
+    pub(crate) fn file(&self, path: &str) -> Result<OwnedFd> {
+        match self.open(path, libc::O_PATH, Links::Follow) {
+            Err(error) if error.errno() == Errno::ENOENT => {}
+            found => return found,
+        }
+        let (parent, name) = self.parent(path)?;
+        let Some(name) = name else { return Ok(parent) };
+        let flags = libc::O_CREAT | libc::O_EXCL | libc::O_WRONLY | libc::O_NOFOLLOW;
+        match openat2(parent.as_fd(), &name, flags, 0o644, BENEATH_NO_LINKS) {
+            Err(error) if error.errno() != Errno::EEXIST => return Err(error),
+            _ => {}
+        }
+        openat2(parent.as_fd(), &name, libc::O_PATH | libc::O_NOFOLLOW, 0, BENEATH_NO_LINKS)
+    }
+
+    /// The directory that holds `path`, made where it is missing, and the last component; none for the root itself.
+    pub(crate) fn parent(&self, path: &str) -> Result<(OwnedFd, Option<CString>)> {
+        let path = path.trim_end_matches('/');
+        let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
+        if name.is_empty() {
+            return Ok((self.fd.try_clone().call("dup", "root")?, None));
+        }
+        Ok((self.dir(parent, Links::Follow)?, Some(c(name)?)))
+    }
+}
+
+impl AsFd for Root {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// openat2 takes the root itself as ".".
+fn relative(path: &str) -> Result<CString> {
+    let path = path.trim_start_matches('/');
+    c(if path.is_empty() { "." } else { path })
+}
+
+fn c(path: &str) -> Result<CString> {
+    CString::new(path).map_err(|_| Error::new("open", format!("{path:?}"), Errno::EINVAL))
+}
+
+/// The kind of file behind a handle.
+pub(crate) fn kind(fd: BorrowedFd<'_>) -> Result<SFlag> {
+    let stat = nix::sys::stat::fstat(fd).call("fstat", "handle")?;
+    Ok(SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT)
+}
+
+/// A handle turned into a directory that can be listed.
+pub(crate) fn listable(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
+    open_at(fd, c".", OFlag::O_RDONLY | OFlag::O_DIRECTORY)
+}
+
+/// openat(2) of one component, following nothing.
+pub(crate) fn open_at(dir: BorrowedFd<'_>, name: &CStr, flags: OFlag) -> Result<OwnedFd> {
+    nix::fcntl::openat(dir, name, flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty()).call("open", name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn root() -> (tempfile::TempDir, Root) {
+        let dir = tempfile::tempdir().unwrap();
+        let fd = nix::fcntl::open(dir.path(), OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty()).unwrap();
+        (dir, Root::new(fd))
+    }
+
+    #[test]
+    fn missing_directories_and_files_are_made_inside() {
+        let (dir, root) = root();
+        root.dir("/a/b/c", Links::Follow).unwrap();
+        root.file("/x/y").unwrap();
+        assert!(dir.path().join("a/b/c").is_dir());
+        assert!(dir.path().join("x/y").is_file());
+        assert!(root.find("/nope").unwrap().is_none());
+        root.dir("/", Links::Refuse).unwrap();
+    }
+
+    #[test]
+    fn links_of_the_image_stay_inside() {
+        let (dir, root) = root();
+        std::fs::create_dir(dir.path().join("in")).unwrap();
+        symlink("/in", dir.path().join("abs")).unwrap();
+        symlink("../../../../in", dir.path().join("up")).unwrap();
+        for link in ["abs", "up"] {
+            root.dir(&format!("/{link}/{link}-made"), Links::Follow).unwrap();
+            assert!(dir.path().join("in").join(format!("{link}-made")).is_dir());
+            assert!(root.dir(&format!("/{link}"), Links::Refuse).is_err());
+        }
+    }
+
+    #[test]
+    fn a_dangling_link_is_an_error_not_a_way_out() {
+        let (dir, root) = root();
+        let outside = tempfile::tempdir().unwrap();
+        symlink(outside.path().join("new"), dir.path().join("link")).unwrap();
+        assert!(root.file("/link").is_err());
+        assert!(root.dir("/link", Links::Follow).is_err());
+        assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_known_file_system_is_forgotten_when_it_is_covered() {
+        let (dir, mut root) = root();
+        std::fs::create_dir(dir.path().join("dev")).unwrap();
+        let fd = || std::fs::File::open(dir.path().join("dev")).unwrap().into();
+        root.mounted("/dev", Some((fd(), Content::Ours)));
+        assert!(matches!(root.dir_slot("/dev/pts", Links::Follow).unwrap(), Slot::Below(..)));
+        assert!(dir.path().join("dev/pts").is_dir());
+        assert!(matches!(root.dir_slot("/dev/a/b", Links::Follow).unwrap(), Slot::Handle(_)));
+        root.mounted("/devices", None);
+        assert!(root.ours("/dev").is_some());
+        root.mounted("/dev", None);
+        assert!(root.ours("/dev").is_none());
+        root.mounted("/dev/x", Some((fd(), Content::Kernels)));
+        assert!(root.ours("/dev/x").is_none());
+        root.mounted("/dev", None);
+        assert!(matches!(root.slot("/dev/x/y").unwrap(), None));
+    }
+
+    #[test]
+    fn magic_links_are_refused() {
+        let fd = nix::fcntl::open("/", OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty()).unwrap();
+        assert!(Root::new(fd).find("/proc/self/root").is_err());
+    }
+}

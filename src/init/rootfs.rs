@@ -1,0 +1,285 @@
+//! The container's file system, built by the plan's steps. Runs inside, in the container's mount namespace.
+//!
+//! Everything is attached at the root file system's place on the host first (hooks look there), then the root of the
+//! process is changed.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use nix::errno::Errno;
+use nix::sys::stat::SFlag;
+
+use super::mount::{self, Late};
+use super::paths::{Links, Root, Slot, kind};
+use super::{Prepared, dev};
+use crate::error::invalid;
+use crate::plan::mounts::{Pivot, Rootfs, Step, clean};
+use crate::plan::options::{Attrs, Propagation, attr};
+use crate::sys::mount::{self as api, Tree};
+use crate::sys::{self, Context, fs::CWD};
+
+/// The built file system: its root, and what is still to be closed off.
+#[derive(Debug)]
+pub(crate) struct Built {
+    pub(crate) root: Root,
+    late: Vec<Late>,
+    /// The host's /dev/null as a detached mount, for masking files; none where the kernel has no open_tree(2).
+    null: Option<OwnedFd>,
+}
+
+/// Makes the root a mount of its own and carries out the steps.
+pub(crate) fn build(prepared: &Prepared) -> Result<Built> {
+    let plan = &prepared.plan.rootfs;
+    if plan.pivot == Pivot::Chroot {
+        let flags = nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_DIRECTORY | nix::fcntl::OFlag::O_CLOEXEC;
+        let fd = nix::fcntl::open(&plan.path, flags, nix::sys::stat::Mode::empty()).call("open", &plan.path)?;
+        let built = Built { root: Root::new(fd), late: Vec::new(), null: None };
+        dev::populate(&built.root, plan)?;
+        return Ok(built);
+    }
+    let mut root = attach_root(plan)?;
+    // Before anything of the container is in the way: the host's own device, verified.
+    let null = if plan.masked.is_empty() { None } else { host_null()? };
+    let mut late = Vec::new();
+    for (step, source) in plan.steps.iter().zip(&prepared.sources) {
+        match step {
+            Step::Mount(step) => late.extend(mount::step(&mut root, step, source.as_ref())?),
+            Step::Symlink { path, target } => dev::symlink(&root, path, target)?,
+        }
+    }
+    dev::populate(&root, plan)?;
+    Ok(Built { root, late, null })
+}
+
+/// Gives "/" its propagation and binds the root file system onto itself.
+fn attach_root(plan: &Rootfs) -> Result<Root> {
+    let Propagation { kind, reach } = plan.propagation;
+    let recursive = if reach == crate::plan::options::Reach::Tree { libc::MS_REC } else { 0 };
+    api::mount(None, c"/", None, kind | recursive, None).context("propagation of \"/\"")?;
+    let path = CString::new(plan.path.as_os_str().as_encoded_bytes())?;
+    if kind == libc::MS_SHARED {
+        make_parent_private(&plan.path)?;
+    }
+    let missing = |error: sys::Error| {
+        if error.errno() == Errno::ENOENT {
+            return invalid("/root/path", format!("{:?}: no such file or directory (ENOENT)", plan.path));
+        }
+        anyhow::Error::from(error).context("config.json: /root/path")
+    };
+    match api::open_tree(CWD, &path, Tree::Recursive) {
+        Ok(tree) => {
+            let flags = libc::O_PATH | libc::O_DIRECTORY;
+            let target = sys::fs::openat2(CWD, &path, flags, 0, 0).map_err(missing)?;
+            api::move_mount(tree.as_fd(), target.as_fd(), c"")?;
+            Ok(Root::new(tree))
+        }
+        Err(error) if error.errno() == Errno::ENOSYS => {
+            api::mount(Some(&path), &path, None, libc::MS_BIND | libc::MS_REC, None)?;
+            Ok(Root::new(sys::fs::openat2(CWD, &path, libc::O_PATH | libc::O_DIRECTORY, 0, 0)?))
+        }
+        Err(error) => Err(missing(error)),
+    }
+}
+
+/// pivot_root(2) refuses a new root whose parent mount is shared. The parent mount is found by trying each directory
+/// upwards: mount(2) says EINVAL for what isn't a mount point, and no mount table is read.
+fn make_parent_private(path: &Path) -> Result<()> {
+    for directory in path.ancestors().skip(1) {
+        let directory = CString::new(directory.as_os_str().as_encoded_bytes())?;
+        match api::mount(None, &directory, None, libc::MS_PRIVATE, None) {
+            Err(error) if error.errno() == Errno::EINVAL => {}
+            result => return Ok(result?),
+        }
+    }
+    Ok(())
+}
+
+/// What covers masked files is the host's null device by number, not whatever an image calls /dev/null
+/// (CVE-2025-31133).
+fn host_null() -> Result<Option<OwnedFd>> {
+    match api::open_tree_nofollow(CWD, c"/dev/null", Tree::One) {
+        Err(error) if error.errno() == Errno::ENOSYS => Ok(None),
+        tree => {
+            let tree = tree?;
+            verify_null(&tree)?;
+            Ok(Some(tree))
+        }
+    }
+}
+
+fn verify_null(null: &OwnedFd) -> Result<()> {
+    let stat = nix::sys::stat::fstat(null).call("fstat", "/dev/null")?;
+    if stat.st_mode & libc::S_IFMT != libc::S_IFCHR || stat.st_rdev != libc::makedev(1, 3) {
+        anyhow::bail!("/dev/null is not the null device: masked paths can't be covered with it");
+    }
+    Ok(())
+}
+
+/// Changes the root of the process. The old root is gone afterwards.
+pub(crate) fn enter(built: &Built, plan: &Rootfs) -> Result<()> {
+    nix::unistd::fchdir(&built.root).call("fchdir", &plan.path)?;
+    match plan.pivot {
+        Pivot::Root => {
+            api::pivot_root_here()?;
+            // The old root now lies on top of ".": nothing that happens to it may reach the host.
+            api::mount(None, c".", None, libc::MS_SLAVE | libc::MS_REC, None)?;
+            api::umount2(c".", libc::MNT_DETACH)?;
+        }
+        Pivot::Move => move_root()?,
+        Pivot::Chroot => nix::unistd::chroot(".").call("chroot", &plan.path)?,
+    }
+    nix::unistd::chdir("/").call("chdir", "/")?;
+    if plan.pivot == Pivot::Root && [libc::MS_SHARED, libc::MS_UNBINDABLE].contains(&plan.propagation.kind) {
+        // The new root was made private or a slave on the way here.
+        mount::propagate(built.root.as_fd(), &[plan.propagation])?;
+    }
+    Ok(())
+}
+
+/// `--no-pivot`: the host's mounts stay in the namespace below the new root, so the file systems that control the host
+/// are taken out of it first (runc: msMoveRoot). This is the one place that reads the mount table.
+fn move_root() -> Result<()> {
+    let own = nix::unistd::getcwd().call("getcwd", "root file system")?;
+    let table = std::fs::read_to_string("/proc/self/mountinfo").call("read", "/proc/self/mountinfo")?;
+    let points: Vec<String> = table.lines().rev().filter_map(|line| control_mount(line, &own)).collect();
+    for point in points {
+        let point = CString::new(point)?;
+        match api::umount2(&point, libc::MNT_DETACH) {
+            Err(error) if matches!(error.errno(), Errno::EINVAL | Errno::EPERM) => {
+                // Locked or busy: cover it.
+                api::mount(Some(c"tmpfs"), &point, Some(c"tmpfs"), libc::MS_RDONLY, None)?;
+            }
+            result => result?,
+        }
+    }
+    api::mount(Some(c"."), c"/", None, libc::MS_MOVE, None)?;
+    nix::unistd::chroot(".").call("chroot", ".")?;
+    Ok(())
+}
+
+/// The mount point of a line of mountinfo that is a whole proc or sysfs outside the container.
+fn control_mount(line: &str, own: &Path) -> Option<String> {
+    let (before, after) = line.split_once(" - ")?;
+    let mut fields = before.split(' ').skip(3);
+    let (root, point) = (fields.next()?, fields.next()?);
+    let kind = after.split(' ').next()?;
+    let control = root == "/" && ["proc", "sysfs"].contains(&kind);
+    (control && !Path::new(point).starts_with(own)).then(|| point.replace("\\040", " "))
+}
+
+/// Closes off what the container may not see or write. The last step: mount points and nodes were made before.
+pub(crate) fn seal(built: &Built, plan: &Rootfs) -> Result<()> {
+    for late in &built.late {
+        late.make_readonly().context("read-only tmpfs")?;
+    }
+    let mut masks = Masks { null: built.null.as_ref().map(AsFd::as_fd), spare: None, empty: None };
+    for (index, path) in plan.masked.iter().enumerate() {
+        masks.cover(&built.root, path).with_context(|| format!("config.json: /linux/maskedPaths/{index}: {path:?}"))?;
+    }
+    for (index, path) in plan.readonly_paths.iter().enumerate() {
+        let what = || format!("config.json: /linux/readonlyPaths/{index}: {path:?}");
+        make_readonly(&built.root, path).with_context(what)?;
+    }
+    if plan.readonly {
+        let attrs = Attrs { set: attr::RDONLY, clear: 0 };
+        mount::set_attrs(built.root.as_fd(), Tree::One, attrs).context("config.json: /root/readonly")?;
+    }
+    Ok(())
+}
+
+/// A path made read-only with everything else of it kept: a bind of itself. What isn't there needs nothing.
+fn make_readonly(root: &Root, path: &str) -> Result<()> {
+    let path = clean(path);
+    let Some(slot) = root.slot(&path)? else { return Ok(()) };
+    let attrs = Attrs { set: attr::RDONLY, clear: 0 };
+    let (dir, name) = slot.at();
+    match api::open_tree_nofollow(dir, name, Tree::Recursive) {
+        Ok(tree) => {
+            mount::set_attrs(tree.as_fd(), Tree::One, attrs)?;
+            mount::attach(tree.as_fd(), &slot)?;
+        }
+        Err(error) if error.errno() == Errno::ENOENT => {}
+        Err(error) if error.errno() == Errno::ENOSYS => {
+            let Some(_) = root.find(&path)? else { return Ok(()) };
+            api::mount(Some(&slot.path()), &slot.path(), None, libc::MS_BIND | libc::MS_REC, None)?;
+            let mounted = root.open(&path, libc::O_PATH, Links::Follow)?;
+            mount::set_attrs(mounted.as_fd(), Tree::One, attrs)?;
+        }
+        Err(error) => return Err(error.into()),
+    }
+    Ok(())
+}
+
+/// What masked paths are covered with: one null device and one empty directory, however many paths there are (one
+/// superblock a mask costs Kubernetes nodes dearly: runc#5275).
+struct Masks<'a> {
+    null: Option<BorrowedFd<'a>>,
+    /// A copy of `null` that found no place yet.
+    spare: Option<OwnedFd>,
+    empty: Option<OwnedFd>,
+}
+
+impl Masks<'_> {
+    /// A file is tried first: the kernel itself says when the place is a directory, or not there.
+    fn cover(&mut self, root: &Root, path: &str) -> Result<()> {
+        let path = clean(path);
+        let Some(slot) = root.slot(&path)? else { return Ok(()) };
+        let Some(copy) = self.copy_of_null(&slot)? else { return mask_by_mount2(root, &path, &slot) };
+        match mount::attach(copy.as_fd(), &slot) {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                self.spare = Some(copy);
+                match error.errno() {
+                    Errno::ENOENT => Ok(()),
+                    Errno::ENOTDIR => self.cover_directory(&slot),
+                    _ => Err(error.into()),
+                }
+            }
+        }
+    }
+
+    /// `None` where the kernel has no open_tree(2).
+    fn copy_of_null(&mut self, slot: &Slot<'_>) -> Result<Option<OwnedFd>> {
+        if let Some(spare) = self.spare.take() {
+            return Ok(Some(spare));
+        }
+        let Some(null) = self.null else { return Ok(None) };
+        match api::open_tree(null, c"", Tree::One) {
+            Ok(copy) => Ok(Some(copy)),
+            // Linux before 6.15 can't copy a detached mount: the original itself is attached first, and copied from
+            // there ever after.
+            Err(error) if error.errno() == Errno::EINVAL => Ok(Some(null.try_clone_to_owned().call("dup", slot.path())?)),
+            Err(error) if error.errno() == Errno::ENOSYS => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn cover_directory(&mut self, slot: &Slot<'_>) -> Result<()> {
+        if let Some(empty) = &self.empty {
+            let copy = api::open_tree(empty.as_fd(), c"", Tree::One)?;
+            return Ok(mount::attach(copy.as_fd(), slot)?);
+        }
+        let context = api::fsopen(c"tmpfs")?;
+        api::fsconfig_set(context.as_fd(), c"nr_inodes", Some(c"1"))?;
+        api::fsconfig_create(context.as_fd())?;
+        let empty = api::fsmount(context.as_fd(), attr::RDONLY)?;
+        mount::attach(empty.as_fd(), slot)?;
+        self.empty = Some(empty);
+        Ok(())
+    }
+}
+
+/// For kernels and sandboxes without open_tree(2). The container's /dev/null is one that this process made, or one
+/// that is refused: it must be the null device.
+fn mask_by_mount2(root: &Root, path: &str, slot: &Slot<'_>) -> Result<()> {
+    let Some(target) = root.find(path)? else { return Ok(()) };
+    if kind(target.as_fd())? == SFlag::S_IFDIR {
+        let data = Some(c"nr_inodes=1");
+        return Ok(api::mount(Some(c"tmpfs"), &slot.path(), Some(c"tmpfs"), libc::MS_RDONLY, data)?);
+    }
+    let null = root.open("/dev/null", libc::O_PATH | libc::O_NOFOLLOW, Links::Follow)?;
+    verify_null(&null)?;
+    Ok(api::mount(Some(&Slot::Handle(null).path()), &slot.path(), None, libc::MS_BIND, None)?)
+}

@@ -1,0 +1,58 @@
+//! The container's terminal: from its own devpts, handed out over the console socket. Runs inside, after the root is
+//! changed.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use anyhow::{Context as _, Result, bail};
+use nix::unistd::Uid;
+
+use super::mount::attach;
+use super::paths::{Links, Root};
+use crate::launch::tty;
+use crate::spec::ConsoleSize;
+use crate::sys::mount::{Tree, open_tree};
+use crate::sys::{self, Context, tty as ioctl};
+
+const DEVPTS_SUPER_MAGIC: i64 = 0x1cd1;
+
+/// Makes the terminal, sends its master, and makes the slave the standard streams and the controlling terminal.
+pub(crate) fn set_up(root: &Root, size: &ConsoleSize, uid: u32, socket: BorrowedFd<'_>, own_mounts: bool) -> Result<()> {
+    let master = open_master(root)?;
+    ioctl::unlock(master.as_fd())?;
+    let slave = ioctl::peer(master.as_fd())?;
+    if size.height != 0 || size.width != 0 {
+        let size = libc::winsize { ws_row: size.height, ws_col: size.width, ws_xpixel: 0, ws_ypixel: 0 };
+        ioctl::set_size(master.as_fd(), size)?;
+    }
+    if uid != 0 {
+        nix::unistd::fchown(&slave, Some(Uid::from_raw(uid)), None).call("chown", "terminal")?;
+    }
+    if own_mounts {
+        console(root, slave.as_fd()).context("\"/dev/console\"")?;
+    }
+    tty::send(socket, b"/dev/pts/ptmx", master.as_fd()).context("console socket")?;
+    ioctl::set_controlling(slave.as_fd())?;
+    for number in 0..3 {
+        sys::fs::dup_onto(slave.as_fd(), number)?;
+    }
+    Ok(())
+}
+
+/// The multiplexer of the container's own devpts: an image can put anything there (CVE-2025-52565).
+fn open_master(root: &Root) -> Result<OwnedFd> {
+    let master = root
+        .open("/dev/pts/ptmx", libc::O_RDWR | libc::O_NOCTTY | libc::O_NOFOLLOW, Links::Refuse)
+        .context("a terminal needs a devpts mount at /dev/pts")?;
+    let kind = nix::sys::statfs::fstatfs(&master).call("fstatfs", "/dev/pts/ptmx")?.filesystem_type();
+    #[allow(clippy::unnecessary_cast)] // Its width depends on the target.
+    if kind.0 as i64 != DEVPTS_SUPER_MAGIC {
+        bail!("\"/dev/pts/ptmx\" is not on a devpts file system: a terminal needs one mounted at /dev/pts");
+    }
+    Ok(master)
+}
+
+/// The slave by its descriptor onto a file that is no link (runtime-linux.md; CVE-2025-52565).
+fn console(root: &Root, slave: BorrowedFd<'_>) -> Result<()> {
+    let tree = open_tree(slave, c"", Tree::One)?;
+    Ok(attach(tree.as_fd(), &root.file_slot("/dev/console")?)?)
+}

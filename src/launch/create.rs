@@ -1,0 +1,371 @@
+//! `create`, outside: from the bundle to a process that waits at the gate.
+//!
+//! Each thing that is made is undone when a later step fails ([`Undo`]); and before the first of them the record says
+//! what there may be, so that `delete --force` can undo it after a runtime that was killed.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use nix::unistd::Pid;
+
+use super::{descriptors, hooks, prepare, process, tty};
+use crate::cgroup::{self, Cgroup};
+use crate::cli::{CreateArgs, Global};
+use crate::host::Host;
+use crate::init::{self, Prepared, own_environment};
+use crate::plan::namespaces::Kind;
+use crate::plan::{Plan, Request};
+use crate::spec::{self, Hooks, Spec};
+use crate::state::{Folder, Identity, Lock, Phase, Record, Status, VERSION};
+use crate::sync::{Barrier, Heard, Inside, Outside, channel};
+use crate::sys::clone::{CloneArgs, Cloned, Ended, clone3, pidfd_open, pidfd_send_signal, wait};
+use crate::sys::Context;
+use crate::{clock, signal};
+
+/// Who takes the terminal, and whether the runtime stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stay {
+    Foreground,
+    Detached,
+}
+
+/// A container that waits for its start.
+#[derive(Debug)]
+pub(crate) struct Created {
+    pub(crate) folder: Folder,
+    pub(crate) record: Record,
+    pub(crate) lock: Lock,
+    pub(crate) pid: Pid,
+    pub(crate) pidfd: OwnedFd,
+    /// The terminal's master, of a foreground run.
+    pub(crate) master: Option<OwnedFd>,
+    pub(crate) hooks: Hooks,
+}
+
+/// Files and sockets of the command line, absolute: the bundle becomes the current directory.
+#[derive(Debug)]
+struct Paths {
+    config: Option<PathBuf>,
+    pid_file: Option<PathBuf>,
+    console_socket: Option<PathBuf>,
+    pidfd_socket: Option<PathBuf>,
+}
+
+/// Creates a container.
+pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay) -> Result<Created> {
+    let passed = descriptors::settle(args.preserve_fds)?;
+    let paths = Paths::new(args)?;
+    let bundle = enter_bundle(&args.bundle)?;
+    let (spec, config) = spec::load::load(&bundle, paths.config.as_deref())?;
+    warn(&spec::validate::validate(&spec)?);
+    spec::validate::runnable(&spec)?;
+    check_terminal(&spec, &paths, stay)?;
+    let request = Request {
+        id: args.id.as_str().into(),
+        bundle,
+        manager: global.manager,
+        no_pivot: args.no_pivot,
+        no_new_keyring: args.no_new_keyring,
+        preserve_fds: passed.count,
+        listen: passed.listen,
+    };
+    let (plan, warnings) = Plan::new(&spec, &Host::probe()?, &request)?;
+    warn(&warnings);
+    check_rootfs(&plan)?;
+
+    let (folder, lock) = Folder::claim(&global.root, &plan.id)?;
+    let record = record(&plan, &spec)?;
+    let mut undo = Undo::new(folder, record, plan.hooks.clone());
+    undo.folder()?.write(&undo.record)?;
+    undo.folder()?.write_config(&config)?;
+    let (console, terminal) = console(&plan, &paths)?;
+    let pidfd_socket = paths.pidfd_socket.as_deref().map(|path| tty::connect_for("--pidfd-socket", path)).transpose()?;
+    let prepared = Prepared {
+        joins: prepare::joins(&plan)?,
+        sources: prepare::sources(&plan)?,
+        gate: undo.folder()?.make_gate()?,
+        console,
+        state: undo.record.state(Status::Creating),
+        plan,
+    };
+    undo.cgroup = Some(cgroup::create(&prepared.plan.cgroup)?);
+    let (outside, inside) = channel()?;
+    let lock = spawn(&mut undo, &prepared, &outside, inside, lock)?;
+    let plan = &prepared.plan;
+    converse(&mut undo, plan, &outside, |pid, pidfd| {
+        if let Some(socket) = &pidfd_socket {
+            tty::send(socket.as_fd(), b"standard", pidfd).context("--pidfd-socket")?;
+        }
+        paths.pid_file.as_deref().map_or(Ok(()), |path| process::write_pid_file(path, pid))
+    })?;
+    let master = terminal.map(|socket| tty::receive(socket.as_fd())).transpose()?;
+    undo.keep(lock, master)
+}
+
+fn warn(warnings: &[String]) {
+    for warning in warnings {
+        log::warn!("{warning}");
+    }
+}
+
+impl Paths {
+    fn new(args: &CreateArgs) -> Result<Self> {
+        let absolute = |path: &Option<PathBuf>| path.as_deref().map(std::path::absolute).transpose();
+        Ok(Self {
+            config: absolute(&args.config)?,
+            pid_file: absolute(&args.pid_file)?,
+            console_socket: absolute(&args.console_socket)?,
+            pidfd_socket: absolute(&args.pidfd_socket)?,
+        })
+    }
+}
+
+/// The bundle becomes the current directory, as hooks expect; its path is absolute and without links from here.
+fn enter_bundle(bundle: &Path) -> Result<PathBuf> {
+    nix::unistd::chdir(bundle).call("chdir", bundle).context("--bundle")?;
+    Ok(nix::unistd::getcwd().call("getcwd", bundle)?)
+}
+
+fn check_terminal(spec: &Spec, paths: &Paths, stay: Stay) -> Result<()> {
+    let terminal = spec.process.as_ref().is_some_and(|process| process.terminal);
+    match (terminal, &paths.console_socket, stay) {
+        (true, None, Stay::Detached) => {
+            bail!("config.json: /process/terminal: a terminal that nobody holds needs --console-socket")
+        }
+        (false, Some(path), _) => {
+            bail!("--console-socket {path:?}: config.json asks for no terminal (/process/terminal)")
+        }
+        (true, Some(path), Stay::Foreground) => {
+            bail!("--console-socket {path:?}: only with --detach: in the foreground the terminal is the caller's")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Looked at early, so that the error comes before any side effect.
+fn check_rootfs(plan: &Plan) -> Result<()> {
+    let path = &plan.rootfs.path;
+    let stat = nix::sys::stat::stat(path).call("stat", path).context("config.json: /root/path")?;
+    if stat.st_mode & libc::S_IFMT != libc::S_IFDIR {
+        return Err(crate::error::invalid("/root/path", format!("{path:?} is not a directory")));
+    }
+    Ok(())
+}
+
+/// What there may be from here on, whatever happens to this process.
+fn record(plan: &Plan, spec: &Spec) -> Result<Record> {
+    Ok(Record {
+        version: VERSION,
+        id: plan.id.clone(),
+        bundle: plan.bundle.clone(),
+        rootfs: plan.rootfs.path.clone(),
+        created: clock::rfc3339_now_nanos(),
+        owner: nix::unistd::getuid().as_raw(),
+        annotations: spec.annotations.clone(),
+        phase: Phase::Creating,
+        creator: Identity::of(Pid::this()).context("internal error: no /proc/self/stat")?,
+        init: None,
+        own_pid_namespace: plan.namespaces.makes(Kind::Pid),
+        cgroup: plan.cgroup.location.clone(),
+        poststart: !spec.hooks.poststart.is_empty(),
+        poststop: !spec.hooks.poststop.is_empty(),
+    })
+}
+
+/// The end of the terminal's socket that the container gets, and ours if the terminal comes to us.
+fn console(plan: &Plan, paths: &Paths) -> Result<(Option<OwnedFd>, Option<OwnedFd>)> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+    if plan.terminal.is_none() {
+        return Ok((None, None));
+    }
+    if let Some(path) = &paths.console_socket {
+        return Ok((Some(tty::connect(path)?), None));
+    }
+    let (ours, theirs) =
+        socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC).call("socketpair", "terminal")?;
+    Ok((Some(theirs), Some(ours)))
+}
+
+/// Clones the container's process, or the bridge to it. The clone never returns from here.
+fn spawn(undo: &mut Undo, prepared: &Prepared, outside: &Outside, inside: Inside, lock: Lock) -> Result<Lock> {
+    let bridge = prepared.plan.namespaces.bridge();
+    let flags = if bridge { 0 } else { prepared.plan.namespaces.clone_flags() };
+    let cgroup = undo.cgroup.as_ref().and_then(|cgroup| cgroup.clone_fd());
+    match clone3(CloneArgs { flags, cgroup })? {
+        Cloned::Child => {
+            // The lock is the creator's: it must end with it. And end-of-file must be seen.
+            drop(lock);
+            outside.close_in_child();
+            if bridge { init::bridge(prepared, &inside) } else { init::enter(prepared, &inside) }
+        }
+        Cloned::Parent { pid, pidfd } => {
+            undo.process = Some((pid, pidfd));
+            Ok(lock)
+        }
+    }
+}
+
+/// Takes the process through its barriers. `announce` is the last thing before it may go to the gate.
+fn converse(
+    undo: &mut Undo,
+    plan: &Plan,
+    outside: &Outside,
+    announce: impl FnOnce(Pid, std::os::fd::BorrowedFd<'_>) -> Result<()>,
+) -> Result<()> {
+    undo.enter_cgroup()?;
+    if plan.namespaces.bridge() {
+        outside.pass(Barrier::Go)?;
+        cross_bridge(undo, outside)?;
+    }
+    let (pid, _) = undo.process()?;
+    let pid = *pid;
+    undo.record.init = Identity::of(pid);
+    undo.folder()?.write(&undo.record)?;
+    if let Some(maps) = &plan.id_maps {
+        process::write_id_maps(pid, maps)?;
+    }
+    process::set_oom_score_adj(pid, &plan.limits)?;
+    outside.pass(Barrier::Go)?;
+    loop {
+        match hear(undo, outside)? {
+            Heard::Reached(Barrier::RuntimeHooks) => {
+                let state = undo.record.state(Status::Creating);
+                let environment = own_environment();
+                hooks::run(hooks::Kind::Prestart, &plan.hooks.prestart, &state, &environment)?;
+                hooks::run(hooks::Kind::CreateRuntime, &plan.hooks.create_runtime, &state, &environment)?;
+                outside.pass(Barrier::RuntimeHooks)?;
+            }
+            Heard::Reached(Barrier::Ready) => break,
+            other => bail!("internal error: unexpected message from the container process: {other:?}"),
+        }
+    }
+    process::set_limits(pid, plan)?;
+    undo.record.phase = Phase::Created;
+    undo.folder()?.write(&undo.record)?;
+    let (_, pidfd) = undo.process()?;
+    announce(pid, pidfd.as_fd())?;
+    outside.pass(Barrier::Ready)
+}
+
+/// Learns the pid of the final process; the bridge has done its part and is reaped.
+fn cross_bridge(undo: &mut Undo, outside: &Outside) -> Result<()> {
+    let Heard::Pid(pid) = hear(undo, outside)? else { bail!("internal error: no pid from the bridge process") };
+    let pidfd = pidfd_open(pid)?;
+    if let Some((_, bridge)) = undo.process.replace((pid, pidfd)) {
+        wait(bridge.as_fd())?;
+    }
+    Ok(())
+}
+
+/// The next message that isn't a failure. A failure inside reads as if it had happened here.
+fn hear(undo: &mut Undo, outside: &Outside) -> Result<Heard> {
+    loop {
+        match outside.hear()? {
+            Heard::Warning(text) => log::warn!("{text}"),
+            Heard::Failed(text) => bail!("unable to start container process: {text}"),
+            Heard::Closed => bail!("unable to start container process: {}", undo.post_mortem()),
+            other => return Ok(other),
+        }
+    }
+}
+
+/// What has been made so far; dropped before [`Undo::keep`], it is unmade, newest first.
+struct Undo {
+    folder: Option<Folder>,
+    record: Record,
+    hooks: Hooks,
+    cgroup: Option<Box<dyn Cgroup>>,
+    process: Option<(Pid, OwnedFd)>,
+}
+
+impl Undo {
+    fn new(folder: Folder, record: Record, hooks: Hooks) -> Self {
+        Self { folder: Some(folder), record, hooks, cgroup: None, process: None }
+    }
+
+    fn folder(&self) -> Result<&Folder> {
+        self.folder.as_ref().context("internal error: no folder")
+    }
+
+    fn process(&self) -> Result<&(Pid, OwnedFd)> {
+        self.process.as_ref().context("internal error: no process")
+    }
+
+    fn enter_cgroup(&mut self) -> Result<()> {
+        let (Some(cgroup), Some((pid, _))) = (&mut self.cgroup, &self.process) else { return Ok(()) };
+        cgroup.add(*pid)
+    }
+
+    /// How the process ended, when it ended without a word.
+    fn post_mortem(&mut self) -> String {
+        let Some((_, pidfd)) = self.process.take() else { return "it is gone".into() };
+        let how = match wait(pidfd.as_fd()) {
+            Ok(Ended::Exited(status)) => format!("it exited with status {status}"),
+            Ok(Ended::Signaled(number)) => format!("it was killed by {}", signal::name(number)),
+            Err(error) => format!("it is gone ({error})"),
+        };
+        match self.cgroup.as_ref().map_or(0, |cgroup| cgroup.oom_kills()) {
+            0 => how,
+            _ => format!("{how}: out of memory, is the memory limit too low?"),
+        }
+    }
+
+    /// Everything stays.
+    fn keep(mut self, lock: Lock, master: Option<OwnedFd>) -> Result<Created> {
+        let (pid, pidfd) = self.process.take().context("internal error: no process")?;
+        self.cgroup = None;
+        let folder = self.folder.take().context("internal error: no folder")?;
+        let hooks = std::mem::take(&mut self.hooks);
+        let record = self.record.clone();
+        Ok(Created { folder, record, lock, pid, pidfd, master, hooks })
+    }
+
+    fn undo(&mut self) -> Result<()> {
+        let had_process = self.process.is_some();
+        if let Some((_, pidfd)) = self.process.take() {
+            // It may have ended by itself; it is a child of this process, so the pidfd is reaped either way.
+            let _ = pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
+            wait(pidfd.as_fd())?;
+        }
+        if let Some(mut cgroup) = self.cgroup.take() {
+            if had_process && !self.record.own_pid_namespace {
+                cgroup.kill()?;
+            }
+            cgroup.remove()?;
+        }
+        let Some(folder) = self.folder.take() else { return Ok(()) };
+        folder.remove()?;
+        if had_process {
+            hooks::run_poststop(&self.hooks.poststop, &self.record.state(Status::Stopped), &own_environment());
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Undo {
+    fn drop(&mut self) {
+        if let Err(error) = self.undo() {
+            log::warn!("container {:?}: clean up after the failure: {error:#}", self.record.id);
+        }
+    }
+}
+
+impl Record {
+    /// The state that hooks and `state` see. A stopped container has no pid.
+    pub(crate) fn state(&self, status: Status) -> spec::State {
+        let pid = self.init.filter(|_| status != Status::Stopped).map_or(0, |init| init.pid);
+        spec::State {
+            oci_version: spec::OCI_VERSION,
+            id: self.id.clone(),
+            pid,
+            status: status.name(),
+            bundle: self.bundle.clone(),
+            rootfs: self.rootfs.clone(),
+            created: self.created.clone(),
+            annotations: self.annotations.clone(),
+            owner: String::new(),
+        }
+    }
+}
+

@@ -1,0 +1,99 @@
+//! What is done to the container's process from outside, with the host's rights: id maps, limits, pid file.
+
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use nix::errno::Errno;
+use nix::unistd::Pid;
+
+use crate::plan::{IdMaps, Limits, Plan};
+use crate::sys::process::{SchedAttr, ioprio_set, prlimit, sched_setattr};
+use crate::sys::{self, Context};
+
+/// Writes the maps of a new user namespace, each in one write (user_namespaces(7)).
+pub(crate) fn write_id_maps(pid: Pid, maps: &IdMaps) -> Result<()> {
+    if maps.deny_setgroups {
+        write_proc(pid, "setgroups", "deny")?;
+    }
+    write_proc(pid, "uid_map", &maps.uid).context("config.json: /linux/uidMappings")?;
+    write_proc(pid, "gid_map", &maps.gid).context("config.json: /linux/gidMappings")
+}
+
+fn write_proc(pid: Pid, file: &str, text: &str) -> Result<()> {
+    let path = format!("/proc/{pid}/{file}");
+    Ok(std::fs::write(&path, text).call("write", &path)?)
+}
+
+/// Before the process allocates anything.
+pub(crate) fn set_oom_score_adj(pid: Pid, limits: &Limits) -> Result<()> {
+    let Some(value) = limits.oom_score_adj else { return Ok(()) };
+    write_proc(pid, "oom_score_adj", &value.to_string())
+        .with_context(|| format!("config.json: /process/oomScoreAdj: {value}"))
+}
+
+/// When the process is otherwise complete: low limits would hinder the way there. With the host's rights, so that hard
+/// limits may be raised for a user namespace too.
+pub(crate) fn set_limits(pid: Pid, plan: &Plan) -> Result<()> {
+    let limits = &plan.limits;
+    for (index, limit) in limits.rlimits.iter().enumerate() {
+        prlimit(pid.as_raw(), limit.resource, limit.soft, limit.hard)
+            .with_context(|| format!("config.json: /process/rlimits/{index}"))?;
+    }
+    if let Some(it) = limits.scheduler {
+        let attr = SchedAttr {
+            size: 0,
+            policy: it.policy,
+            flags: it.flags,
+            nice: it.nice,
+            priority: it.priority,
+            runtime: it.runtime,
+            deadline: it.deadline,
+            period: it.period,
+        };
+        sched_setattr(pid.as_raw(), &attr).context("config.json: /process/scheduler")?;
+    }
+    if let Some(value) = limits.io_priority {
+        ioprio_set(pid.as_raw(), value).context("config.json: /process/ioPriority")?;
+    }
+    Ok(())
+}
+
+/// The pid in decimal, without newline, all of it or nothing.
+pub(crate) fn write_pid_file(path: &Path, pid: Pid) -> Result<()> {
+    let name = path.file_name().with_context(|| format!("--pid-file {path:?} is not the path of a file"))?;
+    let mut new = std::ffi::OsString::from(".");
+    new.push(name);
+    new.push(format!(".{}", std::process::id()));
+    let new = path.with_file_name(new);
+    let write = || -> sys::Result<()> {
+        let flags = libc::O_CLOEXEC | libc::O_NOFOLLOW;
+        let mut options = std::fs::OpenOptions::new();
+        let mut file =
+            options.write(true).create_new(true).mode(0o666).custom_flags(flags).open(&new).call("open", &new)?;
+        file.write_all(pid.to_string().as_bytes()).call("write", &new)?;
+        std::fs::rename(&new, path).call("rename", path)
+    };
+    let written = write();
+    if written.as_ref().is_err_and(|error| error.errno() != Errno::EEXIST) {
+        let _ = std::fs::remove_file(&new);
+    }
+    written.with_context(|| format!("--pid-file {path:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pid_file_is_replaced_whole_and_leaves_nothing_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pid");
+        std::fs::write(&path, "older and longer").unwrap();
+        write_pid_file(&path, Pid::from_raw(42)).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "42");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+        assert!(write_pid_file(&dir.path().join("no/pid"), Pid::from_raw(1)).is_err());
+    }
+}

@@ -1,0 +1,143 @@
+//! `run` in the foreground: forwards signals, relays a terminal, reaps, and learns how the payload ended.
+//!
+//! One poll loop over the payload's pidfd, a signalfd and the relay's streams: nothing here wakes up without a cause.
+//! Every signal is blocked from before the clone, so none is lost and none ends the runtime with the terminal raw.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use anyhow::Result;
+use nix::errno::Errno;
+use nix::sys::signal::SigSet;
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::Pid;
+
+use crate::sys::Context as _;
+use crate::sys::clone::{Ended, peek_ended, pidfd_send_signal, reap, reap_any, wait};
+use crate::sys::poll::{self, poll};
+use crate::sys::process::signal_default;
+
+use super::tty::{self, Raw};
+use relay::Relay;
+
+mod relay;
+#[cfg(test)]
+mod tests;
+
+/// Blocks every signal and returns the descriptor they are read from. Called before the clone, which inherits the mask:
+/// the container process empties it before it executes anything.
+pub(crate) fn block_signals() -> Result<SignalFd> {
+    // Inherited as ignored, the kernel would reap the payload and lose how it ended.
+    signal_default(libc::SIGCHLD);
+    let all = SigSet::all();
+    all.thread_block().call("sigprocmask", "all")?;
+    Ok(SignalFd::with_flags(&all, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).call("signalfd", "all")?)
+}
+
+/// A container process, a child of this one, and what `run` holds for it.
+#[derive(Debug)]
+pub(crate) struct Foreground<'a> {
+    pub(crate) pidfd: BorrowedFd<'a>,
+    pub(crate) pid: Pid,
+    pub(crate) signals: SignalFd,
+    /// The terminal's master from [`tty::receive`], with `process.terminal`.
+    pub(crate) master: Option<OwnedFd>,
+}
+
+/// Stays with the container process until it ends, reaps it, and returns how it ended. Other children (a subreaper's
+/// orphans) are reaped on the way; those that are still alive at the end stay.
+pub(crate) fn supervise(foreground: Foreground<'_>) -> Result<Ended> {
+    let Foreground { pidfd, pid, signals, master } = foreground;
+    let terminal = master.is_some();
+    let mut relay = master.map(Relay::new).transpose()?;
+    // Restored by its drop on every way out of here.
+    let _raw = if terminal { Raw::stdin()? } else { None };
+    loop {
+        let [input, output, master] = relay.as_ref().map_or([None; 3], Relay::interest);
+        let fixed = [(pidfd, poll::IN), (signals.as_fd(), poll::IN)].map(Some);
+        let [ended, signal, streams @ ..] = poll([fixed[0], fixed[1], input, output, master], None)?;
+        if signal {
+            while let Some(signal) = next(&signals) {
+                handle(signal, pidfd, pid, relay.as_ref());
+            }
+        }
+        if ended {
+            break;
+        }
+        if let Some(relay) = &mut relay {
+            relay.turn(streams);
+        }
+    }
+    let ended = wait(pidfd)?;
+    // The payload's status is safe: what is left are orphans.
+    while reap_any().is_some() {}
+    if let Some(relay) = &mut relay {
+        finish(relay, &signals)?;
+    }
+    Ok(ended)
+}
+
+/// A signal that came, and whether this process caused it itself.
+#[derive(Debug, Clone, Copy)]
+struct Received {
+    number: i32,
+    own: bool,
+}
+
+fn next(signals: &SignalFd) -> Option<Received> {
+    let info = signals.read_signal().ok().flatten()?;
+    let own = info.ssi_pid == std::process::id();
+    i32::try_from(info.ssi_signo).ok().map(|number| Received { number, own })
+}
+
+/// As runc does: all go to the payload but the few that are about this process itself.
+fn handle(signal: Received, pidfd: BorrowedFd<'_>, init: Pid, relay: Option<&Relay>) {
+    match (signal.number, signal.own) {
+        (libc::SIGCHLD, _) => reap_orphans(init),
+        (libc::SIGWINCH, _) => {
+            if let Some(relay) = relay {
+                tty::copy_size(relay.master());
+            }
+        }
+        // Go's runtime sends SIGURG to its own threads, and runc forwards none since; nobody relies on it.
+        (libc::SIGURG, _) => {}
+        // Of a write of ours: a blocked signal is queued even when it is ignored.
+        (libc::SIGPIPE, true) => {}
+        (number, _) => match pidfd_send_signal(pidfd, number) {
+            Err(error) if error.errno() != Errno::ESRCH => log::warn!("forward a signal to the container: {error}"),
+            _ => {}
+        },
+    }
+}
+
+/// Reaps what has ended, except the container process, which its pidfd reports.
+fn reap_orphans(init: Pid) {
+    while let Some(pid) = peek_ended().filter(|pid| *pid != init) {
+        reap(pid);
+    }
+}
+
+/// Writes out what the terminal still holds. A reader that stalls is waited for, as any program would that writes to
+/// it, until somebody asks the runtime to end.
+fn finish(relay: &mut Relay, signals: &SignalFd) -> Result<()> {
+    while relay.drain() {
+        let [_, output, _] = relay.interest();
+        let [signal, output] = poll([Some((signals.as_fd(), poll::IN)), output], None)?;
+        if signal && std::iter::from_fn(|| next(signals)).any(asks_to_end) {
+            return Ok(());
+        }
+        relay.turn([false, output, false]);
+    }
+    Ok(())
+}
+
+fn asks_to_end(signal: Received) -> bool {
+    matches!(signal.number, libc::SIGHUP | libc::SIGINT | libc::SIGQUIT | libc::SIGTERM)
+}
+
+/// The exit status of a foreground `run`: the payload's own, or 128 and the signal's number.
+pub(crate) fn exit_status(ended: Ended) -> i32 {
+    match ended {
+        Ended::Exited(status) => status,
+        Ended::Signaled(signal) => 128 + signal,
+    }
+}

@@ -1,0 +1,486 @@
+//! The container's file system as a list of steps: what config.json's mounts, devices, masked and read-only paths come
+//! to, with every option turned into bits.
+
+use std::ffi::CString;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use libc::c_ulong;
+
+use super::namespaces::{Kind as Namespace, Namespaces};
+use super::options::{self, Attrs, Bind, Propagation, Reach, attr};
+use super::{Request, c_string};
+use crate::cgroup;
+use crate::error::invalid;
+use crate::host::Host;
+use crate::spec::{Device, Mount, Spec};
+
+/// Everything about the root file system.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Rootfs {
+    /// Absolute, on the host.
+    pub(crate) path: PathBuf,
+    pub(crate) readonly: bool,
+    /// Given to "/" before anything is mounted.
+    pub(crate) propagation: Propagation,
+    pub(crate) pivot: Pivot,
+    pub(crate) steps: Vec<Step>,
+    pub(crate) nodes: Vec<Node>,
+    /// Whether /dev is the container's own and gets the default nodes and links.
+    pub(crate) own_dev: bool,
+    pub(crate) masked: Vec<String>,
+    pub(crate) readonly_paths: Vec<String>,
+}
+
+/// How the root of the process is changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pivot {
+    Root,
+    /// `--no-pivot`: move the mount onto / and chroot.
+    Move,
+    /// Without a mount namespace: chroot alone, nothing is mounted.
+    Chroot,
+}
+
+/// One step, in the order of config.json.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Step {
+    Mount(MountStep),
+    Symlink { path: String, target: CString },
+}
+
+/// One mount.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct MountStep {
+    /// The property that asks for it.
+    pub(crate) pointer: String,
+    /// Absolute and clean, in the container.
+    pub(crate) destination: String,
+    pub(crate) what: What,
+    /// The mount alone, then the tree.
+    pub(crate) attrs: Attrs,
+    pub(crate) recursive: Attrs,
+    pub(crate) propagation: Vec<Propagation>,
+    /// Made read-only only when everything else is in place, for mount points and nodes are made in it.
+    pub(crate) late_readonly: bool,
+}
+
+/// What is mounted.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum What {
+    Bind { source: CString, tree: Bind },
+    FileSystem(FileSystem),
+    Remount { flags: c_ulong, data: Option<CString> },
+}
+
+/// A new mount of a file system.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct FileSystem {
+    pub(crate) kind: CString,
+    pub(crate) source: Option<CString>,
+    pub(crate) data: Vec<(CString, Option<CString>)>,
+    /// For mount(2), where the kernel lacks fsopen(2) or fsopen can't say it (iversion).
+    pub(crate) flags: c_ulong,
+    pub(crate) only_mount2: bool,
+    /// A tmpfs without `mode=` takes over the mode of the directory it covers.
+    pub(crate) copy_mode: bool,
+    pub(crate) copy_up: bool,
+    /// Bind this if the file system may not be mounted (cgroup2 in a user namespace).
+    pub(crate) fallback: Option<CString>,
+}
+
+/// A device node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Node {
+    /// Absolute and clean, in the container.
+    pub(crate) path: String,
+    /// S_IFCHR, S_IFBLK or S_IFIFO.
+    pub(crate) kind: u32,
+    pub(crate) mode: u32,
+    pub(crate) dev: u64,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    /// Bound from the host where mknod(2) isn't permitted (user namespaces).
+    pub(crate) bind: bool,
+}
+
+impl Rootfs {
+    pub(crate) fn new(
+        spec: &Spec,
+        host: &Host,
+        request: &Request,
+        namespaces: &Namespaces,
+        cgroup: &cgroup::Location,
+    ) -> Result<Self> {
+        let root = spec.root.clone().unwrap_or_default();
+        let linux = &spec.linux;
+        let mut steps = Vec::new();
+        for (index, mount) in spec.mounts.iter().enumerate() {
+            let pointer = format!("/mounts/{index}");
+            if mount.kind == "cgroup" && options::parse(&mount.options).bind == Bind::No {
+                cgroup_steps(&mut steps, mount, pointer, host, namespaces, cgroup)?;
+            } else {
+                steps.push(Step::Mount(step(mount, pointer, &request.bundle)?));
+            }
+        }
+        let own_dev = !steps.iter().any(binds_dev);
+        let in_user_namespace = namespaces.has(Namespace::User) || !host.initial_user_namespace;
+        let rootfs = Self {
+            path: request.bundle.join(&root.path),
+            readonly: root.readonly,
+            propagation: propagation(&linux.rootfs_propagation)?,
+            pivot: match (namespaces.has(Namespace::Mount), request.no_pivot) {
+                (false, _) => Pivot::Chroot,
+                (true, true) => Pivot::Move,
+                (true, false) => Pivot::Root,
+            },
+            steps,
+            nodes: if own_dev { nodes(&linux.devices, in_user_namespace)? } else { Vec::new() },
+            own_dev,
+            masked: linux.masked_paths.clone(),
+            readonly_paths: linux.readonly_paths.clone(),
+        };
+        if rootfs.pivot == Pivot::Chroot {
+            rootfs.needs_no_mount_namespace()?;
+        }
+        Ok(rootfs)
+    }
+
+    /// Without a mount namespace every mount would be the host's: what needs one is refused.
+    fn needs_no_mount_namespace(&self) -> Result<()> {
+        let asked = [
+            (!self.steps.is_empty(), "/mounts"),
+            (!self.masked.is_empty(), "/linux/maskedPaths"),
+            (!self.readonly_paths.is_empty(), "/linux/readonlyPaths"),
+            (self.readonly, "/root/readonly"),
+        ];
+        match asked.into_iter().find(|(asked, _)| *asked) {
+            Some((_, pointer)) => Err(invalid(pointer, "needs a mount namespace: add one to /linux/namespaces")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Absolute, without `.`, `..`, or double slashes: what a path means if nothing in it is a link.
+pub(crate) fn clean(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    format!("/{}", parts.join("/"))
+}
+
+fn step(mount: &Mount, pointer: String, bundle: &Path) -> Result<MountStep> {
+    let parsed = options::parse(&mount.options);
+    let destination = destination(mount, &pointer)?;
+    let mut attrs = parsed.attrs;
+    let what = if parsed.remount {
+        let data = parsed.data_string();
+        let bind = if parsed.bind == Bind::No { 0 } else { libc::MS_BIND };
+        What::Remount {
+            flags: parsed.ms_flags() | bind | libc::MS_REMOUNT,
+            data: if data.is_empty() { None } else { Some(c_string(data, &pointer)?) },
+        }
+    } else if parsed.bind != Bind::No {
+        let source = bundle.join(&mount.source);
+        What::Bind { source: c_string(source.into_os_string().into_encoded_bytes(), &pointer)?, tree: parsed.bind }
+    } else {
+        What::FileSystem(file_system(mount, &parsed, &pointer)?)
+    };
+    let is_new = matches!(what, What::FileSystem(_));
+    let late_readonly =
+        is_new && attrs.set & attr::RDONLY != 0 && (mount.kind == "tmpfs" || destination == "/dev");
+    if late_readonly {
+        attrs.set &= !attr::RDONLY;
+    }
+    Ok(MountStep {
+        pointer,
+        destination,
+        what,
+        attrs,
+        recursive: parsed.recursive,
+        propagation: parsed.propagation,
+        late_readonly,
+    })
+}
+
+/// Files of /proc that may be covered: those that lxcfs provides.
+const PROC_FILES: [&str; 10] = [
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/uptime",
+    "/proc/loadavg",
+    "/proc/slabinfo",
+    "/proc/sys/kernel/ns_last_pid",
+    "/proc/sys/crypto/fips_enabled",
+];
+
+fn destination(mount: &Mount, pointer: &str) -> Result<String> {
+    let clean = clean(&mount.destination);
+    let refuse = |what: &str| Err(invalid(format!("{pointer}/destination"), format!("{:?}: {what}", mount.destination)));
+    if clean == "/" {
+        return refuse("the root file system itself can't be mounted over");
+    }
+    // A faked /proc would take the writes that confine the process (CVE-2019-16884).
+    if clean.starts_with("/proc/") && !PROC_FILES.contains(&clean.as_str()) {
+        return refuse("nothing may be mounted inside /proc");
+    }
+    Ok(clean)
+}
+
+fn file_system(mount: &Mount, parsed: &options::Parsed, pointer: &str) -> Result<FileSystem> {
+    let mut data = Vec::new();
+    let c = |text: &str| c_string(text, &format!("{pointer}/options"));
+    for word in &parsed.data {
+        data.push((c(&word.key)?, word.value.as_deref().map(c).transpose()?));
+    }
+    let set = parsed.superblock.set;
+    let words =
+        [(libc::MS_SYNCHRONOUS, "sync"), (libc::MS_DIRSYNC, "dirsync"), (libc::MS_LAZYTIME, "lazytime"), (libc::MS_MANDLOCK, "mand")];
+    for (_, word) in words.into_iter().filter(|(flag, _)| set & flag != 0) {
+        data.push((c(word)?, None));
+    }
+    // A file system on a device or of layers must know that it won't be written; for the kernel's own the mount's flag
+    // is enough, and their superblocks may be shared.
+    let own = ["proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2"].contains(&mount.kind.as_str());
+    if parsed.attrs.set & attr::RDONLY != 0 && !own {
+        data.push((c("ro")?, None));
+    }
+    let tmpfs = mount.kind == "tmpfs";
+    Ok(FileSystem {
+        kind: c_string(mount.kind.as_str(), &format!("{pointer}/type"))?,
+        source: (!mount.source.is_empty()).then(|| c_string(mount.source.as_str(), pointer)).transpose()?,
+        data,
+        flags: parsed.ms_flags(),
+        only_mount2: set & libc::MS_I_VERSION != 0,
+        copy_mode: tmpfs && !parsed.data.iter().any(|word| word.key == "mode"),
+        copy_up: tmpfs && parsed.tmpcopyup,
+        fallback: None,
+    })
+}
+
+/// `type: cgroup`: the one v2 hierarchy, or every v1 hierarchy below a tmpfs, as the host has it.
+fn cgroup_steps(
+    steps: &mut Vec<Step>,
+    mount: &Mount,
+    pointer: String,
+    host: &Host,
+    namespaces: &Namespaces,
+    cgroup: &cgroup::Location,
+) -> Result<()> {
+    let parsed = options::parse(&mount.options);
+    let destination = destination(mount, &pointer)?;
+    let own_namespace = namespaces.has(Namespace::Cgroup);
+    let base = MountStep {
+        pointer: pointer.clone(),
+        destination: destination.clone(),
+        what: What::Remount { flags: 0, data: None },
+        attrs: parsed.attrs,
+        recursive: parsed.recursive,
+        propagation: parsed.propagation.clone(),
+        late_readonly: false,
+    };
+    let file_system = |kind: &str, data: Vec<(&str, Option<&str>)>| -> Result<FileSystem> {
+        let data = data.into_iter().map(|(key, value)| {
+            Ok((c_string(key, &pointer)?, value.map(|value| c_string(value, &pointer)).transpose()?))
+        });
+        Ok(FileSystem {
+            kind: c_string(kind, &pointer)?,
+            source: Some(c_string(if kind == "tmpfs" { "tmpfs" } else { "cgroup" }, &pointer)?),
+            data: data.collect::<Result<_>>()?,
+            flags: parsed.ms_flags(),
+            only_mount2: false,
+            copy_mode: false,
+            copy_up: false,
+            fallback: None,
+        })
+    };
+    let path = |path: &Path| c_string(path.as_os_str().as_encoded_bytes(), &pointer);
+    if host.cgroups.v1.is_empty() {
+        let Some(v2) = &host.cgroups.v2 else {
+            return Err(invalid(&pointer, "this host has no cgroup file system mounted"));
+        };
+        let mut what = file_system("cgroup2", Vec::new())?;
+        what.fallback = Some(path(if own_namespace { cgroup.v2.as_ref().unwrap_or(&v2.mount) } else { &v2.mount })?);
+        steps.push(Step::Mount(MountStep { what: What::FileSystem(what), ..base }));
+        return Ok(());
+    }
+    let readonly = parsed.attrs.set & attr::RDONLY != 0;
+    let tmpfs_attrs = Attrs { set: base.attrs.set & !attr::RDONLY, ..base.attrs };
+    let tmpfs = What::FileSystem(file_system("tmpfs", vec![("mode", Some("755"))])?);
+    steps.push(Step::Mount(MountStep { what: tmpfs, attrs: tmpfs_attrs, late_readonly: readonly, ..base.clone() }));
+    for hierarchy in &host.cgroups.v1 {
+        let Some(name) = hierarchy.mount.file_name().and_then(|name| name.to_str()) else { continue };
+        let what = if own_namespace {
+            let word = |word: &'static str| (word, None);
+            let data = match hierarchy.controllers.strip_prefix("name=") {
+                Some(name) => vec![word("none"), ("name", Some(name))],
+                None => hierarchy.controllers.split(',').map(|controller| (controller, None)).collect(),
+            };
+            What::FileSystem(file_system("cgroup", data)?)
+        } else {
+            let own = cgroup.v1.iter().find(|(controllers, _)| *controllers == hierarchy.controllers);
+            What::Bind { source: path(own.map_or(&hierarchy.mount, |(_, dir)| dir))?, tree: Bind::One }
+        };
+        let destination = format!("{destination}/{name}");
+        steps.push(Step::Mount(MountStep { destination, what, ..base.clone() }));
+    }
+    // Hierarchies of several controllers are known by each of their names too.
+    for hierarchy in &host.cgroups.v1 {
+        let Some(name) = hierarchy.mount.file_name().and_then(|name| name.to_str()) else { continue };
+        for controller in hierarchy.controllers.split(',').filter(|c| *c != name && !c.starts_with("name=")) {
+            let target = c_string(name, &pointer)?;
+            steps.push(Step::Symlink { path: format!("{destination}/{controller}"), target });
+        }
+    }
+    Ok(())
+}
+
+fn binds_dev(step: &Step) -> bool {
+    matches!(step, Step::Mount(MountStep { destination, what: What::Bind { .. }, .. }) if destination == "/dev")
+}
+
+fn propagation(name: &str) -> Result<Propagation> {
+    let reach = |recursive: bool| if recursive { Reach::Tree } else { Reach::One };
+    let (kind, recursive) = match name {
+        "" | "rslave" => (libc::MS_SLAVE, true),
+        "slave" => (libc::MS_SLAVE, false),
+        "private" => (libc::MS_PRIVATE, false),
+        "rprivate" => (libc::MS_PRIVATE, true),
+        "shared" => (libc::MS_SHARED, false),
+        "rshared" => (libc::MS_SHARED, true),
+        "unbindable" => (libc::MS_UNBINDABLE, false),
+        "runbindable" => (libc::MS_UNBINDABLE, true),
+        other => return Err(invalid("/linux/rootfsPropagation", format!("{other:?} is not a propagation type"))),
+    };
+    Ok(Propagation { kind, reach: reach(recursive) })
+}
+
+/// config-linux.md, "Default Devices"; the console is a step of its own.
+const DEFAULT_NODES: [(&str, u32, u32); 6] = [
+    ("/dev/null", 1, 3),
+    ("/dev/zero", 1, 5),
+    ("/dev/full", 1, 7),
+    ("/dev/random", 1, 8),
+    ("/dev/urandom", 1, 9),
+    ("/dev/tty", 5, 0),
+];
+
+/// config.json's devices and the default ones that it doesn't name.
+fn nodes(devices: &[Device], bind: bool) -> Result<Vec<Node>> {
+    let mut nodes = Vec::with_capacity(devices.len() + DEFAULT_NODES.len());
+    for (index, device) in devices.iter().enumerate() {
+        nodes.push(node(device, index, bind)?);
+    }
+    for (path, major, minor) in DEFAULT_NODES {
+        if !nodes.iter().any(|node| node.path == path) {
+            let dev = libc::makedev(major, minor);
+            let path = path.into();
+            nodes.push(Node { path, kind: libc::S_IFCHR, mode: 0o666, dev, uid: 0, gid: 0, bind });
+        }
+    }
+    Ok(nodes)
+}
+
+fn node(device: &Device, index: usize, bind: bool) -> Result<Node> {
+    let kind = match device.kind.as_str() {
+        "c" | "u" => libc::S_IFCHR,
+        "b" => libc::S_IFBLK,
+        "p" => libc::S_IFIFO,
+        other => {
+            let what = format!("{other:?} is not a device type: expected c, b, u or p");
+            return Err(invalid(format!("/linux/devices/{index}/type"), what));
+        }
+    };
+    let number = |name: &str, value: i64| {
+        u32::try_from(value).map_err(|_| {
+            invalid(format!("/linux/devices/{index}/{name}"), format!("{value} is not a device number"))
+        })
+    };
+    let fifo = kind == libc::S_IFIFO;
+    let dev = if fifo { 0 } else { libc::makedev(number("major", device.major)?, number("minor", device.minor)?) };
+    Ok(Node {
+        path: clean(&device.path),
+        kind,
+        mode: device.file_mode.unwrap_or(0o666) & 0o7777,
+        dev,
+        uid: device.uid,
+        gid: device.gid,
+        // A FIFO can be made in any user namespace.
+        bind: bind && !fifo,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_cleaned_and_never_leave_the_root() {
+        for (path, want) in [
+            ("/a/b", "/a/b"),
+            ("a//b/", "/a/b"),
+            ("/../..", "/"),
+            ("/a/../../b/./c", "/b/c"),
+            ("", "/"),
+        ] {
+            assert_eq!(clean(path), want, "{path:?}");
+        }
+    }
+
+    #[test]
+    fn default_nodes_give_way_to_those_of_the_config() {
+        let null = Device { kind: "c".into(), path: "/dev/null".into(), major: 1, minor: 3, uid: 5, ..Device::default() };
+        let nodes = nodes(&[null], false).unwrap();
+        assert_eq!(nodes.len(), 6);
+        assert_eq!((nodes[0].path.as_str(), nodes[0].uid, nodes[0].mode), ("/dev/null", 5, 0o666));
+    }
+
+    #[test]
+    fn mounts_inside_proc_and_over_the_root_are_refused() {
+        for path in ["/proc/sys", "/", "/proc/self/attr", "/x/../proc/sys/kernel"] {
+            let mount = Mount { destination: path.into(), ..Mount::default() };
+            assert!(destination(&mount, "/mounts/0").is_err(), "{path}");
+        }
+        for path in ["/proc", "/proc/cpuinfo", "/procfs/x"] {
+            let mount = Mount { destination: path.into(), ..Mount::default() };
+            assert!(destination(&mount, "/mounts/0").is_ok(), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_read_only_tmpfs_becomes_read_only_late() {
+        let mount = Mount {
+            destination: "/tmp".into(),
+            kind: "tmpfs".into(),
+            options: vec!["ro".into(), "size=1k".into()],
+            ..Mount::default()
+        };
+        let step = step(&mount, "/mounts/0".into(), Path::new("/b")).unwrap();
+        assert!(step.late_readonly);
+        assert_eq!(step.attrs.set & attr::RDONLY, 0);
+        let What::FileSystem(fs) = step.what else { panic!("not a file system") };
+        assert!(fs.copy_mode);
+        assert_eq!(fs.data, [(c"size".into(), Some(c"1k".into()))]);
+    }
+
+    #[test]
+    fn a_relative_bind_source_is_below_the_bundle() {
+        let mount = Mount {
+            destination: "/x".into(),
+            source: "data".into(),
+            options: vec!["rbind".into(), "ro".into()],
+            ..Mount::default()
+        };
+        let step = step(&mount, "/mounts/0".into(), Path::new("/bundle")).unwrap();
+        assert_eq!(step.what, What::Bind { source: c"/bundle/data".into(), tree: Bind::Tree });
+        assert_eq!(step.attrs.set, attr::RDONLY);
+    }
+}

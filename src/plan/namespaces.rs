@@ -1,0 +1,179 @@
+//! Which namespaces are made and which are joined, by whom, and in which order.
+//!
+//! One rule decides on the extra process ("bridge"): some joins take effect, or are permitted, only *before* the final
+//! clone. A pid namespace takes effect for children only; a user namespace must own the pid namespace made with it (or
+//! /proc can't be mounted); and once inside a new user namespace the right to join others is gone.
+
+use std::path::PathBuf;
+
+use crate::error::invalid;
+use crate::spec::{Linux, Namespace};
+
+/// The kinds of namespaces(7), with the names of config.json.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    User,
+    Pid,
+    Network,
+    Ipc,
+    Uts,
+    Mount,
+    Cgroup,
+    Time,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 8] =
+        [Self::User, Self::Pid, Self::Network, Self::Ipc, Self::Uts, Self::Mount, Self::Cgroup, Self::Time];
+
+    /// As config.json calls it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Pid => "pid",
+            Self::Network => "network",
+            Self::Ipc => "ipc",
+            Self::Uts => "uts",
+            Self::Mount => "mount",
+            Self::Cgroup => "cgroup",
+            Self::Time => "time",
+        }
+    }
+
+    /// The CLONE_NEW* flag.
+    pub(crate) fn flag(self) -> i32 {
+        match self {
+            Self::User => libc::CLONE_NEWUSER,
+            Self::Pid => libc::CLONE_NEWPID,
+            Self::Network => libc::CLONE_NEWNET,
+            Self::Ipc => libc::CLONE_NEWIPC,
+            Self::Uts => libc::CLONE_NEWUTS,
+            Self::Mount => libc::CLONE_NEWNS,
+            Self::Cgroup => libc::CLONE_NEWCGROUP,
+            Self::Time => libc::CLONE_NEWTIME,
+        }
+    }
+
+    fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+/// A namespace to join by its path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Join {
+    pub(crate) kind: Kind,
+    pub(crate) path: PathBuf,
+    /// The property that asks for it.
+    pub(crate) pointer: String,
+}
+
+/// The container's namespaces. What is neither made nor joined is the caller's.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Namespaces {
+    /// CLONE_NEW* of all that are made.
+    pub(crate) new: i32,
+    /// In the order to join them.
+    pub(crate) joins: Vec<Join>,
+}
+
+impl Namespaces {
+    /// `privileged`: joining with the rights of the host first, the user namespace last. An unprivileged caller gets
+    /// the right to join the others only from the user namespace.
+    pub(crate) fn new(linux: &Linux, privileged: bool) -> anyhow::Result<Self> {
+        let mut namespaces = Self::default();
+        for (index, Namespace { kind: name, path }) in linux.namespaces.iter().enumerate() {
+            let pointer = format!("/linux/namespaces/{index}");
+            let Some(kind) = Kind::parse(name) else {
+                return Err(invalid(format!("{pointer}/type"), format!("{name:?} is not a namespace")));
+            };
+            match path {
+                Some(path) if !path.as_os_str().is_empty() => {
+                    let pointer = format!("{pointer}/path");
+                    namespaces.joins.push(Join { kind, path: path.clone(), pointer });
+                }
+                _ => namespaces.new |= kind.flag(),
+            }
+        }
+        namespaces.joins.sort_by_key(|join| (join.kind == Kind::User) == privileged);
+        Ok(namespaces)
+    }
+
+    pub(crate) fn makes(&self, kind: Kind) -> bool {
+        self.new & kind.flag() != 0
+    }
+
+    pub(crate) fn joins(&self, kind: Kind) -> bool {
+        self.joins.iter().any(|join| join.kind == kind)
+    }
+
+    /// Made or joined.
+    pub(crate) fn has(&self, kind: Kind) -> bool {
+        self.makes(kind) || self.joins(kind)
+    }
+
+    /// Whether an intermediate process must do the joins and make the final clone.
+    pub(crate) fn bridge(&self) -> bool {
+        self.joins(Kind::Pid)
+            || (self.joins(Kind::User) && self.makes(Kind::Pid))
+            || (self.makes(Kind::User) && !self.joins.is_empty())
+    }
+
+    /// Flags of the final clone. The rest is unshared afterwards: by then the ids of the user namespace are mapped (or
+    /// /dev/mqueue would belong to nobody) and the process is in its cgroup (the root of its cgroup namespace).
+    pub(crate) fn clone_flags(&self) -> u64 {
+        u64::from((self.new & (libc::CLONE_NEWUSER | libc::CLONE_NEWPID)).cast_unsigned())
+    }
+
+    /// Flags of the unshare after the clone; the time namespace has a step of its own.
+    pub(crate) fn unshare_flags(&self) -> i32 {
+        self.new & !(libc::CLONE_NEWUSER | libc::CLONE_NEWPID | libc::CLONE_NEWTIME)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn namespaces(list: &[(&str, Option<&str>)], privileged: bool) -> Namespaces {
+        let namespaces =
+            list.iter().map(|(kind, path)| Namespace { kind: (*kind).into(), path: path.map(Into::into) }).collect();
+        Namespaces::new(&Linux { namespaces, ..Linux::default() }, privileged).unwrap()
+    }
+
+    #[test]
+    fn only_new_namespaces_need_one_clone() {
+        let all = namespaces(&[("pid", None), ("mount", None), ("network", None), ("time", None)], true);
+        assert!(!all.bridge());
+        assert_eq!(all.clone_flags(), libc::CLONE_NEWPID as u64);
+        assert_eq!(all.unshare_flags(), libc::CLONE_NEWNS | libc::CLONE_NEWNET);
+        assert!(namespaces(&[("user", None), ("pid", None)], true).clone_flags() & libc::CLONE_NEWUSER as u64 != 0);
+    }
+
+    #[test]
+    fn a_bridge_is_needed_where_the_final_clone_comes_too_late() {
+        for (list, bridge) in [
+            (vec![("pid", Some("/p"))], true),
+            (vec![("network", Some("/p")), ("pid", None)], false),
+            (vec![("user", Some("/p")), ("pid", None)], true),
+            (vec![("user", Some("/p"))], false),
+            (vec![("user", None), ("network", Some("/p"))], true),
+            (vec![("user", None), ("network", None)], false),
+        ] {
+            assert_eq!(namespaces(&list, true).bridge(), bridge, "{list:?}");
+        }
+    }
+
+    #[test]
+    fn the_user_namespace_is_joined_last_with_rights_and_first_without() {
+        let list = [("user", Some("/u")), ("network", Some("/n")), ("ipc", Some("/i"))];
+        let order = |privileged| namespaces(&list, privileged).joins.iter().map(|j| j.kind).collect::<Vec<_>>();
+        assert_eq!(order(true), [Kind::Network, Kind::Ipc, Kind::User]);
+        assert_eq!(order(false), [Kind::User, Kind::Network, Kind::Ipc]);
+    }
+
+    #[test]
+    fn an_empty_path_is_a_new_namespace() {
+        assert!(namespaces(&[("uts", Some(""))], true).makes(Kind::Uts));
+    }
+}

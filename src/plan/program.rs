@@ -1,0 +1,65 @@
+//! The program: its arguments, environment and directory.
+
+use std::collections::HashMap;
+use std::ffi::CString;
+
+use anyhow::Result;
+
+use super::{Request, c_string};
+use crate::spec;
+
+/// What is executed at the end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Program {
+    pub(crate) args: Vec<CString>,
+    pub(crate) env: Vec<CString>,
+    pub(crate) cwd: CString,
+    /// HOME is to be looked up in the container's /etc/passwd.
+    pub(crate) wants_home: bool,
+}
+
+impl Program {
+    pub(crate) fn new(process: &spec::Process, request: &Request) -> Result<Self> {
+        let args = process.args.iter().enumerate();
+        let args = args.map(|(index, arg)| c_string(arg.as_str(), &format!("/process/args/{index}")));
+        let listen = request.listen.iter().map(String::as_str);
+        let kept = last_of_each(process.env.iter().map(String::as_str).chain(listen));
+        // As runc: an empty HOME is looked up too.
+        let has_home = kept.iter().any(|entry| entry.strip_prefix("HOME=").is_some_and(|home| !home.is_empty()));
+        let env = kept.into_iter().filter(|entry| has_home || *entry != "HOME=");
+        Ok(Self {
+            args: args.collect::<Result<_>>()?,
+            env: env.map(|entry| c_string(entry, "/process/env")).collect::<Result<_>>()?,
+            cwd: c_string(process.cwd.as_str(), "/process/cwd")?,
+            wants_home: !has_home,
+        })
+    }
+
+    /// The directories of PATH as the program will see it.
+    pub(crate) fn path(&self) -> Option<&[u8]> {
+        self.env.iter().find_map(|entry| entry.to_bytes().strip_prefix(b"PATH="))
+    }
+}
+
+/// Of entries for the same name the last one counts, at its own place.
+fn last_of_each<'a>(entries: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let entries: Vec<&str> = entries.collect();
+    let name = |entry: &'a str| entry.split_once('=').map_or(entry, |(name, _)| name);
+    let mut last = HashMap::with_capacity(entries.len());
+    for (index, entry) in entries.iter().enumerate() {
+        last.insert(name(entry), index);
+    }
+    let is_last = |(index, entry): &(usize, &'a str)| last.get(name(entry)) == Some(index);
+    entries.iter().copied().enumerate().filter(is_last).map(|(_, entry)| entry).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_entry_of_a_name_wins_and_order_is_kept() {
+        let entries = ["A=1", "B=2", "A=3", "C=", "B=2"];
+        assert_eq!(last_of_each(entries.into_iter()), ["A=3", "C=", "B=2"]);
+    }
+}

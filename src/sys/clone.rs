@@ -1,0 +1,246 @@
+//! clone3(2), pidfds, and the end of a process.
+
+use std::ffi::CStr;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::unistd::Pid;
+
+use super::error::{Error, Result, check};
+
+/// linux/sched.h; libc's constant of that name has lost its one bit to a 32-bit type.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// What clone3(2) is asked for.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct CloneArgs<'a> {
+    /// `CLONE_*`; CLONE_PIDFD is always added.
+    pub(crate) flags: u64,
+    /// With CLONE_INTO_CGROUP (5.7): the v2 cgroup the child starts in.
+    pub(crate) cgroup: Option<BorrowedFd<'a>>,
+}
+
+/// What a clone returns, in each of the two processes.
+#[derive(Debug)]
+pub(crate) enum Cloned {
+    Parent { pid: Pid, pidfd: OwnedFd },
+    Child,
+}
+
+/// Clones this process, copy on write, like fork(2). The child must leave by `exec` or [`exit`], never by return
+/// to `main`.
+///
+/// The process is single threaded (no code of this crate starts a thread), so the child may allocate and lock;
+/// what it must not do is use libc calls that trust a cached thread id (raise, abort): see architecture, "Fork safety".
+pub(crate) fn clone3(args: CloneArgs<'_>) -> Result<Cloned> {
+    let mut pidfd: libc::c_int = -1;
+    let mut raw = libc::clone_args {
+        flags: args.flags | libc::CLONE_PIDFD as u64,
+        pidfd: &raw mut pidfd as u64,
+        child_tid: 0,
+        parent_tid: 0,
+        // With CLONE_PARENT the child takes the caller's own exit signal and the field must be zero.
+        exit_signal: if args.flags & libc::CLONE_PARENT as u64 != 0 { 0 } else { libc::SIGCHLD as u64 },
+        stack: 0,
+        stack_size: 0,
+        tls: 0,
+        set_tid: 0,
+        set_tid_size: 0,
+        cgroup: 0,
+    };
+    if let Some(fd) = args.cgroup {
+        raw.flags |= CLONE_INTO_CGROUP;
+        raw.cgroup = fd.as_raw_fd() as u64;
+    }
+    // SAFETY: `raw` is a valid clone_args and lives across the call; without CLONE_VM the child gets its own copy
+    // of this stack and of all memory, as after fork.
+    let ret = unsafe { libc::syscall(libc::SYS_clone3, &raw const raw, size_of::<libc::clone_args>()) };
+    match check("clone3", ret, || format!("flags {:#x}", raw.flags))? {
+        0 => Ok(Cloned::Child),
+        pid => {
+            // SAFETY: the kernel stored a new descriptor that nobody else owns.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            Ok(Cloned::Parent { pid: Pid::from_raw(pid as i32), pidfd })
+        }
+    }
+}
+
+/// Like fork(2), with a pidfd. Inside a container the payload's own seccomp filter may answer clone3(2) with ENOSYS (it
+/// can't look into its arguments; docker's profile does so): then by clone(2), which has CLONE_PIDFD since 5.2.
+pub(crate) fn fork() -> Result<Cloned> {
+    match clone3(CloneArgs::default()) {
+        Err(error) if error.errno() == Errno::ENOSYS => clone(libc::CLONE_PIDFD | libc::SIGCHLD),
+        result => result,
+    }
+}
+
+/// clone(2) without a stack of its own. `flags` must have CLONE_PIDFD.
+fn clone(flags: i32) -> Result<Cloned> {
+    let mut pidfd: libc::c_int = -1;
+    // SAFETY: with CLONE_PIDFD the third argument (on every architecture but s390) is where the descriptor goes, and
+    // lives across the call; without CLONE_VM and with a null stack the child goes on as after fork.
+    let ret = unsafe { libc::syscall(libc::SYS_clone, i64::from(flags), 0_i64, &raw mut pidfd, 0_i64, 0_i64) };
+    match check("clone", ret, || format!("flags {flags:#x}"))? {
+        0 => Ok(Cloned::Child),
+        pid => {
+            // SAFETY: the kernel stored a new descriptor that nobody else owns.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            Ok(Cloned::Parent { pid: Pid::from_raw(pid as i32), pidfd })
+        }
+    }
+}
+
+/// pidfd_open(2), close-on-exec by birth.
+pub(crate) fn pidfd_open(pid: Pid) -> Result<OwnedFd> {
+    // SAFETY: no memory is passed.
+    let ret = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
+    let fd = check("pidfd_open", ret, || pid.to_string())?;
+    // SAFETY: a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// pidfd_send_signal(2).
+pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
+    // SAFETY: a null siginfo is allowed: the kernel fills one in as kill(2) does.
+    let ret = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, 0, 0) };
+    check("pidfd_send_signal", ret, || format!("signal {signal}")).map(drop)
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    Exited(i32),
+    Signaled(i32),
+}
+
+/// Waits for a child by its pidfd and reaps it.
+pub(crate) fn wait(pidfd: BorrowedFd<'_>) -> Result<Ended> {
+    // SAFETY: an all-zero siginfo_t is a valid value of plain integers.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    loop {
+        let id = pidfd.as_raw_fd() as libc::id_t;
+        // SAFETY: `info` is valid for writes across the call.
+        let ret = unsafe { libc::waitid(libc::P_PIDFD, id, &raw mut info, libc::WEXITED) };
+        match check("waitid", ret.into(), String::new) {
+            Ok(_) => break,
+            Err(error) if error.errno() == Errno::EINTR => {}
+            Err(error) => return Err(error),
+        }
+    }
+    // SAFETY: waitid succeeded, so the kernel filled in the SIGCHLD part of the union.
+    let status = unsafe { info.si_status() };
+    Ok(if info.si_code == libc::CLD_EXITED { Ended::Exited(status) } else { Ended::Signaled(status) })
+}
+
+/// Reaps whatever child has ended, as a subreaper must; `None` when none has, or there is none.
+pub(crate) fn reap_any() -> Option<Pid> {
+    let mut status = 0;
+    // SAFETY: `status` is valid for writes across the call.
+    let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
+    (pid > 0).then(|| Pid::from_raw(pid))
+}
+
+/// A child that has ended, left unreaped; `None` when none has, or there is none.
+pub(crate) fn peek_ended() -> Option<Pid> {
+    // SAFETY: an all-zero siginfo_t is a valid value of plain integers.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: `info` is valid for writes across the call.
+    let ret = unsafe { libc::waitid(libc::P_ALL, 0, &raw mut info, flags) };
+    if ret != 0 {
+        return None;
+    }
+    // SAFETY: waitid succeeded, so the SIGCHLD part of the union is filled in, or still zero when no child has ended.
+    let pid = unsafe { info.si_pid() };
+    (pid > 0).then(|| Pid::from_raw(pid))
+}
+
+/// Reaps one child that has ended.
+pub(crate) fn reap(pid: Pid) {
+    let mut status = 0;
+    // SAFETY: `status` is valid for writes across the call; a pid that is no ended child changes nothing.
+    unsafe { libc::waitpid(pid.as_raw(), &raw mut status, libc::WNOHANG) };
+}
+
+/// setns(2).
+pub(crate) fn setns(fd: BorrowedFd<'_>, kind: i32) -> Result<()> {
+    // SAFETY: no memory is passed.
+    let ret = unsafe { libc::setns(fd.as_raw_fd(), kind) };
+    check("setns", ret.into(), String::new).map(drop)
+}
+
+/// unshare(2).
+pub(crate) fn unshare(flags: i32) -> Result<()> {
+    // SAFETY: no memory is passed; the process is single threaded.
+    let ret = unsafe { libc::unshare(flags) };
+    check("unshare", ret.into(), || format!("{flags:#x}")).map(drop)
+}
+
+/// The owner of a namespace (ioctl_nsfs(2), NS_GET_USERNS).
+pub(crate) fn ns_get_userns(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
+    const NS_GET_USERNS: libc::c_ulong = 0xb701;
+    // SAFETY: this request takes no argument.
+    let ret = unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_USERNS as _) };
+    let fd = check("ioctl NS_GET_USERNS", ret.into(), String::new)?;
+    // SAFETY: a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// The type of a namespace as its CLONE_NEW* flag (ioctl_nsfs(2), NS_GET_NSTYPE).
+pub(crate) fn ns_get_nstype(fd: BorrowedFd<'_>) -> Result<i32> {
+    const NS_GET_NSTYPE: libc::c_ulong = 0xb703;
+    // SAFETY: this request takes no argument.
+    let ret = unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_NSTYPE as _) };
+    check("ioctl NS_GET_NSTYPE", ret.into(), String::new).map(|kind| kind as i32)
+}
+
+/// execve(2) with arrays made beforehand; returns only on failure.
+pub(crate) fn execve(path: &CStr, argv: &CStrings, envp: &CStrings) -> Error {
+    let errno = execve_errno(path, argv, envp);
+    Error::new("execve", format!("{path:?}"), errno)
+}
+
+/// [`execve`] without an allocation, for a clone of a process that may have threads (the tests').
+pub(crate) fn execve_errno(path: &CStr, argv: &CStrings, envp: &CStrings) -> Errno {
+    // SAFETY: the path is a C string and both arrays end in null and point to C strings that live in `CStrings`.
+    unsafe { libc::execve(path.as_ptr(), argv.pointers.as_ptr(), envp.pointers.as_ptr()) };
+    Errno::last()
+}
+
+/// A null-terminated array of C strings, as execve(2) wants it.
+#[derive(Debug)]
+pub(crate) struct CStrings {
+    pointers: Vec<*const libc::c_char>,
+    /// Owns what `pointers` point to; the heap blocks of the strings don't move with the vector.
+    strings: Vec<std::ffi::CString>,
+}
+
+impl CStrings {
+    pub(crate) fn new(strings: Vec<std::ffi::CString>) -> Self {
+        let pointers = strings.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect();
+        Self { pointers, strings }
+    }
+
+    pub(crate) fn strings(&self) -> &[std::ffi::CString] {
+        &self.strings
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn both_ways_to_fork_give_a_pidfd() {
+        for way in [fork, || clone(libc::CLONE_PIDFD | libc::SIGCHLD)] {
+            match way().unwrap() {
+                Cloned::Child => crate::sys::exit(5),
+                Cloned::Parent { pid, pidfd } => {
+                    assert_eq!(wait(pidfd.as_fd()).unwrap(), Ended::Exited(5));
+                    assert!(std::fs::exists(format!("/proc/{pid}")).is_ok_and(|there| !there));
+                }
+            }
+        }
+    }
+}

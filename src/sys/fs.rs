@@ -1,0 +1,115 @@
+//! openat2(2), close_range(2) and what else of files nix lacks.
+
+use std::ffi::CStr;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use nix::errno::Errno;
+
+use super::error::{Error, Result, check};
+
+/// RESOLVE_* of openat2(2).
+pub(crate) const IN_ROOT: u64 = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS;
+/// Neither leaves the directory nor follows any symbolic link.
+pub(crate) const BENEATH_NO_LINKS: u64 =
+    libc::RESOLVE_BENEATH | libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_MAGICLINKS;
+
+/// openat2(2). O_CLOEXEC is always added; `mode` counts only with O_CREAT.
+pub(crate) fn openat2(dir: BorrowedFd<'_>, path: &CStr, flags: i32, mode: u32, resolve: u64) -> Result<OwnedFd> {
+    // SAFETY: an all-zero open_how is a valid value; the struct is non-exhaustive, so it can't be written out.
+    let mut how: libc::open_how = unsafe { std::mem::zeroed() };
+    how.flags = (flags | libc::O_CLOEXEC) as u64;
+    how.mode = if flags & libc::O_CREAT != 0 { mode.into() } else { 0 };
+    how.resolve = resolve;
+    loop {
+        // SAFETY: `path` is a C string and `how` a valid open_how of the size given; both live across the call.
+        let ret = unsafe {
+            libc::syscall(
+                libc::SYS_openat2,
+                dir.as_raw_fd(),
+                path.as_ptr(),
+                &raw const how,
+                size_of::<libc::open_how>(),
+            )
+        };
+        match check("openat2", ret, || format!("{path:?}")) {
+            // SAFETY: a new descriptor that nobody else owns.
+            Ok(fd) => return Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) }),
+            // A rename raced with the look-up below the root (openat2(2), EAGAIN): ask again.
+            Err(error) if error.errno() == Errno::EAGAIN => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Marks every descriptor from `first` on close-on-exec (close_range(2), 5.11). Nothing is closed by number.
+pub(crate) fn cloexec_from(first: u32) -> Result<()> {
+    // SAFETY: only flags of descriptors change.
+    let ret = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    match check("close_range", ret, String::new) {
+        Ok(_) => Ok(()),
+        Err(error) if matches!(error.errno(), Errno::ENOSYS | Errno::EINVAL) => cloexec_one_by_one(first),
+        Err(error) => Err(error),
+    }
+}
+
+/// For kernels before 5.11, and sandboxes that don't know close_range.
+fn cloexec_one_by_one(first: u32) -> Result<()> {
+    let entries = std::fs::read_dir("/proc/self/fd")
+        .map_err(|e| Error::new("open", "\"/proc/self/fd\"", Errno::from_raw(e.raw_os_error().unwrap_or(0))))?;
+    let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    for fd in numbers.filter(|fd| *fd >= first.cast_signed()).collect::<Vec<_>>() {
+        // SAFETY: F_SETFD takes an integer; a descriptor that is gone gives EBADF, which is fine.
+        unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
+    Ok(())
+}
+
+/// Whether `fd` came from the caller: open and not close-on-exec, which everything is that this process opens.
+pub(crate) fn inherited(fd: i32) -> bool {
+    // SAFETY: F_GETFD takes no memory and changes nothing.
+    unsafe { libc::fcntl(fd, libc::F_GETFD) == 0 }
+}
+
+/// Sets or clears close-on-exec on a descriptor that the caller of the runtime passed.
+pub(crate) fn set_cloexec(fd: i32, on: bool) -> Result<()> {
+    // SAFETY: F_SETFD takes an integer.
+    let ret = unsafe { libc::fcntl(fd, libc::F_SETFD, if on { libc::FD_CLOEXEC } else { 0 }) };
+    check("fcntl F_SETFD", ret.into(), || fd.to_string()).map(drop)
+}
+
+/// dup2(2) onto one of the standard streams, which then stays open over exec.
+pub(crate) fn dup_onto(fd: BorrowedFd<'_>, number: i32) -> Result<()> {
+    // SAFETY: replacing a standard stream is what the caller asks for; no Rust object owns 0 to 2.
+    let ret = unsafe { libc::dup2(fd.as_raw_fd(), number) };
+    check("dup2", ret.into(), || number.to_string()).map(drop)
+}
+
+/// The standard stream or passed descriptor with this number, borrowed.
+pub(crate) fn borrow(number: i32) -> BorrowedFd<'static> {
+    // SAFETY: callers pass numbers below the runtime's own descriptors (0 to 2 and the preserved ones), which nothing
+    // in this process closes.
+    unsafe { BorrowedFd::borrow_raw(number) }
+}
+
+/// Whether [`flock`] waits for the lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wait {
+    Yes,
+    No,
+}
+
+/// flock(2), exclusive. The lock belongs to the open file description: it ends when its last descriptor closes.
+pub(crate) fn flock(fd: BorrowedFd<'_>, wait: Wait) -> Result<()> {
+    let operation = libc::LOCK_EX | if wait == Wait::No { libc::LOCK_NB } else { 0 };
+    loop {
+        // SAFETY: no memory is passed.
+        let ret = unsafe { libc::flock(fd.as_raw_fd(), operation) };
+        match check("flock", ret.into(), String::new) {
+            Err(error) if error.errno() == Errno::EINTR => {}
+            result => return result.map(drop),
+        }
+    }
+}
+
+/// The current directory.
+pub(crate) const CWD: BorrowedFd<'static> = nix::fcntl::AT_FDCWD;

@@ -1,0 +1,142 @@
+//! The mount API of 5.2 and 5.12 (open_tree, move_mount, fsopen, fsconfig, fsmount, mount_setattr), and mount(2),
+//! umount2(2) and pivot_root(2) beside it.
+
+use std::ffi::CStr;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr::null;
+
+use super::error::{Result, check};
+
+const FSCONFIG_SET_FLAG: u32 = 0;
+const FSCONFIG_SET_STRING: u32 = 1;
+const FSCONFIG_CMD_CREATE: u32 = 6;
+const FSOPEN_CLOEXEC: u32 = 1;
+const FSMOUNT_CLOEXEC: u32 = 1;
+const MOVE_MOUNT_F_EMPTY_PATH: u32 = 4;
+const MOVE_MOUNT_T_EMPTY_PATH: u32 = 0x40;
+
+/// A descriptor that the kernel has just made.
+fn owned(fd: libc::c_long) -> OwnedFd {
+    // SAFETY: the caller passes a fresh descriptor from a system call; nobody else owns it.
+    unsafe { OwnedFd::from_raw_fd(fd as i32) }
+}
+
+/// How much of a mount [`open_tree`] copies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tree {
+    One,
+    Recursive,
+}
+
+/// open_tree(2): a detached copy of the mount at `path`, below `dir` (an empty path is `dir` itself). A symbolic
+/// link at the end is followed, as mount(2) does.
+pub(crate) fn open_tree(dir: BorrowedFd<'_>, path: &CStr, tree: Tree) -> Result<OwnedFd> {
+    open_tree_with(dir, path, tree, 0)
+}
+
+/// [`open_tree`] that follows no link at the end.
+pub(crate) fn open_tree_nofollow(dir: BorrowedFd<'_>, path: &CStr, tree: Tree) -> Result<OwnedFd> {
+    open_tree_with(dir, path, tree, libc::AT_SYMLINK_NOFOLLOW)
+}
+
+fn open_tree_with(dir: BorrowedFd<'_>, path: &CStr, tree: Tree, flags: i32) -> Result<OwnedFd> {
+    let mut flags = flags | libc::OPEN_TREE_CLONE as i32 | libc::OPEN_TREE_CLOEXEC as i32 | libc::AT_EMPTY_PATH;
+    if tree == Tree::Recursive {
+        flags |= libc::AT_RECURSIVE;
+    }
+    // SAFETY: `path` is a C string that lives across the call.
+    let ret = unsafe { libc::syscall(libc::SYS_open_tree, dir.as_raw_fd(), path.as_ptr(), flags) };
+    check("open_tree", ret, || format!("{path:?}")).map(owned)
+}
+
+/// move_mount(2) onto `name` below `to`, or onto `to` itself when the name is empty. A link at the end is not followed.
+pub(crate) fn move_mount(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> Result<()> {
+    let flags = MOVE_MOUNT_F_EMPTY_PATH | if name.is_empty() { MOVE_MOUNT_T_EMPTY_PATH } else { 0 };
+    // SAFETY: both paths are C strings that live across the call.
+    let ret = unsafe {
+        libc::syscall(libc::SYS_move_mount, from.as_raw_fd(), c"".as_ptr(), to.as_raw_fd(), name.as_ptr(), flags)
+    };
+    check("move_mount", ret, || if name.is_empty() { String::new() } else { format!("{name:?}") }).map(drop)
+}
+
+/// fsopen(2).
+pub(crate) fn fsopen(kind: &CStr) -> Result<OwnedFd> {
+    // SAFETY: `kind` is a C string that lives across the call.
+    let ret = unsafe { libc::syscall(libc::SYS_fsopen, kind.as_ptr(), FSOPEN_CLOEXEC) };
+    check("fsopen", ret, || format!("{kind:?}")).map(owned)
+}
+
+/// fsconfig(2), FSCONFIG_SET_STRING, or FSCONFIG_SET_FLAG for a key without value.
+pub(crate) fn fsconfig_set(fs: BorrowedFd<'_>, key: &CStr, value: Option<&CStr>) -> Result<()> {
+    let command = if value.is_some() { FSCONFIG_SET_STRING } else { FSCONFIG_SET_FLAG };
+    let value_ptr = value.map_or(null(), CStr::as_ptr);
+    // SAFETY: `key` and `value` are C strings that live across the call; a flag's value must be null.
+    let ret = unsafe { libc::syscall(libc::SYS_fsconfig, fs.as_raw_fd(), command, key.as_ptr(), value_ptr, 0) };
+    check("fsconfig", ret, || match value {
+        Some(value) => format!("{}={}", key.to_string_lossy(), value.to_string_lossy()),
+        None => key.to_string_lossy().into_owned(),
+    })
+    .map(drop)
+}
+
+/// fsconfig(2), FSCONFIG_CMD_CREATE: makes the superblock.
+pub(crate) fn fsconfig_create(fs: BorrowedFd<'_>) -> Result<()> {
+    let none = null::<libc::c_char>();
+    // SAFETY: the command takes neither key nor value.
+    let ret = unsafe { libc::syscall(libc::SYS_fsconfig, fs.as_raw_fd(), FSCONFIG_CMD_CREATE, none, none, 0) };
+    check("fsconfig create", ret, String::new).map(drop)
+}
+
+/// fsmount(2): a detached mount of the superblock, with `MOUNT_ATTR_*`.
+pub(crate) fn fsmount(fs: BorrowedFd<'_>, attributes: u64) -> Result<OwnedFd> {
+    // SAFETY: no memory is passed.
+    let ret = unsafe { libc::syscall(libc::SYS_fsmount, fs.as_raw_fd(), FSMOUNT_CLOEXEC, attributes) };
+    check("fsmount", ret, || format!("attributes {attributes:#x}")).map(owned)
+}
+
+/// mount_setattr(2) on a mount's own descriptor. `propagation` is one MS_* flag or 0.
+pub(crate) fn mount_setattr(mount: BorrowedFd<'_>, tree: Tree, set: u64, clear: u64, propagation: u64) -> Result<()> {
+    let attr = libc::mount_attr { attr_set: set, attr_clr: clear, propagation, userns_fd: 0 };
+    let flags = libc::AT_EMPTY_PATH | if tree == Tree::Recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the path is an empty C string and `attr` a valid mount_attr of the size given.
+    let ret = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const attr,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    check("mount_setattr", ret, || format!("set {set:#x}, clear {clear:#x}, propagation {propagation:#x}")).map(drop)
+}
+
+/// mount(2).
+pub(crate) fn mount(
+    source: Option<&CStr>,
+    target: &CStr,
+    kind: Option<&CStr>,
+    flags: u64,
+    data: Option<&CStr>,
+) -> Result<()> {
+    let text = |s: Option<&CStr>| s.map_or(null(), CStr::as_ptr);
+    // SAFETY: every pointer is null or a C string that lives across the call.
+    let ret = unsafe { libc::mount(text(source), target.as_ptr(), text(kind), flags, text(data).cast()) };
+    check("mount", ret.into(), || format!("{target:?}, flags {flags:#x}")).map(drop)
+}
+
+/// umount2(2).
+pub(crate) fn umount2(target: &CStr, flags: i32) -> Result<()> {
+    // SAFETY: `target` is a C string that lives across the call.
+    let ret = unsafe { libc::umount2(target.as_ptr(), flags) };
+    check("umount2", ret.into(), || format!("{target:?}")).map(drop)
+}
+
+/// pivot_root(2) with the current directory as both new and old root, which leaves the old root mounted on top of
+/// the new one.
+pub(crate) fn pivot_root_here() -> Result<()> {
+    // SAFETY: both paths are C strings.
+    let ret = unsafe { libc::syscall(libc::SYS_pivot_root, c".".as_ptr(), c".".as_ptr()) };
+    check("pivot_root", ret, String::new).map(drop)
+}

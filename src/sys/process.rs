@@ -1,0 +1,214 @@
+//! Ids, capabilities, signals, scheduling and the like, each for the calling thread, by raw system call: libc's
+//! wrappers would signal every thread that they believe in.
+
+use std::ffi::CStr;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use super::error::{Result, check};
+
+/// A raw system call without memory arguments, named for its error.
+macro_rules! plain {
+    ($name:literal, $number:expr, $($arg:expr),* ; $($fmt:tt)*) => {{
+        // SAFETY: no argument is a pointer; the call changes only this process's own attributes.
+        let ret = unsafe { libc::syscall($number, $($arg),*) };
+        check($name, ret, || format!($($fmt)*)).map(drop)
+    }};
+}
+
+/// setresuid(2), all three.
+pub(crate) fn setresuid(uid: u32) -> Result<()> {
+    plain!("setresuid", libc::SYS_setresuid, uid, uid, uid; "{uid}")
+}
+
+/// setresgid(2), all three.
+pub(crate) fn setresgid(gid: u32) -> Result<()> {
+    plain!("setresgid", libc::SYS_setresgid, gid, gid, gid; "{gid}")
+}
+
+/// setgroups(2).
+pub(crate) fn setgroups(groups: &[u32]) -> Result<()> {
+    // SAFETY: pointer and length describe a slice that lives across the call.
+    let ret = unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) };
+    check("setgroups", ret, || format!("{groups:?}")).map(drop)
+}
+
+/// prctl(2) with integer arguments.
+fn prctl(name: &'static str, option: i32, a: u64, b: u64) -> Result<i32> {
+    // SAFETY: only called with options that take integers.
+    let ret = unsafe { libc::syscall(libc::SYS_prctl, option, a, b, 0, 0) };
+    check(name, ret, || format!("{a}")).map(|value| value as i32)
+}
+
+/// Drops one capability from the bounding set.
+pub(crate) fn capbset_drop(cap: u32) -> Result<()> {
+    prctl("prctl PR_CAPBSET_DROP", libc::PR_CAPBSET_DROP, cap.into(), 0).map(drop)
+}
+
+/// Keeps the permitted set over a change of uid.
+pub(crate) fn set_keepcaps(on: bool) -> Result<()> {
+    prctl("prctl PR_SET_KEEPCAPS", libc::PR_SET_KEEPCAPS, on.into(), 0).map(drop)
+}
+
+/// no_new_privs.
+pub(crate) fn set_no_new_privs() -> Result<()> {
+    prctl("prctl PR_SET_NO_NEW_PRIVS", libc::PR_SET_NO_NEW_PRIVS, 1, 0).map(drop)
+}
+
+/// Raises one ambient capability.
+pub(crate) fn ambient_raise(cap: u32) -> Result<()> {
+    prctl("prctl PR_CAP_AMBIENT_RAISE", libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE as u64, cap.into()).map(drop)
+}
+
+/// Clears the ambient set.
+pub(crate) fn ambient_clear() -> Result<()> {
+    prctl("prctl PR_CAP_AMBIENT_CLEAR_ALL", libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as u64, 0).map(drop)
+}
+
+/// Makes this process the reaper of its orphaned descendants.
+pub(crate) fn set_child_subreaper(on: bool) -> Result<()> {
+    prctl("prctl PR_SET_CHILD_SUBREAPER", libc::PR_SET_CHILD_SUBREAPER, on.into(), 0).map(drop)
+}
+
+/// Whether other processes may attach to this one and look into its /proc directory (CVE-2016-9962).
+pub(crate) fn set_dumpable(on: bool) -> Result<()> {
+    prctl("prctl PR_SET_DUMPABLE", libc::PR_SET_DUMPABLE, on.into(), 0).map(drop)
+}
+
+/// capset(2), version 3: the three sets of the calling thread.
+pub(crate) fn capset(effective: u64, permitted: u64, inheritable: u64) -> Result<()> {
+    #[repr(C)]
+    struct Header {
+        version: u32,
+        pid: i32,
+    }
+    let header = Header { version: 0x2008_0522, pid: 0 };
+    let half = |set: u64, shift: u32| (set >> shift & 0xffff_ffff) as u32;
+    let data = [0, 32].map(|s| [half(effective, s), half(permitted, s), half(inheritable, s)]);
+    // SAFETY: header and data have the layout of linux/capability.h's version 3 and live across the call.
+    let ret = unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) };
+    check("capset", ret, || format!("effective {effective:#x}, permitted {permitted:#x}")).map(drop)
+}
+
+/// prlimit(2) on another process.
+pub(crate) fn prlimit(pid: i32, resource: u32, soft: u64, hard: u64) -> Result<()> {
+    let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
+    let old = std::ptr::null_mut::<libc::rlimit64>();
+    // SAFETY: `limit` lives across the call; no old value is asked for.
+    let ret = unsafe { libc::syscall(libc::SYS_prlimit64, pid, resource, &raw const limit, old) };
+    check("prlimit", ret, || format!("soft {soft}, hard {hard}")).map(drop)
+}
+
+/// The scheduling attributes of sched_setattr(2), in the kernel's layout (SCHED_ATTR_SIZE_VER0).
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct SchedAttr {
+    pub(crate) size: u32,
+    pub(crate) policy: u32,
+    pub(crate) flags: u64,
+    pub(crate) nice: i32,
+    pub(crate) priority: u32,
+    pub(crate) runtime: u64,
+    pub(crate) deadline: u64,
+    pub(crate) period: u64,
+}
+
+/// sched_setattr(2) on a process, 0 being this one.
+pub(crate) fn sched_setattr(pid: i32, attr: &SchedAttr) -> Result<()> {
+    let attr = SchedAttr { size: size_of::<SchedAttr>() as u32, ..*attr };
+    // SAFETY: `attr` has the kernel's layout, says its own size and lives across the call.
+    let ret = unsafe { libc::syscall(libc::SYS_sched_setattr, pid, &raw const attr, 0) };
+    check("sched_setattr", ret, || format!("{attr:?}")).map(drop)
+}
+
+/// sched_setaffinity(2) on a process, 0 being this one; the mask is as long as needed (hosts above 1024 CPUs).
+pub(crate) fn sched_setaffinity(pid: i32, mask: &[u64]) -> Result<()> {
+    // SAFETY: pointer and length in bytes describe a slice that lives across the call.
+    let ret = unsafe { libc::syscall(libc::SYS_sched_setaffinity, pid, size_of_val(mask), mask.as_ptr()) };
+    check("sched_setaffinity", ret, String::new).map(drop)
+}
+
+/// ioprio_set(2) on one process.
+pub(crate) fn ioprio_set(pid: i32, value: i32) -> Result<()> {
+    const IOPRIO_WHO_PROCESS: i32 = 1;
+    plain!("ioprio_set", libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, pid, value; "{value:#x}")
+}
+
+/// personality(2).
+pub(crate) fn personality(persona: u64) -> Result<()> {
+    plain!("personality", libc::SYS_personality, persona; "{persona:#x}")
+}
+
+/// keyctl(2), KEYCTL_JOIN_SESSION_KEYRING: a new (or the existing) session keyring of that name.
+pub(crate) fn join_session_keyring(name: &CStr) -> Result<i32> {
+    const KEYCTL_JOIN_SESSION_KEYRING: i32 = 1;
+    // SAFETY: `name` is a C string that lives across the call.
+    let ret = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr()) };
+    check("keyctl JOIN_SESSION_KEYRING", ret, || format!("{name:?}")).map(|key| key as i32)
+}
+
+/// keyctl(2), KEYCTL_DESCRIBE gives the permission mask; KEYCTL_SETPERM sets it with `add` on top.
+pub(crate) fn add_key_permission(key: i32, mask: u32, add: u32) -> Result<()> {
+    const KEYCTL_SETPERM: i32 = 5;
+    plain!("keyctl SETPERM", libc::SYS_keyctl, KEYCTL_SETPERM, key, mask | add; "{key}")
+}
+
+/// sethostname(2).
+pub(crate) fn sethostname(name: &str) -> Result<()> {
+    // SAFETY: pointer and length describe a string that lives across the call.
+    let ret = unsafe { libc::syscall(libc::SYS_sethostname, name.as_ptr(), name.len()) };
+    check("sethostname", ret, || format!("{name:?}")).map(drop)
+}
+
+/// setdomainname(2).
+pub(crate) fn setdomainname(name: &str) -> Result<()> {
+    // SAFETY: pointer and length describe a string that lives across the call.
+    let ret = unsafe { libc::syscall(libc::SYS_setdomainname, name.as_ptr(), name.len()) };
+    check("setdomainname", ret, || format!("{name:?}")).map(drop)
+}
+
+/// Sets a signal's disposition to the default, by raw rt_sigaction(2): libc's refuses the signals it keeps for itself
+/// (32 and 33), and they too may have been inherited as ignored.
+pub(crate) fn signal_default(signal: i32) {
+    // The kernel's struct sigaction: handler (SIG_DFL is zero), flags, restorer and mask, in whatever order.
+    let default = [0_u64; 4];
+    let old = std::ptr::null_mut::<u64>();
+    // SAFETY: `default` is a whole kernel sigaction that installs no code and lives across the call; a signal that
+    // can't be changed gives EINVAL, which is fine.
+    unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), old, size_of::<u64>()) };
+}
+
+/// Blocks every signal and returns nothing; see [`unblock_all`].
+pub(crate) fn block_all() -> Result<()> {
+    set_mask(libc::SIG_BLOCK, u64::MAX)
+}
+
+/// Empties the signal mask.
+pub(crate) fn unblock_all() -> Result<()> {
+    set_mask(libc::SIG_SETMASK, 0)
+}
+
+/// rt_sigprocmask(2) on the kernel's own 64-bit set: libc's leaves out the signals it keeps for itself.
+fn set_mask(how: i32, mask: u64) -> Result<()> {
+    let old = std::ptr::null_mut::<u64>();
+    // SAFETY: `mask` is the kernel's sigset of eight bytes and lives across the call.
+    let ret = unsafe { libc::syscall(libc::SYS_rt_sigprocmask, how, &raw const mask, old, size_of::<u64>()) };
+    check("rt_sigprocmask", ret, String::new).map(drop)
+}
+
+/// setsid(2).
+pub(crate) fn setsid() -> Result<()> {
+    plain!("setsid", libc::SYS_setsid, ; "")
+}
+
+/// Brings the loopback interface of the current network namespace up (netdevice(7), SIOCSIFFLAGS).
+pub(crate) fn loopback_up(socket: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: an all-zero ifreq is a valid value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+        *to = *from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as i16;
+    // SAFETY: `request` is a valid ifreq and lives across the call.
+    let ret = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) };
+    check("ioctl SIOCSIFFLAGS", ret.into(), || "\"lo\"".into()).map(drop)
+}
