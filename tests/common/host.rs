@@ -64,6 +64,15 @@ pub fn remove_cgroup(path: &str) {
     }
 }
 
+/// The same for every cgroup at the top whose name starts so: those of containers without a `cgroupsPath`.
+pub fn remove_cgroups_named(prefix: &str) {
+    let entries = hierarchies().into_iter().filter_map(|root| fs::read_dir(root).ok()).flatten().flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    for name in names.filter(|name| name.starts_with(prefix)) {
+        remove_cgroup(&format!("/{name}"));
+    }
+}
+
 /// The processes, zombies apart, whose command line or environment has a text.
 pub fn processes(text: &str) -> Vec<i32> {
     let pids = fs::read_dir("/proc").unwrap().flatten().filter_map(|e| e.file_name().to_str()?.parse().ok());

@@ -111,7 +111,7 @@ impl Container {
             fs::create_dir_all(dir.join(folder)).unwrap();
         }
         let guest = dir.join("bundle/rootfs/guest");
-        fs::hard_link(guest_path(), &guest).or_else(|_| fs::copy(guest_path(), &guest).map(drop)).unwrap();
+        fs::hard_link(guest(), &guest).or_else(|_| fs::copy(guest(), &guest).map(drop)).unwrap();
         for folder in ["", "bundle", "bundle/rootfs"] {
             host::chmod(&dir.join(folder), 0o755);
         }
@@ -308,12 +308,9 @@ impl Drop for Container {
         let _ = self.command(&["delete", "--force", &self.id]).stdout(Stdio::null()).stderr(Stdio::null()).status();
         host::kill_processes(self.dir.to_str().unwrap());
         host::remove_cgroup(&self.cgroup);
+        host::remove_cgroups_named(&format!("tare-test-{}-{}-", std::process::id(), self.id));
         let _ = fs::remove_dir_all(&self.dir);
     }
-}
-
-fn guest_path() -> &'static Path {
-    guest()
 }
 
 /// Waits for something that takes a moment, within the time of a command.
