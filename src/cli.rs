@@ -51,9 +51,9 @@ pub(crate) struct Global {
 }
 
 /// Runs the command line and leaves the process.
-pub(crate) fn main() -> ! {
+pub(crate) fn main(args: Vec<OsString>) -> ! {
     fail::hook_panics();
-    let status = run(std::env::args_os()).unwrap_or_else(|error| fail::report(&error));
+    let status = run(args.into_iter()).unwrap_or_else(|error| fail::report(&error));
     sys::exit(status)
 }
 

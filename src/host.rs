@@ -4,7 +4,7 @@ use anyhow::Result;
 use nix::sys::stat::stat;
 
 use crate::cgroup::Layout;
-use crate::sys::Context;
+use crate::sys;
 
 /// The inode of the initial user namespace (PROC_USER_INIT_INO). The look of uid_map can't tell: systemd 260 makes
 /// identity maps in namespaces of its own.
@@ -25,7 +25,8 @@ pub(crate) struct Host {
 
 impl Host {
     pub(crate) fn probe() -> Result<Self> {
-        let status = std::fs::read_to_string("/proc/self/status").call("read", "/proc/self/status")?;
+        let status = sys::read_small("/proc/self/status")?;
+        let status = String::from_utf8_lossy(&status);
         Ok(Self {
             initial_user_namespace: in_initial_user_namespace(),
             euid: nix::unistd::geteuid().as_raw(),

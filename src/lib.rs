@@ -32,7 +32,9 @@ pub(crate) mod state;
 pub(crate) mod sync;
 pub(crate) mod sys;
 
-/// Runs the command line and leaves the process.
-pub fn main() -> ! {
-    cli::main()
+/// Runs the command line, program name first, and leaves the process.
+pub fn main(args: Vec<std::ffi::OsString>) -> ! {
+    sys::fs::open_closed_stdio();
+    sys::process::ignore_sigpipe();
+    cli::main(args)
 }

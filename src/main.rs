@@ -1,5 +1,6 @@
 //! The binary: everything is in the library, see `lib.rs`.
 
-fn main() {
-    tare::main();
-}
+#![no_main]
+
+#[path = "sys/entry.rs"]
+mod entry;

@@ -94,7 +94,7 @@ impl Status {
 impl Identity {
     /// The identity of a live process; `None` when it is gone or a zombie.
     pub(crate) fn of(pid: Pid) -> Option<Self> {
-        let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+        let stat = sys::read_small(format!("/proc/{pid}/stat")).ok()?;
         let (state, start_time) = parse_stat(&stat)?;
         (!matches!(state, b'Z' | b'X')).then_some(Self { pid: pid.as_raw(), start_time })
     }

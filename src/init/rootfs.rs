@@ -233,7 +233,8 @@ impl Masks<'_> {
                 self.spare = Some(copy);
                 match error.errno() {
                     Errno::ENOENT => Ok(()),
-                    Errno::ENOTDIR => self.cover_directory(&slot),
+                    // move_mount(2) says EINVAL for a file onto a directory.
+                    Errno::EINVAL | Errno::ENOTDIR => self.cover_directory(&slot),
                     _ => Err(error.into()),
                 }
             }

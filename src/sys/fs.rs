@@ -98,6 +98,18 @@ pub(crate) enum Wait {
     No,
 }
 
+/// Opens the null device on each standard stream that the caller left closed: else the runtime's own files would take
+/// their numbers and be handed to the container.
+pub(crate) fn open_closed_stdio() {
+    let mut fds = [0, 1, 2].map(|fd| libc::pollfd { fd, events: 0, revents: 0 });
+    // SAFETY: the array is valid for reads and writes across the call; nothing is waited for.
+    unsafe { libc::poll(fds.as_mut_ptr(), 3, 0) };
+    for _ in fds.iter().filter(|fd| fd.revents & libc::POLLNVAL != 0) {
+        // SAFETY: the path is a C string; open takes the lowest free number, which is the closed stream's.
+        unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) };
+    }
+}
+
 /// flock(2), exclusive. The lock belongs to the open file description: it ends when its last descriptor closes.
 pub(crate) fn flock(fd: BorrowedFd<'_>, wait: Wait) -> Result<()> {
     let operation = libc::LOCK_EX | if wait == Wait::No { libc::LOCK_NB } else { 0 };

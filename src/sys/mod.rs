@@ -16,9 +16,11 @@ pub(crate) mod fs;
 pub(crate) mod mount;
 pub(crate) mod poll;
 pub(crate) mod process;
+mod read;
 pub(crate) mod seccomp;
 pub(crate) mod socket;
 pub(crate) mod tty;
 
 pub(crate) use error::{Context, Error, Result};
 pub(crate) use exit::exit;
+pub(crate) use read::read_small;

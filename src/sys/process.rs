@@ -177,6 +177,12 @@ pub(crate) fn signal_default(signal: i32) {
     unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), old, size_of::<u64>()) };
 }
 
+/// A peer that went away shows as EPIPE: the runtime must live to clean up. The program gets the default back.
+pub(crate) fn ignore_sigpipe() {
+    // SAFETY: SIG_IGN installs no code.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}
+
 /// Blocks every signal and returns nothing; see [`unblock_all`].
 pub(crate) fn block_all() -> Result<()> {
     set_mask(libc::SIG_BLOCK, u64::MAX)
