@@ -14,7 +14,7 @@ pub mod trace;
 
 use std::fmt::Debug;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -110,8 +110,8 @@ impl Container {
         for folder in ["state", "bundle/rootfs/proc", "bundle/rootfs/sys", "bundle/rootfs/dev", "bundle/rootfs/tmp"] {
             fs::create_dir_all(dir.join(folder)).unwrap();
         }
-        let guest = dir.join("bundle/rootfs/guest");
-        fs::hard_link(guest(), &guest).or_else(|_| fs::copy(guest(), &guest).map(drop)).unwrap();
+        let inside = dir.join("bundle/rootfs/guest");
+        fs::hard_link(guest(), &inside).or_else(|_| fs::copy(guest(), &inside).map(drop)).unwrap();
         for folder in ["", "bundle", "bundle/rootfs"] {
             host::chmod(&dir.join(folder), 0o755);
         }
