@@ -13,6 +13,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use nix::errno::Errno;
@@ -105,7 +106,7 @@ impl Identity {
     }
 
     /// A pidfd of that very process, or `None` when it is gone: the start time is compared after the pidfd is open, so
-    /// a recycled pid is never acted on.
+    /// a recycled pid is never acted on. ENOSYS where a sandbox around the runtime doesn't know pidfds.
     pub(crate) fn pidfd(self) -> Result<Option<OwnedFd>> {
         match pidfd_open(Pid::from_raw(self.pid)) {
             Ok(pidfd) => Ok(self.alive().then_some(pidfd)),
@@ -118,13 +119,65 @@ impl Identity {
 
     /// Sends a signal to that very process; false when it is gone.
     pub(crate) fn signal(self, signal: i32) -> Result<bool> {
-        let Some(pidfd) = self.pidfd()? else { return Ok(false) };
+        let pidfd = match self.pidfd() {
+            Err(error) if is_enosys(&error) => return self.signal_by_pid(signal),
+            pidfd => pidfd?,
+        };
+        let Some(pidfd) = pidfd else { return Ok(false) };
         match pidfd_send_signal(pidfd.as_fd(), signal) {
+            Err(error) if error.errno() == Errno::ENOSYS => self.signal_by_pid(signal),
             Ok(()) => Ok(true),
             Err(error) if error.errno() == Errno::ESRCH => Ok(false),
             Err(error) => Err(error.into()),
         }
     }
+
+    /// Without pidfds: the start time is compared just before, which is all that can be done.
+    fn signal_by_pid(self, signal: i32) -> Result<bool> {
+        if !self.alive() {
+            return Ok(false);
+        }
+        match sys::clone::kill(Pid::from_raw(self.pid), signal) {
+            Err(error) if error.errno() == Errno::ESRCH => Ok(false),
+            sent => sent.map(|()| true).map_err(Into::into),
+        }
+    }
+
+    /// Waits until that very process has ended; false when it takes longer than `patience`.
+    pub(crate) fn wait(self, patience: Duration) -> Result<bool> {
+        let end = Instant::now() + patience;
+        match self.pidfd() {
+            Ok(None) => Ok(true),
+            Ok(Some(pidfd)) => wait_readable(&pidfd, end),
+            // Without pidfds the process of somebody else can only be looked at again and again.
+            Err(error) if is_enosys(&error) => {
+                while self.alive() {
+                    if Instant::now() > end {
+                        return Ok(false);
+                    }
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Ok(true)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn wait_readable(fd: &OwnedFd, end: Instant) -> Result<bool> {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLIN)], timeout) {
+            Err(Errno::EINTR) => {}
+            result => return Ok(result.call("poll", "pidfd")? > 0),
+        }
+    }
+}
+
+fn is_enosys(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<sys::Error>().is_some_and(|error| error.errno() == Errno::ENOSYS)
 }
 
 /// State letter and start time (fields 3 and 22) of /proc/PID/stat; the name in field 2 may hold anything.
@@ -157,6 +210,7 @@ const GATE: &str = "start";
 const RESULT: &str = "result";
 const CONFIG: &str = "config.json";
 const STATE: &str = "state.json";
+const NEW_STATE: &str = "state.json.new";
 
 impl Folder {
     /// Claims an id: makes its folder and takes the lock. The id is taken from here on.
@@ -247,9 +301,8 @@ impl Folder {
 
     /// Writes the record: a reader sees the old one or the new one.
     pub(crate) fn write(&self, record: &Record) -> Result<()> {
-        const NEW: &str = "state.json.new";
-        self.write_file(NEW, &serde_json::to_vec(record)?)?;
-        renameat(&self.fd, NEW, &self.fd, STATE).call("rename", self.path().join(STATE))?;
+        self.write_file(NEW_STATE, &serde_json::to_vec(record)?)?;
+        renameat(&self.fd, NEW_STATE, &self.fd, STATE).call("rename", self.path().join(STATE))?;
         Ok(())
     }
 
@@ -295,7 +348,8 @@ impl Folder {
         match self.read()? {
             Some(record) => Ok(record),
             None => bail!(
-                "container {:?} was left behind by a create that was killed: delete --force removes it",
+                "{}: {:?} (a create that goes on, or was killed: delete --force removes what it left)",
+                phrase::DOES_NOT_EXIST,
                 self.name
             ),
         }
@@ -350,26 +404,29 @@ impl Folder {
         Ok(if self.open_gate()?.is_some() { Status::Created } else { Status::Running })
     }
 
-    /// Removes the folder. It is renamed away first, so that other commands see all of it or none.
+    /// Removes the folder, in its place: whatever point a killed remover stopped at, the id is still taken and
+    /// `delete --force` goes on with it. The record goes last.
     pub(crate) fn remove(self) -> Result<()> {
-        let away = format!(".{}.{}", self.name, std::process::id());
-        let (from, to) = (self.path(), self.root.join(away));
-        match std::fs::rename(&from, &to).call("rename", &from) {
-            Err(error) if error.errno() == Errno::ENOENT => return Ok(()),
-            result => result?,
-        }
         for name in [GATE, RESULT, CONFIG, STATE] {
-            let removed = nix::unistd::unlinkat(&self.fd, name, nix::unistd::UnlinkatFlags::NoRemoveDir);
-            if !matches!(removed, Ok(()) | Err(Errno::ENOENT)) {
-                removed.call("unlink", to.join(name))?;
+            self.unlink(name)?;
+        }
+        let path = self.path();
+        match nix::unistd::unlinkat(nix::fcntl::AT_FDCWD, &path, nix::unistd::UnlinkatFlags::RemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            Err(Errno::ENOTEMPTY) => {
+                // The new record of a writer that was killed before it could rename it.
+                self.unlink(NEW_STATE)?;
+                std::fs::remove_dir(&path).call("rmdir", &path).map_err(Into::into)
             }
+            Err(errno) => Err(errno).call("rmdir", &path).map_err(Into::into),
         }
-        match nix::unistd::unlinkat(nix::fcntl::AT_FDCWD, &to, nix::unistd::UnlinkatFlags::RemoveDir) {
-            // Something else is in it: a temporary file of a killed writer.
-            Err(Errno::ENOTEMPTY) => std::fs::remove_dir_all(&to).call("rmdir", &to)?,
-            removed => removed.call("rmdir", &to)?,
+    }
+
+    fn unlink(&self, name: &str) -> sys::Result<()> {
+        match nix::unistd::unlinkat(&self.fd, name, nix::unistd::UnlinkatFlags::NoRemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            Err(errno) => Err(errno).call("unlink", self.path().join(name)),
         }
-        Ok(())
     }
 }
 

@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 
 use crate::cli::{DeleteArgs, Global};
-use crate::launch::delete::{delete, stop, wait_for};
+use crate::launch::delete::{PATIENCE, delete, stop};
 use crate::state::{Folder, Lock, Phase, Record, Status};
 
 pub(crate) fn run(global: &Global, args: DeleteArgs) -> Result<i32> {
@@ -42,10 +42,8 @@ fn lock_by_force(folder: &Folder) -> Result<Option<Lock>> {
 }
 
 fn wait_for_creator(record: &Record) -> Result<()> {
-    match record.creator.pidfd()? {
-        Some(creator) if !wait_for(&creator)? => {
-            bail!("container {:?} is still being created by process {}", record.id, record.creator.pid)
-        }
-        _ => Ok(()),
+    if !record.creator.wait(PATIENCE)? {
+        bail!("container {:?} is still being created by process {}", record.id, record.creator.pid);
     }
+    Ok(())
 }

@@ -6,8 +6,8 @@ use anyhow::Result;
 
 use crate::cli::{Global, RunArgs};
 use crate::launch::create::{Created, Stay, create};
-use crate::launch::delete::delete;
-use crate::launch::start::start;
+use crate::launch::delete::{delete, delete_after_failure};
+use crate::launch::start::start_created;
 use crate::launch::supervise::{Foreground, block_signals, exit_status, supervise};
 use crate::sys::process::set_child_subreaper;
 
@@ -36,13 +36,11 @@ pub(crate) fn run(global: &Global, args: RunArgs) -> Result<i32> {
 
 /// Starts; a container that can't be started is removed again.
 fn begin(created: Created) -> Result<Created> {
-    match start(&created.folder, &created.record, &created.lock) {
+    match start_created(&created.folder, &created.record) {
         Ok(()) => Ok(created),
         Err(error) => {
             let Created { folder, record, lock, .. } = created;
-            if let Err(other) = delete(folder, &record, lock) {
-                log::warn!("container {:?}: clean up after the failure: {other:#}", record.id);
-            }
+            delete_after_failure(folder, &record, lock);
             Err(error)
         }
     }

@@ -54,9 +54,8 @@ fn bind(root: &Root, step: &MountStep, path: &CStr, tree: Bind, opened: Option<&
             source => source.map_err(|error| missing_source(step, path, error))?,
         },
     };
-    // The attributes go on first: the mount is never seen without them.
-    attributes(source.as_fd(), step)?;
-    attach(source.as_fd(), &bind_target(root, step, kind(source.as_fd())?)?)?;
+    let target = bind_target(root, step, kind(source.as_fd())?)?;
+    attach_with(source.as_fd(), &target, step.attrs, step.recursive)?;
     propagate(source.as_fd(), &step.propagation)?;
     Ok(source)
 }
@@ -93,7 +92,7 @@ fn bind_by_mount2(root: &Root, step: &MountStep, path: &CStr, reach: Tree) -> Re
     let recursive = if reach == Tree::Recursive { libc::MS_REC } else { 0 };
     api::mount(Some(path), &target.path(), None, libc::MS_BIND | recursive, None)?;
     let mount = reopen(root, step)?;
-    attributes(mount.as_fd(), step)?;
+    attributes(mount.as_fd(), step.attrs, step.recursive)?;
     propagate(mount.as_fd(), &step.propagation)?;
     Ok(mount)
 }
@@ -117,8 +116,7 @@ fn file_system(root: &Root, step: &MountStep, fs: &FileSystem) -> Result<OwnedFd
         Err(error) if fs.fallback.is_some() && has_errno(&error, &[Errno::EPERM, Errno::EBUSY]) => {
             let path = fs.fallback.as_deref().unwrap_or_default();
             let mount = open_source(path, Tree::One).map_err(|_| error)?;
-            attributes(mount.as_fd(), step)?;
-            attach(mount.as_fd(), &target)?;
+            attach_with(mount.as_fd(), &target, step.attrs, Attrs::default())?;
             mount
         }
         Err(error) => return Err(error),
@@ -223,12 +221,32 @@ fn by_fd(fd: BorrowedFd<'_>) -> CString {
     CString::new(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap_or_default()
 }
 
-fn attributes(mount: BorrowedFd<'_>, step: &MountStep) -> sys::Result<()> {
-    if !step.attrs.is_empty() {
-        set_attrs(mount, Tree::One, step.attrs)?;
+/// Attaches a detached mount with attributes. They go on first, so that it is never seen without them; but mount(2),
+/// which sets them where mount_setattr(2) is lacking, knows attached mounts only.
+pub(crate) fn attach_with(mount: BorrowedFd<'_>, slot: &Slot<'_>, attrs: Attrs, recursive: Attrs) -> sys::Result<()> {
+    if attrs.is_empty() && recursive.is_empty() {
+        return attach(mount, slot);
     }
-    if !step.recursive.is_empty() {
-        set_attrs(mount, Tree::Recursive, step.recursive)?;
+    let early = if attrs.is_empty() { Ok(()) } else { api::mount_setattr(mount, Tree::One, attrs.set, attrs.clear, 0) };
+    match early {
+        Err(error) if error.errno() == Errno::ENOSYS => {
+            attach(mount, slot)?;
+            attributes(mount, attrs, recursive)
+        }
+        Err(error) => Err(error),
+        Ok(()) => {
+            attributes(mount, Attrs::default(), recursive)?;
+            attach(mount, slot)
+        }
+    }
+}
+
+fn attributes(mount: BorrowedFd<'_>, attrs: Attrs, recursive: Attrs) -> sys::Result<()> {
+    if !attrs.is_empty() {
+        set_attrs(mount, Tree::One, attrs)?;
+    }
+    if !recursive.is_empty() {
+        set_attrs(mount, Tree::Recursive, recursive)?;
     }
     Ok(())
 }

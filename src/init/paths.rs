@@ -4,6 +4,7 @@
 //! What is missing is made one component at a time, each below the descriptor of the one before, following nothing: a
 //! link that is put in place meanwhile is an error, never a way out.
 
+use std::cell::Cell;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -21,6 +22,7 @@ pub(crate) struct Root {
     /// File systems just mounted whose content is ours or the kernel's, by the path they were mounted on. One name
     /// directly below such a root can't be a trap, so it needs no look-up: most mounts, nodes and masks are there.
     known: Vec<(String, OwnedFd, Content)>,
+    links_left: Cell<u32>,
 }
 
 /// What a known file system holds.
@@ -69,7 +71,7 @@ pub(crate) enum Links {
 
 impl Root {
     pub(crate) fn new(fd: OwnedFd) -> Self {
-        Self { fd, known: Vec::new() }
+        Self { fd, known: Vec::new(), links_left: Cell::new(256) }
     }
 
     /// Notes that something was mounted at `path`: what was known there or below is covered.
@@ -150,6 +152,12 @@ impl Root {
         let (parent, name) = self.parent(path)?;
         let Some(name) = name else { return Ok(parent) };
         match mkdirat(&parent, name.as_c_str(), Mode::from_bits_truncate(0o755)) {
+            // It is there but leads nowhere: what it leads to is made.
+            Err(Errno::EEXIST) if links == Links::Follow => {
+                if let Some(target) = self.behind_link(path, parent.as_fd(), &name)? {
+                    return self.dir(&target, links);
+                }
+            }
             Ok(()) | Err(Errno::EEXIST) => {}
             Err(errno) => return Err(errno).call("mkdir", path),
         }
@@ -166,10 +174,32 @@ impl Root {
         let Some(name) = name else { return Ok(parent) };
         let flags = libc::O_CREAT | libc::O_EXCL | libc::O_WRONLY | libc::O_NOFOLLOW;
         match openat2(parent.as_fd(), &name, flags, 0o644, BENEATH_NO_LINKS) {
-            Err(error) if error.errno() != Errno::EEXIST => return Err(error),
-            _ => {}
+            Err(error) if error.errno() == Errno::EEXIST => {
+                if let Some(target) = self.behind_link(path, parent.as_fd(), &name)? {
+                    return self.file(&target);
+                }
+            }
+            made => drop(made?),
         }
         openat2(parent.as_fd(), &name, libc::O_PATH | libc::O_NOFOLLOW, 0, BENEATH_NO_LINKS)
+    }
+
+    /// The path that a dangling link leads to, still to be resolved inside the root; `None` for anything else. The kernel
+    /// finds loops; this count ends those that somebody keeps changing meanwhile.
+    fn behind_link(&self, path: &str, parent: BorrowedFd<'_>, name: &CStr) -> Result<Option<String>> {
+        let target = match nix::fcntl::readlinkat(parent, name) {
+            Ok(target) => target,
+            Err(Errno::EINVAL) => return Ok(None),
+            Err(errno) => return Err(errno).call("readlink", path),
+        };
+        let target = target.into_string().map_err(|_| Error::new("readlink", format!("{path:?}"), Errno::EILSEQ))?;
+        let directory = path.trim_end_matches('/').rsplit_once('/').map_or("", |(directory, _)| directory);
+        let target = if target.starts_with('/') { target } else { format!("{directory}/{target}") };
+        self.links_left.set(self.links_left.get().saturating_sub(1));
+        if self.links_left.get() == 0 {
+            return Err(Error::new("readlink", format!("{path:?}"), Errno::ELOOP));
+        }
+        Ok(Some(target))
     }
 
     /// The directory that holds `path`, made where it is missing, and the last component; none for the root itself.
@@ -251,13 +281,28 @@ mod tests {
     }
 
     #[test]
-    fn a_dangling_link_is_an_error_not_a_way_out() {
+    fn what_a_dangling_link_leads_to_is_made_inside() {
         let (dir, root) = root();
         let outside = tempfile::tempdir().unwrap();
-        symlink(outside.path().join("new"), dir.path().join("link")).unwrap();
-        assert!(root.file("/link").is_err());
-        assert!(root.dir("/link", Links::Follow).is_err());
+        let absolute = outside.path().join("new");
+        symlink(&absolute, dir.path().join("link")).unwrap();
+        symlink("../../new/deep", dir.path().join("chain")).unwrap();
+        symlink("later", dir.path().join("new")).unwrap();
+        root.file("/link/below").unwrap();
+        root.dir("/chain/x", Links::Follow).unwrap();
+        assert!(dir.path().join(absolute.strip_prefix("/").unwrap()).join("below").is_file());
+        assert!(dir.path().join("later/deep/x").is_dir());
         assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
+        assert!(root.dir("/link2", Links::Refuse).is_ok());
+    }
+
+    #[test]
+    fn a_loop_of_links_is_an_error() {
+        let (dir, root) = root();
+        symlink("b", dir.path().join("a")).unwrap();
+        symlink("a", dir.path().join("b")).unwrap();
+        assert!(root.dir("/a/x", Links::Follow).is_err());
+        assert!(root.file("/a").is_err());
     }
 
     #[test]

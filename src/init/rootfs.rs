@@ -16,7 +16,7 @@ use super::paths::{Links, Root, Slot, kind};
 use super::{Prepared, dev};
 use crate::error::invalid;
 use crate::plan::mounts::{Pivot, Rootfs, Step, clean};
-use crate::plan::options::{Attrs, Propagation, attr};
+use crate::plan::options::{Attrs, Propagation, Reach, attr};
 use crate::sys::mount::{self as api, Tree};
 use crate::sys::{self, Context, fs::CWD};
 
@@ -56,8 +56,10 @@ pub(crate) fn build(prepared: &Prepared) -> Result<Built> {
 /// Gives "/" its propagation and binds the root file system onto itself.
 fn attach_root(plan: &Rootfs) -> Result<Root> {
     let Propagation { kind, reach } = plan.propagation;
-    let recursive = if reach == crate::plan::options::Reach::Tree { libc::MS_REC } else { 0 };
-    api::mount(None, c"/", None, kind | recursive, None).context("propagation of \"/\"")?;
+    let recursive = if reach == Reach::Tree { libc::MS_REC } else { 0 };
+    // An unbindable root couldn't be bound onto itself: it becomes so when everything is in place.
+    let first = if kind == libc::MS_UNBINDABLE { libc::MS_PRIVATE } else { kind };
+    api::mount(None, c"/", None, first | recursive, None).context("propagation of \"/\"")?;
     let path = CString::new(plan.path.as_os_str().as_encoded_bytes())?;
     if kind == libc::MS_SHARED {
         make_parent_private(&plan.path)?;
@@ -121,21 +123,27 @@ fn verify_null(null: &OwnedFd) -> Result<()> {
 pub(crate) fn enter(built: &Built, plan: &Rootfs) -> Result<()> {
     nix::unistd::fchdir(&built.root).call("fchdir", &plan.path)?;
     match plan.pivot {
-        Pivot::Root => {
-            api::pivot_root_here()?;
-            // The old root now lies on top of ".": nothing that happens to it may reach the host.
-            api::mount(None, c".", None, libc::MS_SLAVE | libc::MS_REC, None)?;
-            api::umount2(c".", libc::MNT_DETACH)?;
-        }
+        Pivot::Root => pivot(plan)?,
         Pivot::Move => move_root()?,
         Pivot::Chroot => nix::unistd::chroot(".").call("chroot", &plan.path)?,
     }
-    nix::unistd::chdir("/").call("chdir", "/")?;
-    if plan.pivot == Pivot::Root && [libc::MS_SHARED, libc::MS_UNBINDABLE].contains(&plan.propagation.kind) {
-        // The new root was made private or a slave on the way here.
-        mount::propagate(built.root.as_fd(), &[plan.propagation])?;
+    Ok(nix::unistd::chdir("/").call("chdir", "/")?)
+}
+
+/// pivot_root(2) onto itself leaves the old root on top of the new one, and `.` below both: unmounting `.` takes the old
+/// root off.
+fn pivot(plan: &Rootfs) -> Result<()> {
+    let cut_off = plan.propagation.reach == Reach::Tree && plan.propagation.kind != libc::MS_SHARED;
+    if cut_off {
+        api::pivot_root_here()?;
+    } else {
+        // The host's mounts in the old root may still be peers of the host's own: unmounting them would reach the host.
+        let old = sys::fs::openat2(CWD, c"/", libc::O_PATH | libc::O_DIRECTORY, 0, 0)?;
+        api::pivot_root_here()?;
+        nix::unistd::fchdir(&old).call("fchdir", "old root")?;
+        api::mount(None, c".", None, libc::MS_SLAVE | libc::MS_REC, None)?;
     }
-    Ok(())
+    Ok(api::umount2(c".", libc::MNT_DETACH)?)
 }
 
 /// `--no-pivot`: the host's mounts stay in the namespace below the new root, so the file systems that control the host
@@ -186,6 +194,10 @@ pub(crate) fn seal(built: &Built, plan: &Rootfs) -> Result<()> {
         let attrs = Attrs { set: attr::RDONLY, clear: 0 };
         mount::set_attrs(built.root.as_fd(), Tree::One, attrs).context("config.json: /root/readonly")?;
     }
+    if plan.pivot != Pivot::Chroot && [libc::MS_SHARED, libc::MS_UNBINDABLE].contains(&plan.propagation.kind) {
+        // The root was made private on the way here; and what is unbindable can't be covered by a bind of itself.
+        mount::propagate(built.root.as_fd(), &[plan.propagation]).context("config.json: /linux/rootfsPropagation")?;
+    }
     Ok(())
 }
 
@@ -196,10 +208,7 @@ fn make_readonly(root: &Root, path: &str) -> Result<()> {
     let attrs = Attrs { set: attr::RDONLY, clear: 0 };
     let (dir, name) = slot.at();
     match api::open_tree_nofollow(dir, name, Tree::Recursive) {
-        Ok(tree) => {
-            mount::set_attrs(tree.as_fd(), Tree::One, attrs)?;
-            mount::attach(tree.as_fd(), &slot)?;
-        }
+        Ok(tree) => mount::attach_with(tree.as_fd(), &slot, attrs, Attrs::default())?,
         Err(error) if error.errno() == Errno::ENOENT => {}
         Err(error) if error.errno() == Errno::ENOSYS => {
             let Some(_) = root.find(&path)? else { return Ok(()) };
@@ -264,7 +273,10 @@ impl Masks<'_> {
             let copy = api::open_tree(empty.as_fd(), c"", Tree::One)?;
             return Ok(mount::attach(copy.as_fd(), slot)?);
         }
-        let context = api::fsopen(c"tmpfs")?;
+        let context = match api::fsopen(c"tmpfs") {
+            Err(error) if error.errno() == Errno::ENOSYS => return empty_by_mount2(slot),
+            context => context?,
+        };
         api::fsconfig_set(context.as_fd(), c"nr_inodes", Some(c"1"))?;
         api::fsconfig_create(context.as_fd())?;
         let empty = api::fsmount(context.as_fd(), attr::RDONLY)?;
@@ -279,10 +291,14 @@ impl Masks<'_> {
 fn mask_by_mount2(root: &Root, path: &str, slot: &Slot<'_>) -> Result<()> {
     let Some(target) = root.find(path)? else { return Ok(()) };
     if kind(target.as_fd())? == SFlag::S_IFDIR {
-        let data = Some(c"nr_inodes=1");
-        return Ok(api::mount(Some(c"tmpfs"), &slot.path(), Some(c"tmpfs"), libc::MS_RDONLY, data)?);
+        return empty_by_mount2(slot);
     }
     let null = root.open("/dev/null", libc::O_PATH | libc::O_NOFOLLOW, Links::Follow)?;
     verify_null(&null)?;
     Ok(api::mount(Some(&Slot::Handle(null).path()), &slot.path(), None, libc::MS_BIND, None)?)
+}
+
+fn empty_by_mount2(slot: &Slot<'_>) -> Result<()> {
+    let data = Some(c"nr_inodes=1");
+    Ok(api::mount(Some(c"tmpfs"), &slot.path(), Some(c"tmpfs"), libc::MS_RDONLY, data)?)
 }

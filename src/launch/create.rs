@@ -19,6 +19,7 @@ use crate::plan::{Plan, Request};
 use crate::spec::{self, Hooks, Spec};
 use crate::state::{Folder, Identity, Lock, Phase, Record, Status, VERSION};
 use crate::sync::{Barrier, Heard, Inside, Outside, channel};
+use crate::sys::clone::{Cloned, Ended, clone_into, pidfd_open, pidfd_send_signal, wait};
 use crate::sys::Context;
 use crate::sys::clone::{CloneArgs, Cloned, Ended, clone3, pidfd_open, pidfd_send_signal, wait};
 use crate::{clock, signal};
@@ -90,7 +91,10 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay) -> Result<C
         state: undo.record.state(Status::Creating),
         plan,
     };
-    undo.cgroup = Some(cgroup::create(&prepared.plan.cgroup)?);
+    let cgroup = cgroup::create(&prepared.plan.cgroup)?;
+    // Without rights some of it may not have been made, and may be somebody else's.
+    undo.record.cgroup = cgroup.location();
+    undo.cgroup = Some(cgroup);
     let (outside, inside) = channel()?;
     let lock = spawn(&mut undo, &prepared, &outside, inside, lock)?;
     let plan = &prepared.plan;
@@ -193,15 +197,20 @@ fn spawn(undo: &mut Undo, prepared: &Prepared, outside: &Outside, inside: Inside
     let bridge = prepared.plan.namespaces.bridge();
     let flags = if bridge { 0 } else { prepared.plan.namespaces.clone_flags() };
     let cgroup = undo.cgroup.as_ref().and_then(|cgroup| cgroup.clone_fd());
-    match clone3(CloneArgs { flags, cgroup })? {
+    let (cloned, placed) = clone_into(flags, cgroup)?;
+    match cloned {
         Cloned::Child => {
-            // The lock is the creator's: it must end with it. And end-of-file must be seen.
+            // The lock is the creator's: it must end with it. End-of-file must be seen. And nothing that waits in the
+            // container may hold a folder of the host.
             drop(lock);
             outside.close_in_child();
+            drop((undo.folder.take(), undo.cgroup.take()));
             if bridge { init::bridge(prepared, &inside) } else { init::enter(prepared, &inside) }
         }
         Cloned::Parent { pid, pidfd } => {
             undo.process = Some((pid, pidfd));
+            let cgroup = undo.cgroup.as_mut().context("internal error: no cgroup")?;
+            if placed { cgroup.add(pid)? } else { cgroup.add_all(pid)? }
             Ok(lock)
         }
     }
@@ -214,7 +223,6 @@ fn converse(
     outside: &Outside,
     announce: impl FnOnce(Pid, std::os::fd::BorrowedFd<'_>) -> Result<()>,
 ) -> Result<()> {
-    undo.enter_cgroup()?;
     if plan.namespaces.bridge() {
         outside.pass(Barrier::Go)?;
         cross_bridge(undo, outside)?;
@@ -291,11 +299,6 @@ impl Undo {
 
     fn process(&self) -> Result<&(Pid, OwnedFd)> {
         self.process.as_ref().context("internal error: no process")
-    }
-
-    fn enter_cgroup(&mut self) -> Result<()> {
-        let (Some(cgroup), Some((pid, _))) = (&mut self.cgroup, &self.process) else { return Ok(()) };
-        cgroup.add(*pid)
     }
 
     /// How the process ended, when it ended without a word.

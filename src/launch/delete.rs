@@ -1,20 +1,17 @@
 //! `delete`: stops what is left, removes the cgroup and the folder, runs the poststop hooks.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use anyhow::{Result, bail};
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::hooks;
 use crate::cgroup;
 use crate::init::own_environment;
 use crate::spec::Hook;
 use crate::state::{Folder, Identity, Lock, Record, Status};
-use crate::sys::Context;
 
 /// How long a killed process may take to end: it may be in an uninterruptible system call.
-const PATIENCE_MS: u16 = 10_000;
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Kills every process of a container and waits until its init is gone.
 pub(crate) fn stop(record: &Record) -> Result<()> {
@@ -29,26 +26,10 @@ pub(crate) fn stop(record: &Record) -> Result<()> {
 }
 
 fn kill_and_wait(init: Identity) -> Result<()> {
-    let Some(pidfd) = init.pidfd()? else { return Ok(()) };
-    match crate::sys::clone::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL) {
-        Err(error) if error.errno() == Errno::ESRCH => return Ok(()),
-        result => result?,
-    }
-    if !wait_for(&pidfd)? {
-        bail!("container init (process {}) is still there {} s after SIGKILL", init.pid, PATIENCE_MS / 1000);
+    if init.signal(libc::SIGKILL)? && !init.wait(PATIENCE)? {
+        bail!("container init (process {}) is still there {} s after SIGKILL", init.pid, PATIENCE.as_secs());
     }
     Ok(())
-}
-
-/// Waits until a process has ended; false when it takes too long.
-pub(crate) fn wait_for(pidfd: &OwnedFd) -> Result<bool> {
-    let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
-    loop {
-        match poll(&mut fds, PollTimeout::from(PATIENCE_MS)) {
-            Err(Errno::EINTR) => {}
-            result => return Ok(result.call("poll", "pidfd")? > 0),
-        }
-    }
 }
 
 /// Removes a container whose processes are gone or may be killed. The lock is held by the caller.
@@ -61,6 +42,13 @@ pub(crate) fn delete(folder: Folder, record: &Record, lock: Lock) -> Result<()> 
     // As the specification says: a failing hook is a warning, and never keeps a container alive.
     hooks::run_poststop(&poststop, &record.state(Status::Stopped), &own_environment());
     Ok(())
+}
+
+/// [`delete`] of a container that failed: the failure is what the caller is told.
+pub(crate) fn delete_after_failure(folder: Folder, record: &Record, lock: Lock) {
+    if let Err(error) = delete(folder, record, lock) {
+        log::warn!("container {:?}: clean up after the failure: {error:#}", record.id);
+    }
 }
 
 fn poststop(folder: &Folder) -> Vec<Hook> {

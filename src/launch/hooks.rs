@@ -82,7 +82,10 @@ fn for_each(
     process::signal_default(libc::SIGCHLD);
     for (index, hook) in hooks.iter().enumerate() {
         let result = run_one(hook, &state, environment);
-        let named = result.with_context(|| format!("error running {} hook #{index} ({:?})", kind.name(), hook.path));
+        let named = result.with_context(|| {
+            let kind = kind.name();
+            format!("config.json: /hooks/{kind}/{index}: error running {kind} hook #{index} ({:?})", hook.path)
+        });
         named.or_else(&mut failed)?;
     }
     Ok(())

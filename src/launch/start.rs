@@ -6,38 +6,58 @@ use anyhow::{Context as _, Result, bail};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::{delete, hooks};
+use super::hooks;
 use crate::error::phrase;
 use crate::init::own_environment;
-use crate::state::{Folder, Lock, Record, STARTING, Status};
+use crate::state::{Folder, Record, STARTING, Status};
 use crate::sys::Context;
 
-/// Starts a created container and runs its poststart hooks. Returns when the program runs.
-///
-/// A program that can't be executed is an error with its reason; the container is stopped then, as it is after a
-/// poststart hook that failed (config.md, "Hooks").
-pub(crate) fn start(folder: &Folder, record: &Record, lock: &Lock) -> Result<()> {
+/// What kept a container from being started.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// It wasn't there to be started, or its program can't be executed: it is as it is, or stopped.
+    Start(anyhow::Error),
+    /// A poststart hook failed: the container must be stopped and deleted (config.md, "Hooks").
+    Poststart(anyhow::Error),
+}
+
+/// Starts a container in whatever state it is, with its poststart hooks. Returns when the program runs.
+pub(crate) fn start(folder: &Folder, record: &Record) -> Result<(), Failure> {
+    open_gate(folder, record).and_then(|gate| release(folder, gate)).map_err(Failure::Start)?;
+    poststart(folder, record).map_err(Failure::Poststart)
+}
+
+/// [`start`] of a container that this very process has created: it is known to wait.
+pub(crate) fn start_created(folder: &Folder, record: &Record) -> Result<()> {
+    let gate = folder.open_gate()?.context("unable to start container process: it died before its start")?;
+    release(folder, gate)?;
+    poststart(folder, record)
+}
+
+fn open_gate(folder: &Folder, record: &Record) -> Result<OwnedFd> {
     let gate = match folder.status(record)? {
         Status::Created => folder.open_gate()?,
         Status::Stopped => bail!("{}: {:?}", phrase::START_STOPPED, record.id),
         Status::Running => None,
         other => bail!("cannot start a container in the {} state: {:?}", other.name(), record.id),
     };
-    let Some(gate) = gate else { bail!("{}: {:?}", phrase::START_RUNNING, record.id) };
+    gate.with_context(|| format!("{}: {:?}", phrase::START_RUNNING, record.id))
+}
+
+/// Opens the gate and waits until the program runs; an error is why it doesn't.
+fn release(folder: &Folder, gate: OwnedFd) -> Result<()> {
     let result = folder.open_result()?;
     nix::unistd::write(&gate, &[0]).call("write", "start gate")?;
     drop(gate);
-    await_exec(&result)?;
-    if record.poststart {
-        let config = folder.config()?;
-        let state = record.state(Status::Running);
-        if let Err(error) = hooks::run(hooks::Kind::Poststart, &config.hooks.poststart, &state, &own_environment()) {
-            delete::stop(record)?;
-            return Err(error);
-        }
+    await_exec(&result)
+}
+
+fn poststart(folder: &Folder, record: &Record) -> Result<()> {
+    if !record.poststart {
+        return Ok(());
     }
-    let _ = lock;
-    Ok(())
+    let hooks = folder.config()?.hooks.poststart;
+    hooks::run(hooks::Kind::Poststart, &hooks, &record.state(Status::Running), &own_environment())
 }
 
 /// Reads the result to its end: the process closes it by executing its program, or by dying.

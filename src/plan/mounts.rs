@@ -8,7 +8,7 @@ use anyhow::Result;
 use libc::c_ulong;
 
 use super::namespaces::{Kind as Namespace, Namespaces};
-use super::options::{self, Attrs, Bind, Propagation, Reach, attr};
+use super::options::{Attrs, Bind, Parsed, Propagation, Reach, attr};
 use super::{Request, c_string};
 use crate::cgroup;
 use crate::error::invalid;
@@ -117,7 +117,7 @@ impl Rootfs {
         let mut steps = Vec::new();
         for (index, mount) in spec.mounts.iter().enumerate() {
             let pointer = format!("/mounts/{index}");
-            if mount.kind == "cgroup" && options::parse(&mount.options).bind == Bind::No {
+            if mount.kind == "cgroup" && Parsed::of(mount).bind == Bind::No {
                 cgroup_steps(&mut steps, mount, pointer, host, namespaces, cgroup)?;
             } else {
                 steps.push(Step::Mount(step(mount, pointer, &request.bundle)?));
@@ -175,7 +175,7 @@ pub(crate) fn clean(path: &str) -> String {
 }
 
 fn step(mount: &Mount, pointer: String, bundle: &Path) -> Result<MountStep> {
-    let parsed = options::parse(&mount.options);
+    let parsed = Parsed::of(mount);
     let destination = destination(mount, &pointer)?;
     let mut attrs = parsed.attrs;
     let what = if parsed.remount {
@@ -235,20 +235,13 @@ fn destination(mount: &Mount, pointer: &str) -> Result<String> {
     Ok(clean)
 }
 
-fn file_system(mount: &Mount, parsed: &options::Parsed, pointer: &str) -> Result<FileSystem> {
+fn file_system(mount: &Mount, parsed: &Parsed, pointer: &str) -> Result<FileSystem> {
     let mut data = Vec::new();
     let c = |text: &str| c_string(text, &format!("{pointer}/options"));
     for word in &parsed.data {
         data.push((c(&word.key)?, word.value.as_deref().map(c).transpose()?));
     }
-    let set = parsed.superblock.set;
-    let words = [
-        (libc::MS_SYNCHRONOUS, "sync"),
-        (libc::MS_DIRSYNC, "dirsync"),
-        (libc::MS_LAZYTIME, "lazytime"),
-        (libc::MS_MANDLOCK, "mand"),
-    ];
-    for (_, word) in words.into_iter().filter(|(flag, _)| set & flag != 0) {
+    for word in parsed.superblock.fsconfig() {
         data.push((c(word)?, None));
     }
     // A file system on a device or of layers must know that it won't be written; for the kernel's own the mount's flag
@@ -263,7 +256,7 @@ fn file_system(mount: &Mount, parsed: &options::Parsed, pointer: &str) -> Result
         source: (!mount.source.is_empty()).then(|| c_string(mount.source.as_str(), pointer)).transpose()?,
         data,
         flags: parsed.ms_flags(),
-        only_mount2: set & libc::MS_I_VERSION != 0,
+        only_mount2: parsed.superblock.needs_mount2(),
         copy_mode: tmpfs && !parsed.data.iter().any(|word| word.key == "mode"),
         copy_up: tmpfs && parsed.tmpcopyup,
         fallback: None,
@@ -279,7 +272,7 @@ fn cgroup_steps(
     namespaces: &Namespaces,
     cgroup: &cgroup::Location,
 ) -> Result<()> {
-    let parsed = options::parse(&mount.options);
+    let parsed = Parsed::of(mount);
     let destination = destination(mount, &pointer)?;
     let own_namespace = namespaces.has(Namespace::Cgroup);
     let base = MountStep {

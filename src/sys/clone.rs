@@ -69,17 +69,36 @@ pub(crate) fn clone3(args: CloneArgs<'_>) -> Result<Cloned> {
 /// can't look into its arguments; docker's profile does so): then by clone(2), which has CLONE_PIDFD since 5.2.
 pub(crate) fn fork() -> Result<Cloned> {
     match clone3(CloneArgs::default()) {
-        Err(error) if error.errno() == Errno::ENOSYS => clone(libc::CLONE_PIDFD | libc::SIGCHLD),
+        Err(error) if error.errno() == Errno::ENOSYS => clone(0),
         result => result,
     }
 }
 
-/// clone(2) without a stack of its own. `flags` must have CLONE_PIDFD.
-fn clone(flags: i32) -> Result<Cloned> {
+/// clone3(2) into a cgroup as far as the kernel allows it. The second value says whether the child is in the cgroup.
+///
+/// A kernel or a sandbox without clone3 gets clone(2); a cgroup that takes no process this way (EBUSY: it has
+/// controllers for its children; EOPNOTSUPP: it is not valid in a threaded subtree; EACCES: rootless) is left to the
+/// caller, whose own attempt says why.
+pub(crate) fn clone_into(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<(Cloned, bool)> {
+    match clone3(CloneArgs { flags, cgroup }) {
+        Err(error) if error.errno() == Errno::ENOSYS => Ok((clone(flags)?, false)),
+        Err(error)
+            if cgroup.is_some() && matches!(error.errno(), Errno::EBUSY | Errno::EOPNOTSUPP | Errno::EACCES) =>
+        {
+            Ok((clone3(CloneArgs { flags, cgroup: None })?, false))
+        }
+        result => Ok((result?, cgroup.is_some())),
+    }
+}
+
+/// clone(2) without a stack of its own. CLONE_PIDFD is always added.
+fn clone(flags: u64) -> Result<Cloned> {
     let mut pidfd: libc::c_int = -1;
+    let parent = flags & libc::CLONE_PARENT as u64 != 0;
+    let flags = flags | libc::CLONE_PIDFD as u64 | if parent { 0 } else { libc::SIGCHLD as u64 };
     // SAFETY: with CLONE_PIDFD the third argument (on every architecture but s390) is where the descriptor goes, and
     // lives across the call; without CLONE_VM and with a null stack the child goes on as after fork.
-    let ret = unsafe { libc::syscall(libc::SYS_clone, i64::from(flags), 0_i64, &raw mut pidfd, 0_i64, 0_i64) };
+    let ret = unsafe { libc::syscall(libc::SYS_clone, flags, 0_i64, &raw mut pidfd, 0_i64, 0_i64) };
     match check("clone", ret, || format!("flags {flags:#x}"))? {
         0 => Ok(Cloned::Child),
         pid => {
@@ -104,6 +123,13 @@ pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()
     // SAFETY: a null siginfo is allowed: the kernel fills one in as kill(2) does.
     let ret = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, 0, 0) };
     check("pidfd_send_signal", ret, || format!("signal {signal}")).map(drop)
+}
+
+/// kill(2), where pidfds are not to be had.
+pub(crate) fn kill(pid: Pid, signal: i32) -> Result<()> {
+    // SAFETY: no memory is passed.
+    let ret = unsafe { libc::kill(pid.as_raw(), signal) };
+    check("kill", ret.into(), || format!("{pid}, signal {signal}")).map(drop)
 }
 
 /// How a process ended.

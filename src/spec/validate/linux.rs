@@ -50,7 +50,8 @@ fn namespaces(linux: &Linux) -> Result<()> {
                 format_args!("duplicate of {kind:?}, expected one of a type"),
             ));
         }
-        if let Some(path) = &namespace.path {
+        // An empty path is a new namespace: Go's types can't tell it from an absent one.
+        if let Some(path) = namespace.path.as_ref().filter(|path| !path.as_os_str().is_empty()) {
             absolute(format_args!("{at}/path"), path)?;
         }
     }
