@@ -260,9 +260,7 @@ impl Masks<'_> {
             Ok(copy) => Ok(Some(copy)),
             // Linux before 6.15 can't copy a detached mount: the original itself is attached first, and copied from
             // there ever after.
-            Err(error) if error.errno() == Errno::EINVAL => {
-                Ok(Some(null.try_clone_to_owned().call("dup", slot.path())?))
-            }
+            Err(error) if error.errno() == Errno::EINVAL => Ok(Some(null.try_clone_to_owned().call("dup", slot.path())?)),
             Err(error) if error.errno() == Errno::ENOSYS => Ok(None),
             Err(error) => Err(error.into()),
         }

@@ -21,7 +21,6 @@ use crate::state::{Folder, Identity, Lock, Phase, Record, Status, VERSION};
 use crate::sync::{Barrier, Heard, Inside, Outside, channel};
 use crate::sys::clone::{Cloned, Ended, clone_into, pidfd_open, pidfd_send_signal, wait};
 use crate::sys::Context;
-use crate::sys::clone::{CloneArgs, Cloned, Ended, clone3, pidfd_open, pidfd_send_signal, wait};
 use crate::{clock, signal};
 
 /// Who takes the terminal, and whether the runtime stays.
@@ -81,8 +80,7 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay) -> Result<C
     undo.folder()?.write(&undo.record)?;
     undo.folder()?.write_config(&config)?;
     let (console, terminal) = console(&plan, &paths)?;
-    let pidfd_socket =
-        paths.pidfd_socket.as_deref().map(|path| tty::connect_for("--pidfd-socket", path)).transpose()?;
+    let pidfd_socket = paths.pidfd_socket.as_deref().map(|path| tty::connect_for("--pidfd-socket", path)).transpose()?;
     let prepared = Prepared {
         joins: prepare::joins(&plan)?,
         sources: prepare::sources(&plan)?,
@@ -187,8 +185,8 @@ fn console(plan: &Plan, paths: &Paths) -> Result<(Option<OwnedFd>, Option<OwnedF
     if let Some(path) = &paths.console_socket {
         return Ok((Some(tty::connect(path)?), None));
     }
-    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)
-        .call("socketpair", "terminal")?;
+    let (ours, theirs) =
+        socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC).call("socketpair", "terminal")?;
     Ok((Some(theirs), Some(ours)))
 }
 
@@ -372,3 +370,4 @@ impl Record {
         }
     }
 }
+

@@ -116,7 +116,8 @@ impl Plan {
             }
             None => None,
         };
-        let cgroup = cgroup::plan(request.manager, &linux.cgroups_path, &request.id, &linux.resources, &host.cgroups)?;
+        let cgroup =
+            cgroup::plan(request.manager, &linux.cgroups_path, &request.id, &linux.resources, &host.cgroups)?;
         let plan = Self {
             id: request.id.clone(),
             bundle: request.bundle.clone(),
@@ -149,9 +150,9 @@ pub(crate) fn c_string(text: impl Into<Vec<u8>>, pointer: &str) -> Result<CStrin
 
 fn id_maps(linux: &spec::Linux, namespaces: &Namespaces, host: &Host) -> Option<IdMaps> {
     let lines = |mappings: &[IdMapping]| {
-        mappings
-            .iter()
-            .fold(String::new(), |lines, m| lines + &format!("{} {} {}\n", m.container_id, m.host_id, m.size))
+        mappings.iter().fold(String::new(), |lines, m| {
+            lines + &format!("{} {} {}\n", m.container_id, m.host_id, m.size)
+        })
     };
     // CAP_SETGID in the parent user namespace is what lifts the need (user_namespaces(7)).
     let cap_setgid = 1 << 6;
@@ -163,10 +164,9 @@ fn id_maps(linux: &spec::Linux, namespaces: &Namespaces, host: &Host) -> Option<
 }
 
 fn time_offsets(linux: &spec::Linux) -> String {
-    linux
-        .time_offsets
-        .iter()
-        .fold(String::new(), |lines, (clock, offset)| lines + &format!("{clock} {} {}\n", offset.secs, offset.nanosecs))
+    linux.time_offsets.iter().fold(String::new(), |lines, (clock, offset)| {
+        lines + &format!("{clock} {} {}\n", offset.secs, offset.nanosecs)
+    })
 }
 
 /// Keys with slashes are paths already (an interface name may hold dots); otherwise every dot is a slash.

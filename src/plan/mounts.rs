@@ -192,7 +192,8 @@ fn step(mount: &Mount, pointer: String, bundle: &Path) -> Result<MountStep> {
         What::FileSystem(file_system(mount, &parsed, &pointer)?)
     };
     let is_new = matches!(what, What::FileSystem(_));
-    let late_readonly = is_new && attrs.set & attr::RDONLY != 0 && (mount.kind == "tmpfs" || destination == "/dev");
+    let late_readonly =
+        is_new && attrs.set & attr::RDONLY != 0 && (mount.kind == "tmpfs" || destination == "/dev");
     if late_readonly {
         attrs.set &= !attr::RDONLY;
     }
@@ -223,8 +224,7 @@ const PROC_FILES: [&str; 10] = [
 
 fn destination(mount: &Mount, pointer: &str) -> Result<String> {
     let clean = clean(&mount.destination);
-    let refuse =
-        |what: &str| Err(invalid(format!("{pointer}/destination"), format!("{:?}: {what}", mount.destination)));
+    let refuse = |what: &str| Err(invalid(format!("{pointer}/destination"), format!("{:?}: {what}", mount.destination)));
     if clean == "/" {
         return refuse("the root file system itself can't be mounted over");
     }
@@ -397,8 +397,9 @@ fn node(device: &Device, index: usize, bind: bool) -> Result<Node> {
         }
     };
     let number = |name: &str, value: i64| {
-        u32::try_from(value)
-            .map_err(|_| invalid(format!("/linux/devices/{index}/{name}"), format!("{value} is not a device number")))
+        u32::try_from(value).map_err(|_| {
+            invalid(format!("/linux/devices/{index}/{name}"), format!("{value} is not a device number"))
+        })
     };
     let fifo = kind == libc::S_IFIFO;
     let dev = if fifo { 0 } else { libc::makedev(number("major", device.major)?, number("minor", device.minor)?) };
@@ -420,17 +421,20 @@ mod tests {
 
     #[test]
     fn paths_are_cleaned_and_never_leave_the_root() {
-        for (path, want) in
-            [("/a/b", "/a/b"), ("a//b/", "/a/b"), ("/../..", "/"), ("/a/../../b/./c", "/b/c"), ("", "/")]
-        {
+        for (path, want) in [
+            ("/a/b", "/a/b"),
+            ("a//b/", "/a/b"),
+            ("/../..", "/"),
+            ("/a/../../b/./c", "/b/c"),
+            ("", "/"),
+        ] {
             assert_eq!(clean(path), want, "{path:?}");
         }
     }
 
     #[test]
     fn default_nodes_give_way_to_those_of_the_config() {
-        let null =
-            Device { kind: "c".into(), path: "/dev/null".into(), major: 1, minor: 3, uid: 5, ..Device::default() };
+        let null = Device { kind: "c".into(), path: "/dev/null".into(), major: 1, minor: 3, uid: 5, ..Device::default() };
         let nodes = nodes(&[null], false).unwrap();
         assert_eq!(nodes.len(), 6);
         assert_eq!((nodes[0].path.as_str(), nodes[0].uid, nodes[0].mode), ("/dev/null", 5, 0o666));
