@@ -375,3 +375,38 @@ container_test!(a_huge_config_is_read, |c| {
     c.args(&["exit", "4"]);
     c.run().exits(4);
 });
+
+container_test!(what_cannot_be_done_yet_is_not_ignored, |c| {
+    skip_for_runc!(c, "runc does or ignores these");
+    let good = c.config.clone();
+    let mapping = json!([{ "containerID": 0, "hostID": 1000, "size": 1 }]);
+    let bind = json!({ "type": "bind", "source": "/sys", "destination": "/tmp/a", "options": ["bind", "idmap"] });
+    let mapped = json!({
+        "type": "bind", "source": "/sys", "destination": "/tmp/a", "options": ["bind"],
+        "uidMappings": mapping, "gidMappings": mapping,
+    });
+    for (pointer, value) in [
+        ("/process/apparmorProfile", json!("no-such-profile")),
+        ("/process/selinuxLabel", json!("system_u:system_r:container_t:s0:c1,c2")),
+        ("/linux/mountLabel", json!("system_u:object_r:container_file_t:s0:c1,c2")),
+        ("/linux/intelRdt", json!({ "closID": "x", "l3CacheSchema": "L3:0=f" })),
+        ("/linux/netDevices", json!({ "nosuchdevice": { "name": "eth0" } })),
+        ("/mounts/6", bind),
+        ("/mounts/6", mapped),
+    ] {
+        c.config = good.clone();
+        if pointer == "/mounts/6" {
+            c.push("/mounts", value);
+        } else {
+            c.set(pointer, value);
+        }
+        refused(c, &[pointer]);
+    }
+});
+
+container_test!(exec_cpu_affinity_is_for_exec_only, |c| {
+    c.set("/process/execCPUAffinity", json!({ "initial": "0", "final": "0" }));
+    let before = c.facts()["status"]["Cpus_allowed_list"].clone();
+    c.config["process"].as_object_mut().unwrap().remove("execCPUAffinity");
+    assert_eq!(c.facts()["status"]["Cpus_allowed_list"], before);
+});
