@@ -25,6 +25,22 @@ pub fn v1(controller: &str) -> Option<PathBuf> {
     mounts().lines().find(has).map(|line| PathBuf::from(line.split(' ').nth(4).unwrap()))
 }
 
+/// Whether the host can limit with a controller, by v1 or v2.
+pub fn has_controller(name: &str) -> bool {
+    let v2 = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
+    v1(name).is_some() || v2.split_whitespace().any(|other| other == name)
+}
+
+/// The lines of a /proc/PID/cgroup whose hierarchy is mounted and must hold the container: each v1 one, or v2's alone.
+pub fn mounted_lines(text: &str) -> Vec<String> {
+    let any_v1 = mounts().contains(" - cgroup ");
+    let held = |line: &&str| match line.split(':').nth(1) {
+        Some("") | None => !any_v1,
+        Some(names) => names.split(',').any(|name| v1(name).is_some()),
+    };
+    text.lines().filter(held).map(str::to_owned).collect()
+}
+
 /// The folders of a cgroup that exist, one a hierarchy.
 pub fn cgroups(path: &str) -> Vec<PathBuf> {
     hierarchies().into_iter().map(|root| root.join(path.trim_start_matches('/'))).filter(|dir| dir.exists()).collect()
@@ -61,6 +77,15 @@ pub fn remove_cgroup(path: &str) {
         }
         dirs.iter().flat_map(|dir| folders(dir)).for_each(|dir| drop(fs::remove_dir(dir)));
         std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
+/// The same for every cgroup at the top whose name starts so: those of containers without a `cgroupsPath`.
+pub fn remove_cgroups_named(prefix: &str) {
+    let entries = hierarchies().into_iter().filter_map(|root| fs::read_dir(root).ok()).flatten().flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    for name in names.filter(|name| name.starts_with(prefix)) {
+        remove_cgroup(&format!("/{name}"));
     }
 }
 

@@ -14,7 +14,7 @@ pub mod trace;
 
 use std::fmt::Debug;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -61,6 +61,8 @@ macro_rules! skip_for_runc {
 
 /// Runs a test's body with a fresh container, then checks that nothing is left of it.
 pub fn with_container(name: &str, body: impl FnOnce(&mut Container)) {
+    // The crate and the folder have one name.
+    let name = name.trim_start_matches("root::");
     if !root(name) {
         return;
     }
@@ -108,8 +110,8 @@ impl Container {
         for folder in ["state", "bundle/rootfs/proc", "bundle/rootfs/sys", "bundle/rootfs/dev", "bundle/rootfs/tmp"] {
             fs::create_dir_all(dir.join(folder)).unwrap();
         }
-        let guest = dir.join("bundle/rootfs/guest");
-        fs::hard_link(guest_path(), &guest).or_else(|_| fs::copy(guest_path(), &guest).map(drop)).unwrap();
+        let inside = dir.join("bundle/rootfs/guest");
+        fs::hard_link(guest(), &inside).or_else(|_| fs::copy(guest(), &inside).map(drop)).unwrap();
         for folder in ["", "bundle", "bundle/rootfs"] {
             host::chmod(&dir.join(folder), 0o755);
         }
@@ -306,12 +308,9 @@ impl Drop for Container {
         let _ = self.command(&["delete", "--force", &self.id]).stdout(Stdio::null()).stderr(Stdio::null()).status();
         host::kill_processes(self.dir.to_str().unwrap());
         host::remove_cgroup(&self.cgroup);
+        host::remove_cgroups_named(&format!("tare-test-{}-{}-", std::process::id(), self.id));
         let _ = fs::remove_dir_all(&self.dir);
     }
-}
-
-fn guest_path() -> &'static Path {
-    guest()
 }
 
 /// Waits for something that takes a moment, within the time of a command.

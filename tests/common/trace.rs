@@ -50,10 +50,10 @@ fn parse(line: &str) -> Option<Call> {
     Some(Call { name: name.into(), text: text.into() })
 }
 
-/// Every so-manieth point of a trace, as the arguments that make strace kill the command there.
-pub fn points(calls: &[Call], count: usize) -> Vec<String> {
+/// Every point of a trace, as the arguments that make strace kill the command there.
+pub fn points(calls: &[Call]) -> Vec<String> {
     let mut seen: HashMap<&str, usize> = HashMap::new();
-    let all: Vec<String> = calls
+    calls
         .iter()
         .map(|call| {
             let nth = seen.entry(&call.name).or_default();
@@ -62,9 +62,7 @@ pub fn points(calls: &[Call], count: usize) -> Vec<String> {
         })
         // The first is strace's own start of the command.
         .skip(1)
-        .collect();
-    let step = all.len().div_ceil(count).max(1);
-    all.into_iter().step_by(step).collect()
+        .collect()
 }
 
 /// Starts a command that is killed at a point.

@@ -156,8 +156,9 @@ fn open_dev(kind: &str, major: u32, minor: u32, mode: &str) -> Result<(), String
 
 fn kill_self(signal: i32) -> Outcome {
     sys::flush();
+    let pid = i32::try_from(std::process::id()).map_err(|e| e.to_string())?;
     // SAFETY: no memory is touched.
-    unsafe { libc::kill(libc::getpid(), signal) };
+    unsafe { libc::kill(pid, signal) };
     // Pid 1 of a namespace is immune to its own signals: end in the way that the kernel can't refuse.
     if signal == libc::SIGSEGV {
         // SAFETY: reading address 0 is meant to fault.

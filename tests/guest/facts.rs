@@ -84,7 +84,7 @@ pub(crate) fn uname() -> (String, String, String) {
     // SAFETY: `name` is a valid place for the answer.
     unsafe { libc::uname(&raw mut name) };
     let text = |field: &[libc::c_char]| {
-        let bytes: Vec<u8> = field.iter().take_while(|c| **c != 0).map(|c| c.cast_unsigned()).collect();
+        let bytes: Vec<u8> = field.iter().take_while(|c| **c != 0).flat_map(|c| c.to_ne_bytes()).collect();
         String::from_utf8_lossy(&bytes).into_owned()
     };
     (text(&name.nodename), text(&name.domainname), text(&name.machine))
@@ -120,7 +120,7 @@ fn fds() -> BTreeMap<i32, String> {
 
 fn rlimit(which: u32) -> Json {
     let mut pair = [0u64; 2];
-    let place = pair.as_mut_ptr().expose_provenance().cast_signed() as i64;
+    let place = pair.as_mut_ptr().expose_provenance() as i64;
     match sys::syscall(libc::SYS_prlimit64, &[0, i64::from(which), 0, place]) {
         Ok(_) => Json::list(pair.iter().map(Json::num)),
         Err(_) => Json::null(),
@@ -130,7 +130,7 @@ fn rlimit(which: u32) -> Json {
 fn scheduler() -> Json {
     let policy = sys::syscall(libc::SYS_sched_getscheduler, &[0]).unwrap_or(-1);
     let mut priority = 0i32;
-    let place = (&raw mut priority).expose_provenance().cast_signed() as i64;
+    let place = (&raw mut priority).expose_provenance() as i64;
     let _ = sys::syscall(libc::SYS_sched_getparam, &[0, place]);
     // The raw system call answers 20 - nice.
     let nice = 20 - sys::syscall(libc::SYS_getpriority, &[0, 0]).unwrap_or(20);
@@ -147,7 +147,7 @@ fn clock(which: libc::clockid_t) -> i64 {
 /// The description of the session keyring: `keyring;UID;GID;PERM;NAME`.
 pub(crate) fn keyring() -> Result<String, String> {
     let mut buffer = [0u8; 256];
-    let place = buffer.as_mut_ptr().expose_provenance().cast_signed() as i64;
+    let place = buffer.as_mut_ptr().expose_provenance() as i64;
     // KEYCTL_DESCRIBE of KEY_SPEC_SESSION_KEYRING; the length counts the NUL.
     let length = sys::syscall(libc::SYS_keyctl, &[6, -3, place, 256])?;
     let length = usize::try_from(length).unwrap_or(1) - 1;

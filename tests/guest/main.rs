@@ -27,8 +27,10 @@ extern "C" fn main(argc: libc::c_int, argv: *const *const libc::c_char) -> libc:
     let argc = usize::try_from(argc).unwrap_or(0);
     let args: Vec<String> = (0..argc)
         .map(|i| {
-            // SAFETY: the C start-up code hands over `argc` valid pointers in `argv`.
-            let arg = unsafe { *argv.add(i) };
+            // SAFETY: the C start-up code hands over `argc` pointers in `argv`, so this one is in bounds.
+            let place = unsafe { argv.add(i) };
+            // SAFETY: as above, and nobody has written to it.
+            let arg = unsafe { place.read() };
             // SAFETY: each of them is a NUL-terminated string that lives as long as the process.
             unsafe { CStr::from_ptr(arg) }.to_string_lossy().into_owned()
         })

@@ -11,7 +11,7 @@ use crate::{Outcome, facts};
 /// `with OPTION... -- COMMAND`: changes what a child inherits, then executes COMMAND.
 ///
 /// `ignore=SIG`, `block=SIG`, `close=FD`, `open=FD:PATH`, `umask=OCTAL`, `chdir=DIR`, `tty=PATH` (a new session with
-/// it as the controlling terminal), `enosys=NAME,...` (those system calls answer ENOSYS from here on).
+/// it as the controlling terminal), `listen=N` (LISTEN_FDS and LISTEN_PID as systemd sets them), `enosys=NAME,...` (those system calls answer ENOSYS from here on).
 pub(crate) fn with(words: &[&str]) -> Outcome {
     let split = words.iter().position(|word| *word == "--").ok_or("-- is expected before the command")?;
     let (options, command) = words.split_at(split);
@@ -45,6 +45,12 @@ fn apply(key: &str, value: &str) -> Result<(), String> {
             let mask = u32::from_str_radix(value, 8).map_err(|e| e.to_string())?;
             // SAFETY: no memory is touched.
             unsafe { libc::umask(mask) };
+        }
+        "listen" => {
+            // SAFETY: the process has one thread.
+            unsafe { std::env::set_var("LISTEN_FDS", value) };
+            // SAFETY: as above; execve keeps the pid.
+            unsafe { std::env::set_var("LISTEN_PID", std::process::id().to_string()) };
         }
         "chdir" => std::env::set_current_dir(value).map_err(|e| why(&e))?,
         "tty" => {
@@ -106,14 +112,14 @@ fn enosys(numbers: &[u32]) -> Result<(), String> {
     let mut program = vec![statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0)];
     for nr in numbers {
         program.push(libc::sock_filter { jf: 1, ..statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, *nr) });
-        let refuse = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned();
+        let refuse = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.unsigned_abs();
         program.push(statement(libc::BPF_RET | libc::BPF_K, refuse));
     }
     program.push(statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW));
     let length = u16::try_from(program.len()).map_err(|e| e.to_string())?;
     let filter = libc::sock_fprog { len: length, filter: program.as_mut_ptr() };
     // SECCOMP_SET_MODE_FILTER without no_new_privs: root has CAP_SYS_ADMIN.
-    let place = (&raw const filter).expose_provenance().cast_signed() as i64;
+    let place = (&raw const filter).expose_provenance() as i64;
     sys::syscall(libc::SYS_seccomp, &[1, 0, place]).map(drop)
 }
 

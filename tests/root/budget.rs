@@ -43,6 +43,7 @@ container_test!(system_calls_of_run, |c| {
     let table: Vec<String> = names.chunk_by(|a, b| a == b).map(|same| format!("{} {}", same.len(), same[0])).collect();
     assert!(calls.len() > 50, "strace has seen too little: {table:?}");
     assert!(calls.len() <= SYSTEM_CALLS_OF_RUN, "{} system calls: {}", calls.len(), table.join(", "));
+    assert_eq!(count(&calls, &["nanosleep", "clock_nanosleep"]), 0, "it sleeps");
     println!("{} system calls", calls.len());
 });
 

@@ -27,19 +27,15 @@ fn either(controller: &str, v1: &str, v2: &str) -> String {
     if host::v1(controller).is_some() { v1.into() } else { v2.into() }
 }
 
-fn has(controller: &str) -> bool {
-    let v2 = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
-    host::v1(controller).is_some() || v2.split_whitespace().any(|name| name == controller)
-}
-
 container_test!(an_absolute_path_is_from_the_root_of_the_hierarchy, |c| {
     c.args(&["sleep-forever"]);
     c.create().ok();
     let pid = c.pid();
     let path = format!("{}/{}", c.cgroup, c.id);
-    for line in fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap().lines() {
-        let (_, found) = line.split_once(':').unwrap().1.split_once(':').unwrap();
-        assert!(found == path || line.starts_with("0::"), "{line}");
+    let lines = host::mounted_lines(&fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap());
+    assert!(!lines.is_empty());
+    for line in lines {
+        assert_eq!(line.splitn(3, ':').nth(2).unwrap(), path, "{line}");
     }
     assert_eq!(host::cgroup_pids(&path), [pid]);
 });
@@ -89,7 +85,7 @@ container_test!(a_path_with_dots_stays_below_the_root, |c| {
 });
 
 container_test!(memory, |c| {
-    skip_unless!(c, has("memory"), "no memory controller");
+    skip_unless!(c, host::has_controller("memory"), "no memory controller");
     c.set("/linux/resources/memory", json!({ "limit": 67_108_864, "reservation": 33_554_432 }));
     c.create().ok();
     assert_eq!(value(c, "memory", "memory.limit_in_bytes", "memory.max"), "67108864");
@@ -97,7 +93,7 @@ container_test!(memory, |c| {
 });
 
 container_test!(memory_without_swap, |c| {
-    skip_unless!(c, has("memory"), "no memory controller");
+    skip_unless!(c, host::has_controller("memory"), "no memory controller");
     c.set("/linux/resources/memory", json!({ "limit": 67_108_864, "swap": 67_108_864 }));
     c.create().ok();
     let file = either("memory", "memory.memsw.limit_in_bytes", "memory.swap.max");
@@ -108,7 +104,7 @@ container_test!(memory_without_swap, |c| {
 });
 
 container_test!(unlimited_memory, |c| {
-    skip_unless!(c, has("memory"), "no memory controller");
+    skip_unless!(c, host::has_controller("memory"), "no memory controller");
     c.set("/linux/resources/memory", json!({ "limit": -1, "swap": -1 }));
     c.create().ok();
     assert_eq!(
@@ -118,14 +114,14 @@ container_test!(unlimited_memory, |c| {
 });
 
 container_test!(the_memory_limit_holds, |c| {
-    skip_unless!(c, has("memory"), "no memory controller");
+    skip_unless!(c, host::has_controller("memory"), "no memory controller");
     c.set("/linux/resources/memory", json!({ "limit": 33_554_432, "swap": 33_554_432 }));
     c.args(&["eat-mem", "200"]);
     c.run().exits(137);
 });
 
 container_test!(cpu, |c| {
-    skip_unless!(c, has("cpu"), "no cpu controller");
+    skip_unless!(c, host::has_controller("cpu"), "no cpu controller");
     c.set("/linux/resources/cpu", json!({ "shares": 2048, "quota": 50_000, "period": 200_000 }));
     c.create().ok();
     if host::v1("cpu").is_some() {
@@ -139,7 +135,7 @@ container_test!(cpu, |c| {
 });
 
 container_test!(cpuset, |c| {
-    skip_unless!(c, has("cpuset"), "no cpuset controller");
+    skip_unless!(c, host::has_controller("cpuset"), "no cpuset controller");
     c.set("/linux/resources/cpu", json!({ "cpus": "0", "mems": "0" }));
     let facts = c.facts();
     assert_eq!(facts["status"]["Cpus_allowed_list"], "0");
@@ -149,7 +145,7 @@ container_test!(cpuset, |c| {
 });
 
 container_test!(pids, |c| {
-    skip_unless!(c, has("pids"), "no pids controller");
+    skip_unless!(c, host::has_controller("pids"), "no pids controller");
     for (limit, expected) in [(5, "5"), (-1, "max")] {
         c.set("/linux/resources/pids/limit", limit);
         c.create().ok();
@@ -159,14 +155,14 @@ container_test!(pids, |c| {
 });
 
 container_test!(the_pids_limit_holds, |c| {
-    skip_unless!(c, has("pids"), "no pids controller");
+    skip_unless!(c, host::has_controller("pids"), "no pids controller");
     c.set("/linux/resources/pids/limit", 4);
     c.args(&["fork-tree", "10"]);
     assert_has(c.run().exits(1).stdout, "EAGAIN");
 });
 
 container_test!(a_limit_of_one_process_is_enough_to_start, |c| {
-    skip_unless!(c, has("pids"), "no pids controller");
+    skip_unless!(c, host::has_controller("pids"), "no pids controller");
     if crate::common::rival() == Some("runc") {
         return crate::common::skip(&c.name, "runc needs more while it starts");
     }
@@ -185,7 +181,7 @@ container_test!(null_and_zero_limits_are_no_limits, |c| {
 });
 
 container_test!(the_limits_hold_before_the_program_runs, |c| {
-    skip_unless!(c, has("pids"), "no pids controller");
+    skip_unless!(c, host::has_controller("pids"), "no pids controller");
     c.set("/linux/resources/pids/limit", 9);
     c.create().ok();
     assert_eq!(value(c, "pids", "pids.max", "pids.max"), "9");
@@ -193,7 +189,7 @@ container_test!(the_limits_hold_before_the_program_runs, |c| {
 });
 
 container_test!(a_bad_value_is_an_error_that_names_the_file, |c| {
-    skip_unless!(c, has("cpuset"), "no cpuset controller");
+    skip_unless!(c, host::has_controller("cpuset"), "no cpuset controller");
     c.set("/linux/resources/cpu/cpus", "4000");
     assert_has(c.run().exits(1).stderr, "cpuset.cpus");
     c.assert_clean();
@@ -227,8 +223,8 @@ container_test!(a_cgroup_with_a_process_in_it_is_not_taken_over_silently, |c| {
 
 container_test!(the_probe_sees_its_cgroup, |c| {
     let facts = c.facts();
-    for line in strings(&facts["cgroup"]) {
-        assert!(line.ends_with(&format!("{}/{}", c.cgroup, c.id)) || line.starts_with("0::"), "{line}");
+    for line in host::mounted_lines(&strings(&facts["cgroup"]).join("\n")) {
+        assert!(line.ends_with(&format!(":{}/{}", c.cgroup, c.id)), "{line}");
     }
     eventually("the cgroup is gone", || host::cgroups(&format!("{}/{}", c.cgroup, c.id)).is_empty());
 });

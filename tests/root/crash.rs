@@ -14,7 +14,9 @@ fn recovers(c: &Container, point: &str) {
     let ids = c.tare(&["list", "--quiet"]).ok().stdout;
     assert!(ids.is_empty() || ids == format!("{}\n", c.id), "{point}: {ids}");
     let state = c.tare(&["state", &c.id]);
-    assert!(state.code == 0 || state.stderr.contains("does not exist"), "{point}: {state}");
+    // What is half made has no state to show; what to do about it is said, and it is in the list.
+    let half = state.stderr.contains("delete --force") && !ids.is_empty();
+    assert!(state.code == 0 || half || state.stderr.contains("does not exist"), "{point}: {ids}{state}");
     for _ in 0..2 {
         let output = c.delete_force();
         assert_eq!(output.code, 0, "killed at {point}: {output}");
@@ -23,8 +25,8 @@ fn recovers(c: &Container, point: &str) {
     assert!(here.is_ok(), "killed at {point}");
 }
 
-/// Kills `words` at `count` points, with the container prepared anew for each by `prepare`.
-fn killed_everywhere(c: &Container, count: usize, words: &[&str], prepare: impl Fn()) {
+/// Kills `words` at each of its system calls, with the container prepared anew for each by `prepare`.
+fn killed_everywhere(c: &Container, words: &[&str], prepare: impl Fn()) {
     if !trace::available(c) {
         return;
     }
@@ -32,7 +34,7 @@ fn killed_everywhere(c: &Container, count: usize, words: &[&str], prepare: impl 
     prepare();
     let (_, calls) = trace::record(c, false, words);
     c.delete_force().ok();
-    for point in trace::points(&calls, count) {
+    for point in trace::points(&calls) {
         prepare();
         trace::killed_at(c, false, &point, words).wait();
         recovers(c, &point);
@@ -43,34 +45,34 @@ container_test!(create_killed_anywhere, |c| {
     skip_for_runc!(c, "runc leaves what it made");
     c.set("/linux/resources", serde_json::json!({ "pids": { "limit": 20 }, "memory": { "limit": 50_000_000 } }));
     let id = c.id.clone();
-    killed_everywhere(c, 120, &["create", &id], || ());
+    killed_everywhere(c, &["create", &id], || ());
 });
 
 container_test!(start_killed_anywhere, |c| {
     skip_for_runc!(c, "runc leaves what it made");
     c.args(&["sleep-forever"]);
     let id = c.id.clone();
-    killed_everywhere(c, 40, &["start", &id], || drop(c.create().ok()));
+    killed_everywhere(c, &["start", &id], || drop(c.create().ok()));
 });
 
 container_test!(delete_killed_anywhere, |c| {
     skip_for_runc!(c, "runc leaves what it made");
     c.args(&["sleep-forever"]);
     let id = c.id.clone();
-    killed_everywhere(c, 60, &["delete", "--force", &id], || drop(c.detach().ok()));
+    killed_everywhere(c, &["delete", "--force", &id], || drop(c.detach().ok()));
 });
 
 container_test!(run_killed_anywhere, |c| {
     skip_for_runc!(c, "runc leaves what it made");
     let id = c.id.clone();
-    killed_everywhere(c, 60, &["run", &id], || ());
+    killed_everywhere(c, &["run", &id], || ());
 });
 
 container_test!(kill_killed_anywhere, |c| {
     skip_for_runc!(c, "runc leaves what it made");
     c.args(&["sleep-forever"]);
     let id = c.id.clone();
-    killed_everywhere(c, 20, &["kill", &id, "TERM"], || drop(c.detach().ok()));
+    killed_everywhere(c, &["kill", &id, "TERM"], || drop(c.detach().ok()));
 });
 
 container_test!(either_process_killed_anywhere, |c| {
@@ -82,7 +84,7 @@ container_test!(either_process_killed_anywhere, |c| {
     let words = ["run", c.id.as_str()];
     let (_, calls) = trace::record(c, true, &words);
     // strace counts in each process of its own, so a point may be met by the one or the other.
-    for point in trace::points(&calls, 60) {
+    for point in trace::points(&calls) {
         let mut running = trace::killed_at(c, true, &point, &words);
         // A container that survives in `created` would be traced for ever.
         let end = Instant::now() + Duration::from_millis(700);

@@ -108,3 +108,29 @@ container_test!(a_pidfd_socket_that_is_not_there_is_an_error, |c| {
     c.create_with(&["--pidfd-socket", "/no/such/socket"]).fails(&["/no/such/socket"]);
     c.assert_clean();
 });
+
+container_test!(sockets_of_systemd_come_in_with_their_variables, |c| {
+    c.args(&["facts"]);
+    c.write_config();
+    std::fs::write(c.path("three"), "").unwrap();
+    std::fs::write(c.path("four"), "").unwrap();
+    let options = [("3", "three"), ("4", "four")].map(|(fd, name)| format!("open={fd}:{}", c.path(name).display()));
+    let prefix = [guest().to_str().unwrap(), "with", &options[0], &options[1], "listen=1", "--"];
+    let run = |words: &[&str]| finish(&mut c.command_by(&prefix, words), &c.dir).ok().json();
+    let facts = run(&["run", &c.id]);
+    assert_eq!(names(&facts), ["3:three"]);
+    let env = facts["env"].to_string();
+    assert!(env.contains("\"LISTEN_FDS=1\"") && env.contains("\"LISTEN_PID=1\""), "{env}");
+    assert_eq!(names(&run(&["run", "--preserve-fds", "1", &c.id])), ["3:three", "4:four"]);
+});
+
+container_test!(variables_of_systemd_for_another_process_mean_nothing, |c| {
+    c.args(&["facts"]);
+    c.write_config();
+    std::fs::write(c.path("three"), "").unwrap();
+    let option = format!("open=3:{}", c.path("three").display());
+    let mut command = c.command_by(&[guest().to_str().unwrap(), "with", &option, "--"], &["run", &c.id]);
+    let facts = finish(command.env("LISTEN_FDS", "1").env("LISTEN_PID", "1"), &c.dir).ok().json();
+    assert_eq!(names(&facts), Vec::<String>::new());
+    assert!(!facts["env"].to_string().contains("LISTEN_"), "{}", facts["env"]);
+});

@@ -227,6 +227,13 @@ container_test!(a_read_only_tmpfs_can_hold_later_mounts, |c| {
     assert!(mountinfo::at(&facts, "/run/lock").has("rw"));
 });
 
+container_test!(a_relative_target_is_relative_to_the_root, |c| {
+    // Deprecated by the specification, and still sent by old tools.
+    c.set("/process/cwd", "/tmp");
+    c.push("/mounts", mount("tmpfs", "tmpfs", "a/b", &[]));
+    assert_eq!(mountinfo::at(&c.facts(), "/a/b").fstype, "tmpfs");
+});
+
 container_test!(mounts_are_made_in_order, |c| {
     let source = source(c);
     c.push("/mounts", mount("tmpfs", "tmpfs", "/tmp/a", &[]));

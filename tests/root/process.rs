@@ -225,10 +225,17 @@ container_test!(scheduler, |c| {
     skip_for_runc!(c, "runc has it since 1.2");
     c.set("/process/scheduler", json!({ "policy": "SCHED_BATCH", "nice": 5 }));
     assert_eq!(c.facts()["scheduler"], json!({ "policy": 3, "priority": 0, "nice": 5 }));
-    c.set("/process/scheduler", json!({ "policy": "SCHED_FIFO", "priority": 7 }));
-    assert_eq!(c.facts()["scheduler"], json!({ "policy": 1, "priority": 7, "nice": 0 }));
     c.set("/process/scheduler", json!({ "policy": "SCHED_IDLE" }));
     assert_eq!(c.facts()["scheduler"]["policy"], 5);
+});
+
+container_test!(real_time_scheduler, |c| {
+    skip_for_runc!(c, "runc has it since 1.2");
+    // Then a new cgroup has no real-time budget, and the kernel refuses.
+    let budget = crate::common::host::v1("cpu").is_some_and(|root| root.join("cpu.rt_runtime_us").exists());
+    crate::skip_unless!(c, !budget, "the kernel schedules real-time tasks by cgroup");
+    c.set("/process/scheduler", json!({ "policy": "SCHED_FIFO", "priority": 7 }));
+    assert_eq!(c.facts()["scheduler"], json!({ "policy": 1, "priority": 7, "nice": 0 }));
 });
 
 container_test!(io_priority, |c| {

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::common::config::mount;
 use crate::common::program::{finish, guest, start};
 use crate::common::{assert_has, eventually, host, mountinfo, rival};
-use crate::{container_test, skip_for_runc};
+use crate::{container_test, skip_for_runc, skip_unless};
 
 // crun 1.29.1: the mode of /proc and /sys was changed, /dev/shm could not be used.
 container_test!(crun_1_29_1_modes_of_mount_points, |c| {
@@ -50,6 +50,7 @@ container_test!(runc_4543_shared_rootfs, |c| {
 // runc#1980: a copy of the runtime in memory counted against the container's limit.
 container_test!(runc_1980_low_memory_limit, |c| {
     skip_for_runc!(c, "runc 1.1 needs more than this");
+    skip_unless!(c, host::has_controller("memory"), "no memory controller");
     c.set("/linux/resources/memory", json!({ "limit": 6_291_456 }));
     c.args(&["exit", "4"]);
     c.run().exits(4);

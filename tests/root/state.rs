@@ -58,3 +58,22 @@ container_test!(an_id_with_a_path_in_it_is_an_error, |c| {
         c.tare(&["state", id]).exits(1);
     }
 });
+
+container_test!(a_recycled_pid_is_not_the_container, |c| {
+    // As if the process had ended and its pid had gone to another: the start time is not the recorded one.
+    c.args(&["sleep-forever"]);
+    c.detach().ok();
+    let pid = c.pid();
+    let path = c.path("state").join(&c.id).join("state.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let start = stat.rsplit_once(") ").unwrap().1.split(' ').nth(19).unwrap().to_owned();
+    assert!(text.contains(&start), "the start time {start} should be in {text}");
+    std::fs::write(&path, text.replace(&start, &(start.parse::<u64>().unwrap() - 1).to_string())).unwrap();
+    assert_eq!(c.status(), "stopped");
+    assert_eq!(c.state()["pid"], 0);
+    c.kill(&["KILL"]).fails(&["container not running"]);
+    assert_eq!(host::process_state(pid), Some('S'), "the other process should live");
+    std::fs::write(&path, text).unwrap();
+    assert_eq!(c.status(), "running");
+});
