@@ -43,9 +43,6 @@ pub(crate) struct Global {
     pub(crate) root: PathBuf,
     /// Whether `--root` was given: `list` forgives a missing directory only when it wasn't.
     pub(crate) root_given: bool,
-    /// `--log`: already open; here for what passes it on.
-    pub(crate) log: Option<PathBuf>,
-    pub(crate) debug: bool,
     pub(crate) manager: Manager,
     pub(crate) rootless: Rootless,
 }
@@ -121,8 +118,6 @@ impl Global {
         Ok(Self {
             root_given: options.root.is_some(),
             root: root::resolve(options.root)?,
-            log: options.log,
-            debug: options.debug,
             manager,
             rootless: options.rootless,
         })

@@ -448,15 +448,18 @@ impl Folder {
     /// Removes the folder, in its place: whatever point a killed remover stopped at, the id is still taken and
     /// `delete --force` goes on with it. The record goes last.
     pub(crate) fn remove(self) -> Result<()> {
-        for name in [GATE, RESULT, CONFIG, STATE] {
+        for name in [CONFIG, STATE] {
             self.unlink(name)?;
         }
         let path = self.path();
         match nix::unistd::unlinkat(nix::fcntl::AT_FDCWD, &path, nix::unistd::UnlinkatFlags::RemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => Ok(()),
             Err(Errno::ENOTEMPTY) => {
-                // The new record of a writer that was killed before it could rename it.
-                self.unlink(NEW_STATE)?;
+                // The FIFOs, which a run has none of, and the new record of a writer that was killed before it could
+                // rename it.
+                for name in [GATE, RESULT, NEW_STATE] {
+                    self.unlink(name)?;
+                }
                 std::fs::remove_dir(&path).call("rmdir", &path).map_err(Into::into)
             }
             Err(errno) => Err(errno).call("rmdir", &path).map_err(Into::into),

@@ -10,7 +10,7 @@
 //! pass(Ready)         ---------->            the state is on disk
 //! pass(Start)         ---------->            of a run; `start` has the FIFOs of the folder for it
 //!                     <----------  starting  the next thing is execve: from here end-of-file means that it worked
-//!                     <----------  warning | failed    at any point
+//!                     <----------  failed    at any point
 //! ```
 //! Both hold the same plan, so both know which barriers come. A process that dies closes its end, and the other reads
 //! end-of-file at the next barrier: inside, that is the end of it (nothing passes `Ready` before the state is on disk).
@@ -48,7 +48,6 @@ pub(crate) enum Heard {
     Reached(Barrier),
     /// The pid of the final process, as the bridge saw it.
     Pid(Pid),
-    Warning(String),
     /// The next thing is execve.
     Starting,
     /// The inside failed; the text names what and why.
@@ -118,7 +117,6 @@ impl Outside {
         let string = || String::from_utf8_lossy(text).into_owned();
         Ok(match (*tag, text) {
             (b'p', _) => Heard::Pid(Pid::from_raw(string().parse().map_err(|_| anyhow!("internal error: bad pid"))?)),
-            (b'w', _) => Heard::Warning(string()),
             (b'f', _) => Heard::Failed(string()),
             (b'x', []) => Heard::Starting,
             (byte, []) => match Barrier::from_byte(byte) {
@@ -168,10 +166,6 @@ impl Inside {
         write(self.0.as_fd(), b'x', &[])
     }
 
-    pub(crate) fn warn(&self, text: &str) -> Result<()> {
-        write(self.0.as_fd(), b'w', text.as_bytes())
-    }
-
     pub(crate) fn fail(&self, text: &str) -> Result<()> {
         write(self.0.as_fd(), b'f', text.as_bytes())
     }
@@ -184,10 +178,10 @@ mod tests {
     #[test]
     fn messages_arrive_whole_and_in_order() {
         let (outside, inside) = channel().unwrap();
-        inside.warn("first").unwrap();
+        inside.starting().unwrap();
         inside.pid(Pid::from_raw(77)).unwrap();
         inside.fail("a\nb").unwrap();
-        assert_eq!(outside.hear().unwrap(), Heard::Warning("first".into()));
+        assert_eq!(outside.hear().unwrap(), Heard::Starting);
         assert_eq!(outside.hear().unwrap(), Heard::Pid(Pid::from_raw(77)));
         assert_eq!(outside.hear().unwrap(), Heard::Failed("a\nb".into()));
         drop(inside);

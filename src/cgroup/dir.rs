@@ -72,9 +72,14 @@ impl Dir {
         retry(|| nix::unistd::write(fd, value.as_bytes())).call("write", self.path.join(file)).map(drop)
     }
 
-    /// Moves a process into it.
-    pub(super) fn add(&self, pid: Pid) -> Result<()> {
-        self.write("cgroup.procs", &pid.to_string()).with_context(|| format!("move process {pid} into its cgroup"))
+    /// Moves a process into it. The file is given back, to be closed together with those of other hierarchies.
+    pub(super) fn add(&self, pid: Pid) -> Result<OwnedFd> {
+        let add = || -> sys::Result<OwnedFd> {
+            let fd = self.open("cgroup.procs", OFlag::O_WRONLY)?;
+            self.write_to(&fd, "cgroup.procs", &pid.to_string())?;
+            Ok(fd)
+        };
+        add().with_context(|| format!("move process {pid} into its cgroup"))
     }
 
     /// The processes in it and below; those of other pid namespaces (0) are left out, a missing directory has none.

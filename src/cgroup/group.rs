@@ -1,6 +1,6 @@
 //! A container's cgroup in every hierarchy that it is in.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::unistd::Pid;
 
 use super::dir::{BackOff, Dir, gone, make};
-use super::{Cgroup, Location, Manager, Plan, in_user_namespace, v1, v2};
+use super::{Cgroup, Location, Manager, Plan, v1, v2};
 use crate::sys;
 
 /// How long `kill` waits for processes to end. SIGKILL can't be refused, only delayed (disk, a core dump).
@@ -45,10 +45,10 @@ fn make_all(plan: &Plan, made: &mut Vec<PathBuf>) -> Result<Group> {
             group.v1.push((leaf.controllers.clone(), Dir::new(leaf.dir.clone())));
         }
     }
-    if let Some(leaf) = &plan.v2 {
-        if make_leaf(plan, &leaf.dir, made)? {
-            group.v2 = Some(Dir::new(leaf.dir.clone()));
-        }
+    if let Some(leaf) = &plan.v2
+        && make_leaf(plan, &leaf.dir, made)?
+    {
+        group.v2 = Some(Dir::new(leaf.dir.clone()));
     }
     for (controllers, dir) in &group.v1 {
         if let Some(leaf) = plan.v1.iter().find(|leaf| &leaf.controllers == controllers) {
@@ -67,7 +67,7 @@ fn make_leaf(plan: &Plan, path: &Path, made: &mut Vec<PathBuf>) -> Result<bool> 
         Ok(true) => Ok(true),
         Ok(false) => check_unused(path).map(|()| true),
         Err(error) if matches!(error.errno(), Errno::EACCES | Errno::EPERM | Errno::EROFS) => {
-            if plan.optional && (!nix::unistd::geteuid().is_root() || in_user_namespace()) {
+            if plan.optional {
                 log::debug!("the container gets no cgroup of its own: {error}");
                 return Ok(false);
             }
@@ -120,8 +120,9 @@ impl Group {
         }
     }
 
-    fn add_to<'a>(&'a self, mut dirs: impl Iterator<Item = &'a Dir>, pid: Pid) -> Result<()> {
-        dirs.try_for_each(|dir| dir.add(pid)).or_else(|error| {
+    fn add_to<'a>(&'a self, dirs: impl Iterator<Item = &'a Dir>, pid: Pid) -> Result<()> {
+        let files: Result<Vec<OwnedFd>> = dirs.map(|dir| dir.add(pid)).collect();
+        files.map(sys::fs::close_all).or_else(|error| {
             let missing = error.downcast_ref::<sys::Error>().is_some_and(gone);
             // A container that was created without the right to make cgroups has none anywhere.
             if missing && self.dirs().all(|dir| !dir.path().exists()) { Ok(()) } else { Err(error) }

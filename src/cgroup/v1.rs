@@ -124,10 +124,10 @@ pub(super) fn kill(dir: &Dir, thaw: impl Fn(), time: &mut BackOff) -> Result<()>
         let victims: Vec<OwnedFd> =
             opened.into_iter().filter(|(pid, _)| still.contains(pid)).map(|(_, pidfd)| pidfd).collect();
         for victim in &victims {
-            if let Err(error) = pidfd_send_signal(victim.as_fd(), libc::SIGKILL) {
-                if error.errno() != Errno::ESRCH {
-                    return Err(anyhow::Error::new(error).context("kill a process of the container"));
-                }
+            if let Err(error) = pidfd_send_signal(victim.as_fd(), libc::SIGKILL)
+                && error.errno() != Errno::ESRCH
+            {
+                return Err(anyhow::Error::new(error).context("kill a process of the container"));
             }
         }
         // Signals first: thawed before, they would run a little.

@@ -70,11 +70,11 @@ fn enable(leaf: &Leaf, dir: &Dir) -> Result<()> {
         let list = Dir::new(current.clone()).read("cgroup.controllers")?;
         let complete = wanted.iter().all(|(name, _)| has(&list, name));
         path = above(&current);
-        if path.is_none() {
-            if let Some((name, property)) = wanted.iter().find(|(name, _)| !has(&list, name)) {
-                let why = "the kernel doesn't offer it on cgroup v2: switched off, or in use by a v1 hierarchy";
-                bail!(unavailable(name, property, &format!("not in {current:?}/cgroup.controllers ({why})")));
-            }
+        if path.is_none()
+            && let Some((name, property)) = wanted.iter().find(|(name, _)| !has(&list, name))
+        {
+            let why = "the kernel doesn't offer it on cgroup v2: switched off, or in use by a v1 hierarchy";
+            bail!(unavailable(name, property, &format!("not in {current:?}/cgroup.controllers ({why})")));
         }
         down.push(current);
         if complete {

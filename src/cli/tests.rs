@@ -35,7 +35,6 @@ fn create_as_containerd_calls_it() {
     let global = Global::new(cli.options).unwrap();
     assert_eq!(global.root, PathBuf::from("/run/containerd/runc/k8s.io"));
     assert!(global.root_given);
-    assert_eq!(global.log, Some("/b/log.json".into()));
     assert_eq!(global.manager, Manager::Systemd);
 }
 

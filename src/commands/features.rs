@@ -9,7 +9,12 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::cli::{self, FeaturesArgs};
+use crate::plan::{caps, options};
+use crate::seccomp;
 use crate::spec::OCI_VERSION;
+
+/// Known to the specification's list of options but not built yet: config.json is refused with them.
+const ID_MAPPING: [&str; 2] = ["idmap", "ridmap"];
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -17,7 +22,7 @@ struct Features {
     oci_version_min: &'static str,
     oci_version_max: &'static str,
     hooks: [&'static str; 6],
-    mount_options: &'static [&'static str],
+    mount_options: Vec<&'static str>,
     linux: Linux,
     annotations: BTreeMap<&'static str, &'static str>,
     potentially_unsafe_config_annotations: &'static [&'static str],
@@ -27,7 +32,7 @@ struct Features {
 #[serde(rename_all = "camelCase")]
 struct Linux {
     namespaces: [&'static str; 8],
-    capabilities: &'static [&'static str],
+    capabilities: Vec<String>,
     cgroup: Cgroup,
     seccomp: Seccomp,
     apparmor: Switch,
@@ -53,7 +58,7 @@ struct Seccomp {
     enabled: bool,
     actions: &'static [&'static str],
     operators: &'static [&'static str],
-    archs: &'static [&'static str],
+    archs: Vec<&'static str>,
     known_flags: &'static [&'static str],
     supported_flags: &'static [&'static str],
 }
@@ -72,115 +77,6 @@ const HOOKS: [&str; 6] = ["prestart", "createRuntime", "createContainer", "start
 
 const NAMESPACES: [&str; 8] = ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"];
 
-/// config.md, "Linux mount options", and tmpcopyup; sorted. `rro` is what switches on recursive read-only volumes.
-pub(crate) const MOUNT_OPTIONS: [&str; 60] = [
-    "async",
-    "atime",
-    "bind",
-    "defaults",
-    "dev",
-    "diratime",
-    "dirsync",
-    "exec",
-    "iversion",
-    "lazytime",
-    "loud",
-    "mand",
-    "noatime",
-    "nodev",
-    "nodiratime",
-    "noexec",
-    "noiversion",
-    "nolazytime",
-    "nomand",
-    "norelatime",
-    "nostrictatime",
-    "nosuid",
-    "nosymfollow",
-    "private",
-    "ratime",
-    "rbind",
-    "rdev",
-    "rdiratime",
-    "relatime",
-    "remount",
-    "rexec",
-    "rnoatime",
-    "rnodev",
-    "rnodiratime",
-    "rnoexec",
-    "rnorelatime",
-    "rnostrictatime",
-    "rnosuid",
-    "rnosymfollow",
-    "ro",
-    "rprivate",
-    "rrelatime",
-    "rro",
-    "rrw",
-    "rshared",
-    "rslave",
-    "rstrictatime",
-    "rsuid",
-    "rsymfollow",
-    "runbindable",
-    "rw",
-    "shared",
-    "silent",
-    "slave",
-    "strictatime",
-    "suid",
-    "symfollow",
-    "sync",
-    "tmpcopyup",
-    "unbindable",
-];
-
-/// capabilities(7), in the order of their numbers.
-pub(crate) const CAPABILITIES: [&str; 41] = [
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_DAC_READ_SEARCH",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_SETGID",
-    "CAP_SETUID",
-    "CAP_SETPCAP",
-    "CAP_LINUX_IMMUTABLE",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_NET_BROADCAST",
-    "CAP_NET_ADMIN",
-    "CAP_NET_RAW",
-    "CAP_IPC_LOCK",
-    "CAP_IPC_OWNER",
-    "CAP_SYS_MODULE",
-    "CAP_SYS_RAWIO",
-    "CAP_SYS_CHROOT",
-    "CAP_SYS_PTRACE",
-    "CAP_SYS_PACCT",
-    "CAP_SYS_ADMIN",
-    "CAP_SYS_BOOT",
-    "CAP_SYS_NICE",
-    "CAP_SYS_RESOURCE",
-    "CAP_SYS_TIME",
-    "CAP_SYS_TTY_CONFIG",
-    "CAP_MKNOD",
-    "CAP_LEASE",
-    "CAP_AUDIT_WRITE",
-    "CAP_AUDIT_CONTROL",
-    "CAP_SETFCAP",
-    "CAP_MAC_OVERRIDE",
-    "CAP_MAC_ADMIN",
-    "CAP_SYSLOG",
-    "CAP_WAKE_ALARM",
-    "CAP_BLOCK_SUSPEND",
-    "CAP_AUDIT_READ",
-    "CAP_PERFMON",
-    "CAP_BPF",
-    "CAP_CHECKPOINT_RESTORE",
-];
-
 /// Without SCMP_ACT_NOTIFY: no listener is handed over yet.
 const ACTIONS: [&str; 8] = [
     "SCMP_ACT_ALLOW",
@@ -197,8 +93,6 @@ const OPERATORS: [&str; 7] =
     ["SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_LE", "SCMP_CMP_LT", "SCMP_CMP_MASKED_EQ", "SCMP_CMP_NE"];
 
 /// Those whose system call numbers the compiler has.
-const ARCHS: [&str; 5] = ["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM", "SCMP_ARCH_X32", "SCMP_ARCH_X86", "SCMP_ARCH_X86_64"];
-
 const KNOWN_FLAGS: [&str; 4] = [
     "SECCOMP_FILTER_FLAG_LOG",
     "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
@@ -225,7 +119,7 @@ fn features() -> Features {
         oci_version_min: "1.0.0",
         oci_version_max: OCI_VERSION,
         hooks: HOOKS,
-        mount_options: &MOUNT_OPTIONS,
+        mount_options: options::NAMES.iter().copied().filter(|name| !ID_MAPPING.contains(name)).collect(),
         linux: linux(),
         annotations,
         // No annotation changes what tare does, so far.
@@ -237,13 +131,13 @@ fn linux() -> Linux {
     let not_yet = || Switch { enabled: false };
     Linux {
         namespaces: NAMESPACES,
-        capabilities: &CAPABILITIES,
+        capabilities: caps::names(),
         cgroup: Cgroup { v1: true, v2: true, systemd: false, systemd_user: false, rdma: false },
         seccomp: Seccomp {
             enabled: true,
             actions: &ACTIONS,
             operators: &OPERATORS,
-            archs: &ARCHS,
+            archs: seccomp::architectures(),
             known_flags: &KNOWN_FLAGS,
             supported_flags: &SUPPORTED_FLAGS,
         },
@@ -261,17 +155,10 @@ mod tests {
 
     #[test]
     fn lists_are_sorted_and_hold_nothing_twice() {
-        for list in [&MOUNT_OPTIONS[..], &NAMESPACES, &ACTIONS, &OPERATORS, &ARCHS, &KNOWN_FLAGS, &SUPPORTED_FLAGS] {
+        let features = features();
+        let (options, archs) = (&features.mount_options[..], &features.linux.seccomp.archs[..]);
+        for list in [options, archs, &NAMESPACES, &ACTIONS, &OPERATORS, &KNOWN_FLAGS, &SUPPORTED_FLAGS] {
             assert!(list.is_sorted_by(|a, b| a < b), "{list:?}");
         }
-    }
-
-    #[test]
-    fn capabilities_are_those_of_the_caps_crate_by_number() {
-        for (number, name) in CAPABILITIES.iter().enumerate() {
-            let known: caps::Capability = name.parse().unwrap();
-            assert_eq!(usize::from(known.index()), number, "{name}");
-        }
-        assert_eq!(caps::all().len(), CAPABILITIES.len());
     }
 }

@@ -88,8 +88,7 @@ fn table(rows: &[Row]) -> String {
         let status = format!("{status}{}", row.note);
         [id.clone(), pid.to_string(), status, bundle.display().to_string(), created.clone(), owner.clone()]
     };
-    let lines: Vec<[String; 6]> =
-        std::iter::once(HEADER.map(str::to_owned)).chain(rows.iter().map(cells)).collect();
+    let lines: Vec<[String; 6]> = std::iter::once(HEADER.map(str::to_owned)).chain(rows.iter().map(cells)).collect();
     let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0).max(9) + 3;
     let widths: Vec<usize> = (0..HEADER.len() - 1).map(width).collect();
     lines.iter().fold(String::new(), |mut text, line| {

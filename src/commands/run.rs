@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::cli::{Global, RunArgs};
 use crate::launch::create::{Created, Stay, create};
-use crate::launch::delete::{delete, delete_after_failure};
+use crate::launch::delete::{delete_after_failure, delete_ended};
 use crate::launch::start::start_created;
 use crate::launch::supervise::{Foreground, block_signals, exit_status, supervise};
 use crate::sys::process::set_child_subreaper;
@@ -29,7 +29,7 @@ pub(crate) fn run(global: &Global, args: RunArgs) -> Result<i32> {
     let ended = supervise(Foreground { pidfd: pidfd.as_fd(), pid, signals, master })?;
     if !args.keep {
         let lock = released.take(&folder)?;
-        delete(folder, &record, lock)?;
+        delete_ended(folder, &record, lock)?;
     }
     Ok(exit_status(ended))
 }

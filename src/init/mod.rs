@@ -153,8 +153,8 @@ fn namespaces(prepared: &Prepared) -> Result<()> {
     }
     if namespaces.makes(Kind::Network) {
         use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
-        let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
-            .call("socket", "AF_INET")?;
+        let socket =
+            socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).call("socket", "AF_INET")?;
         process::loopback_up(socket.as_fd())?;
     }
     Ok(())

@@ -9,8 +9,8 @@ use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 use nix::sys::stat::{Mode, SFlag, fstatat, mkdirat};
 
-use super::{copyup, dev};
 use super::paths::{Content, Links, Root, Slot, kind};
+use super::{copyup, dev};
 use crate::error::invalid;
 use crate::plan::mounts::{CgroupV1, FileSystem, MountStep, What};
 use crate::plan::options::{Attrs, Bind, Propagation, Reach, attr};
@@ -319,13 +319,10 @@ fn ms_of(st: libc::c_ulong) -> libc::c_ulong {
 /// Propagation types, each a change of its own, in order.
 pub(crate) fn propagate(mount: BorrowedFd<'_>, list: &[Propagation]) -> sys::Result<()> {
     for change in list {
-        let (tree, recursive) = match change.reach {
-            Reach::One => (Tree::One, 0),
-            Reach::Tree => (Tree::Recursive, libc::MS_REC),
-        };
+        let tree = if change.reach == Reach::Tree { Tree::Recursive } else { Tree::One };
         match api::mount_setattr(mount, tree, 0, 0, change.kind) {
             Err(error) if error.errno() == Errno::ENOSYS => {
-                api::mount(None, &by_fd(mount), None, change.kind | recursive, None)?;
+                api::mount(None, &by_fd(mount), None, change.ms_flags(), None)?;
             }
             result => result?,
         }

@@ -61,10 +61,9 @@ pub(crate) fn build(prepared: &Prepared) -> Result<Built> {
 /// Gives "/" its propagation and binds the root file system onto itself.
 fn attach_root(plan: &Rootfs) -> Result<Root> {
     let Propagation { kind, reach } = plan.propagation;
-    let recursive = if reach == Reach::Tree { libc::MS_REC } else { 0 };
     // An unbindable root couldn't be bound onto itself: it becomes so when everything is in place.
-    let first = if kind == libc::MS_UNBINDABLE { libc::MS_PRIVATE } else { kind };
-    api::mount(None, c"/", None, first | recursive, None).context("propagation of \"/\"")?;
+    let first = Propagation { kind: if kind == libc::MS_UNBINDABLE { libc::MS_PRIVATE } else { kind }, reach };
+    api::mount(None, c"/", None, first.ms_flags(), None).context("propagation of \"/\"")?;
     let path = CString::new(plan.path.as_os_str().as_encoded_bytes())?;
     if kind == libc::MS_SHARED {
         make_parent_private(&plan.path)?;
@@ -274,7 +273,9 @@ impl Masks<'_> {
             Ok(copy) => Ok(Some(copy)),
             // Linux before 6.15 can't copy a detached mount: the original itself is attached first, and copied from
             // there ever after.
-            Err(error) if error.errno() == Errno::EINVAL => Ok(Some(null.try_clone_to_owned().call("dup", slot.path())?)),
+            Err(error) if error.errno() == Errno::EINVAL => {
+                Ok(Some(null.try_clone_to_owned().call("dup", slot.path())?))
+            }
             Err(error) if error.errno() == Errno::ENOSYS => Ok(None),
             Err(error) => Err(error.into()),
         }

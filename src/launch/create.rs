@@ -62,21 +62,23 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay) -> Result<C
     let paths = Paths::new(args)?;
     let bundle = enter_bundle(&args.bundle)?;
     let (spec, config) = spec::load::load(&bundle, paths.config.as_deref())?;
-    warn(&spec::validate::validate(&spec)?);
+    for warning in spec::validate::validate(&spec)? {
+        log::warn!("{warning}");
+    }
     spec::validate::runnable(&spec)?;
     check_terminal(&spec, &paths, stay)?;
     let request = Request {
         id: args.id.as_str().into(),
         bundle,
         manager: global.manager,
+        rootless: global.is_rootless(),
         no_pivot: args.no_pivot,
         no_new_keyring: args.no_new_keyring,
         preserve_fds: passed.count,
         listen: passed.listen,
     };
     let host = Host::probe()?;
-    let (plan, warnings) = Plan::new(&spec, &host, &request)?;
-    warn(&warnings);
+    let plan = Plan::new(&spec, &host, &request)?;
     check_rootfs(&plan)?;
 
     let (folder, lock) = Folder::claim(&global.root, &plan.id)?;
@@ -85,7 +87,8 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay) -> Result<C
     undo.folder()?.write(&undo.record)?;
     undo.folder()?.write_config(&config)?;
     let (console, terminal) = console(&plan, &paths)?;
-    let pidfd_socket = paths.pidfd_socket.as_deref().map(|path| tty::connect_for("--pidfd-socket", path)).transpose()?;
+    let pidfd_socket =
+        paths.pidfd_socket.as_deref().map(|path| tty::connect_for("--pidfd-socket", path)).transpose()?;
     let prepared = Prepared {
         joins: prepare::joins(&plan)?,
         sources: prepare::sources(&plan)?,
@@ -109,12 +112,6 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay) -> Result<C
     })?;
     let master = terminal.map(|socket| tty::receive(socket.as_fd())).transpose()?;
     undo.keep(lock, outside, master)
-}
-
-fn warn(warnings: &[String]) {
-    for warning in warnings {
-        log::warn!("{warning}");
-    }
 }
 
 impl Paths {
@@ -190,8 +187,8 @@ fn console(plan: &Plan, paths: &Paths) -> Result<(Option<OwnedFd>, Option<OwnedF
     if let Some(path) = &paths.console_socket {
         return Ok((Some(tty::connect(path)?), None));
     }
-    let (ours, theirs) =
-        socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC).call("socketpair", "terminal")?;
+    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)
+        .call("socketpair", "terminal")?;
     Ok((Some(theirs), Some(ours)))
 }
 
@@ -220,7 +217,11 @@ fn spawn(
         Cloned::Parent { pid, pidfd } => {
             undo.process = Some((pid, pidfd));
             let cgroup = undo.cgroup.as_mut().context("internal error: no cgroup")?;
-            if placed { cgroup.add(pid)? } else { cgroup.add_all(pid)? }
+            if placed {
+                cgroup.add(pid)?
+            } else {
+                cgroup.add_all(pid)?
+            }
             Ok((lock, outside))
         }
     }
@@ -279,13 +280,10 @@ fn cross_bridge(undo: &mut Undo, outside: &Outside) -> Result<()> {
 
 /// The next message that isn't a failure. A failure inside reads as if it had happened here.
 fn hear(undo: &mut Undo, outside: &Outside) -> Result<Heard> {
-    loop {
-        match outside.hear()? {
-            Heard::Warning(text) => log::warn!("{text}"),
-            Heard::Failed(text) => bail!("unable to start container process: {text}"),
-            Heard::Closed => bail!("unable to start container process: {}", undo.post_mortem()),
-            other => return Ok(other),
-        }
+    match outside.hear()? {
+        Heard::Failed(text) => bail!("unable to start container process: {text}"),
+        Heard::Closed => bail!("unable to start container process: {}", undo.post_mortem()),
+        other => Ok(other),
     }
 }
 
@@ -380,4 +378,3 @@ impl Record {
         }
     }
 }
-

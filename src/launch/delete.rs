@@ -35,6 +35,18 @@ fn kill_and_wait(init: Identity) -> Result<()> {
 /// Removes a container whose processes are gone or may be killed. The lock is held by the caller.
 pub(crate) fn delete(folder: Folder, record: &Record, lock: Lock) -> Result<()> {
     stop(record)?;
+    remove(folder, record, lock)
+}
+
+/// [`delete`] of a container whose init this process has reaped.
+pub(crate) fn delete_ended(folder: Folder, record: &Record, lock: Lock) -> Result<()> {
+    if !record.own_pid_namespace {
+        cgroup::open(&record.cgroup)?.kill()?;
+    }
+    remove(folder, record, lock)
+}
+
+fn remove(folder: Folder, record: &Record, lock: Lock) -> Result<()> {
     let poststop: Vec<Hook> = if record.poststop { poststop(&folder) } else { Vec::new() };
     cgroup::open(&record.cgroup)?.remove()?;
     folder.remove()?;

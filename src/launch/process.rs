@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::unistd::Pid;
 
 use crate::plan::{IdMaps, Limits, Plan};
-use crate::sys::process::{SchedAttr, ioprio_set, prlimit, sched_setattr};
+use crate::sys::process::{SchedAttr, ioprio_set, prlimit, sched_setaffinity, sched_setattr};
 use crate::sys::{self, Context};
 
 /// Writes the maps of a new user namespace, each in one write (user_namespaces(7)).
@@ -40,6 +40,11 @@ pub(crate) fn set_limits(pid: Pid, plan: &Plan) -> Result<()> {
     for (index, limit) in limits.rlimits.iter().enumerate() {
         prlimit(pid.as_raw(), limit.resource, limit.soft, limit.hard)
             .with_context(|| format!("config.json: /process/rlimits/{index}"))?;
+    }
+    // The caller may be pinned (systemd's CPUAffinity): the container is bound by its cpuset alone, as in runc.
+    let every_cpu = [u64::MAX; 128];
+    if let Err(error) = sched_setaffinity(pid.as_raw(), &every_cpu) {
+        log::debug!("CPU affinity stays the caller's: {error}");
     }
     if let Some(it) = limits.scheduler {
         let attr = SchedAttr {

@@ -42,7 +42,6 @@ pub(crate) fn start_created(created: &Created) -> Result<()> {
             Heard::Closed if starting => break,
             Heard::Closed => bail!(DIED),
             Heard::Failed(text) => bail!("unable to start container process: {text}"),
-            Heard::Warning(text) => log::warn!("{text}"),
             other => bail!("internal error: unexpected message from the container process: {other:?}"),
         }
     }

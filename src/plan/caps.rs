@@ -30,20 +30,6 @@ pub(crate) fn masks(sets: &Capabilities) -> Masks {
     }
 }
 
-impl Masks {
-    /// Without what the running kernel doesn't have: `last` is /proc/sys/kernel/cap_last_cap.
-    pub(crate) fn up_to(self, last: u8) -> Self {
-        let known = u64::MAX.checked_shl(u32::from(last) + 1).map_or(u64::MAX, |above| !above);
-        Self {
-            bounding: self.bounding & known,
-            effective: self.effective & known,
-            inheritable: self.inheritable & known,
-            permitted: self.permitted & known,
-            ambient: self.ambient & known,
-        }
-    }
-}
-
 /// What [`masks`] leaves out, in words.
 pub(crate) fn warnings(sets: &Capabilities) -> Vec<String> {
     let mut warnings = Vec::new();
@@ -115,9 +101,6 @@ mod tests {
             ..Masks::default()
         };
         assert_eq!(masks(&sets), expected);
-        assert_eq!(masks(&sets).up_to(39).bounding, 1 << 21 | 1);
-        assert_eq!(masks(&sets).up_to(40), expected);
-        assert_eq!(expected.up_to(u8::MAX), expected);
         assert!(warnings(&sets).is_empty());
     }
 

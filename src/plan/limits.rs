@@ -90,7 +90,8 @@ pub(crate) fn rlimits(list: &[Rlimit]) -> Result<Vec<Limit>> {
             return Err(invalid(format!("{at}/type"), format_args!("duplicate of {:?}", rlimit.kind)));
         }
         if rlimit.soft > rlimit.hard {
-            let what = format!("{}: {} is above the hard limit, expected at most {}", rlimit.kind, rlimit.soft, rlimit.hard);
+            let what =
+                format!("{}: {} is above the hard limit, expected at most {}", rlimit.kind, rlimit.soft, rlimit.hard);
             return Err(invalid(format!("{at}/soft"), what));
         }
         limits.push(Limit { resource, soft: rlimit.soft, hard: rlimit.hard });

@@ -32,6 +32,8 @@ pub(crate) struct Request {
     /// Absolute.
     pub(crate) bundle: PathBuf,
     pub(crate) manager: Manager,
+    /// A cgroup that can't be made, and that nothing needs, is forgiven.
+    pub(crate) rootless: bool,
     pub(crate) no_pivot: bool,
     pub(crate) no_new_keyring: bool,
     /// Descriptors from 3 on that the container's process keeps.
@@ -103,10 +105,9 @@ pub(crate) struct Limits {
 }
 
 impl Plan {
-    /// Decides. Errors name the property; warnings are for the log.
-    pub(crate) fn new(spec: &Spec, host: &Host, request: &Request) -> Result<(Self, Vec<String>)> {
+    /// Decides. Errors name the property.
+    pub(crate) fn new(spec: &Spec, host: &Host, request: &Request) -> Result<Self> {
         let (process, linux) = (spec.process.clone().unwrap_or_default(), &spec.linux);
-        let mut warnings = Vec::new();
         let namespaces = Namespaces::new(linux, host.euid == 0)?;
         let seccomp = match &linux.seccomp {
             Some(profile) => {
@@ -118,9 +119,10 @@ impl Plan {
             }
             None => None,
         };
-        let cgroup =
+        let mut cgroup =
             cgroup::plan(request.manager, &linux.cgroups_path, &request.id, &linux.resources, &host.cgroups)?;
-        let plan = Self {
+        cgroup.optional &= request.rootless;
+        Ok(Self {
             id: request.id.clone(),
             bundle: request.bundle.clone(),
             id_maps: id_maps(linux, &namespaces, host),
@@ -140,8 +142,7 @@ impl Plan {
             preserve_fds: request.preserve_fds,
             ignored_signals: host.ignored_signals,
             namespaces,
-        };
-        Ok((plan, warnings))
+        })
     }
 }
 
@@ -152,9 +153,9 @@ pub(crate) fn c_string(text: impl Into<Vec<u8>>, pointer: &str) -> Result<CStrin
 
 fn id_maps(linux: &spec::Linux, namespaces: &Namespaces, host: &Host) -> Option<IdMaps> {
     let lines = |mappings: &[IdMapping]| {
-        mappings.iter().fold(String::new(), |lines, m| {
-            lines + &format!("{} {} {}\n", m.container_id, m.host_id, m.size)
-        })
+        mappings
+            .iter()
+            .fold(String::new(), |lines, m| lines + &format!("{} {} {}\n", m.container_id, m.host_id, m.size))
     };
     // CAP_SETGID in the parent user namespace is what lifts the need (user_namespaces(7)).
     let cap_setgid = 1 << 6;
@@ -166,9 +167,10 @@ fn id_maps(linux: &spec::Linux, namespaces: &Namespaces, host: &Host) -> Option<
 }
 
 fn time_offsets(linux: &spec::Linux) -> String {
-    linux.time_offsets.iter().fold(String::new(), |lines, (clock, offset)| {
-        lines + &format!("{clock} {} {}\n", offset.secs, offset.nanosecs)
-    })
+    linux
+        .time_offsets
+        .iter()
+        .fold(String::new(), |lines, (clock, offset)| lines + &format!("{clock} {} {}\n", offset.secs, offset.nanosecs))
 }
 
 /// Keys with slashes are paths already (an interface name may hold dots); otherwise every dot is a slash.
@@ -177,12 +179,7 @@ fn sysctl(linux: &spec::Linux) -> Vec<(String, String)> {
     linux.sysctl.iter().map(|(key, value)| (path(key), value.clone())).collect()
 }
 
-fn identity(
-    process: &spec::Process,
-    linux: &spec::Linux,
-    namespaces: &Namespaces,
-    host: &Host,
-) -> Result<Identity> {
+fn identity(process: &spec::Process, linux: &spec::Linux, namespaces: &Namespaces, host: &Host) -> Result<Identity> {
     let user = &process.user;
     // Only a map that is made here is known here; the kernel judges the rest.
     if namespaces.makes(Kind::User) {
@@ -199,7 +196,12 @@ fn identity(
         umask: limits::umask(user),
         capabilities: process.capabilities.as_ref().map(caps::masks),
         no_new_privileges: process.no_new_privileges,
-        same_ids: host.all_root && !host.groups && user.additional_gids.is_empty() && !namespaces.has(Kind::User) && user.uid == 0 && user.gid == 0,
+        same_ids: host.all_root
+            && !host.groups
+            && user.additional_gids.is_empty()
+            && !namespaces.has(Kind::User)
+            && user.uid == 0
+            && user.gid == 0,
     })
 }
 

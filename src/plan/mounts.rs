@@ -62,11 +62,21 @@ pub(crate) struct MountStep {
 /// What is mounted.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum What {
-    Bind { source: CString, tree: Bind },
+    Bind {
+        source: CString,
+        tree: Bind,
+    },
     FileSystem(FileSystem),
-    Remount { flags: c_ulong, data: Option<CString> },
+    Remount {
+        flags: c_ulong,
+        data: Option<CString>,
+    },
     /// A tmpfs with a directory for each v1 hierarchy.
-    CgroupV1 { tmpfs: FileSystem, hierarchies: Vec<CgroupV1>, links: Vec<(CString, CString)> },
+    CgroupV1 {
+        tmpfs: FileSystem,
+        hierarchies: Vec<CgroupV1>,
+        links: Vec<(CString, CString)>,
+    },
 }
 
 /// One v1 hierarchy in the container: its own mount in a cgroup namespace, else a bind of the container's part.
@@ -183,9 +193,8 @@ fn step(mount: &Mount, pointer: String, bundle: &Path) -> Result<MountStep> {
     let mut attrs = parsed.attrs;
     let what = if parsed.remount {
         let data = parsed.data_string();
-        let bind = if parsed.bind == Bind::No { 0 } else { libc::MS_BIND };
         What::Remount {
-            flags: parsed.ms_flags() | bind | libc::MS_REMOUNT,
+            flags: parsed.ms_flags() | parsed.bind.ms_flags() | libc::MS_REMOUNT,
             data: if data.is_empty() { None } else { Some(c_string(data, &pointer)?) },
         }
     } else if parsed.bind != Bind::No {
@@ -195,8 +204,7 @@ fn step(mount: &Mount, pointer: String, bundle: &Path) -> Result<MountStep> {
         What::FileSystem(file_system(mount, &parsed, &pointer)?)
     };
     let is_new = matches!(what, What::FileSystem(_));
-    let late_readonly =
-        is_new && attrs.set & attr::RDONLY != 0 && (mount.kind == "tmpfs" || destination == "/dev");
+    let late_readonly = is_new && attrs.set & attr::RDONLY != 0 && (mount.kind == "tmpfs" || destination == "/dev");
     if late_readonly {
         attrs.set &= !attr::RDONLY;
     }
@@ -227,7 +235,8 @@ const PROC_FILES: [&str; 10] = [
 
 fn destination(mount: &Mount, pointer: &str) -> Result<String> {
     let clean = clean(&mount.destination);
-    let refuse = |what: &str| Err(invalid(format!("{pointer}/destination"), format!("{:?}: {what}", mount.destination)));
+    let refuse =
+        |what: &str| Err(invalid(format!("{pointer}/destination"), format!("{:?}: {what}", mount.destination)));
     if clean == "/" {
         return refuse("the root file system itself can't be mounted over");
     }
@@ -400,9 +409,8 @@ fn node(device: &Device, index: usize, bind: bool) -> Result<Node> {
         }
     };
     let number = |name: &str, value: i64| {
-        u32::try_from(value).map_err(|_| {
-            invalid(format!("/linux/devices/{index}/{name}"), format!("{value} is not a device number"))
-        })
+        u32::try_from(value)
+            .map_err(|_| invalid(format!("/linux/devices/{index}/{name}"), format!("{value} is not a device number")))
     };
     let fifo = kind == libc::S_IFIFO;
     let dev = if fifo { 0 } else { libc::makedev(number("major", device.major)?, number("minor", device.minor)?) };
@@ -424,20 +432,17 @@ mod tests {
 
     #[test]
     fn paths_are_cleaned_and_never_leave_the_root() {
-        for (path, want) in [
-            ("/a/b", "/a/b"),
-            ("a//b/", "/a/b"),
-            ("/../..", "/"),
-            ("/a/../../b/./c", "/b/c"),
-            ("", "/"),
-        ] {
+        for (path, want) in
+            [("/a/b", "/a/b"), ("a//b/", "/a/b"), ("/../..", "/"), ("/a/../../b/./c", "/b/c"), ("", "/")]
+        {
             assert_eq!(clean(path), want, "{path:?}");
         }
     }
 
     #[test]
     fn default_nodes_give_way_to_those_of_the_config() {
-        let null = Device { kind: "c".into(), path: "/dev/null".into(), major: 1, minor: 3, uid: 5, ..Device::default() };
+        let null =
+            Device { kind: "c".into(), path: "/dev/null".into(), major: 1, minor: 3, uid: 5, ..Device::default() };
         let nodes = nodes(&[null], false).unwrap();
         assert_eq!(nodes.len(), 6);
         assert_eq!((nodes[0].path.as_str(), nodes[0].uid, nodes[0].mode), ("/dev/null", 5, 0o666));

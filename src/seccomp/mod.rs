@@ -68,6 +68,14 @@ pub(crate) struct Filter {
     pub(crate) flags: u64,
 }
 
+/// The architectures whose system calls are known by name, sorted.
+pub(crate) fn architectures() -> Vec<&'static str> {
+    let known = arch::ALL.iter().filter(|(_, arch)| names::known(*arch)).map(|(name, _)| *name);
+    let mut sorted: Vec<&str> = known.collect();
+    sorted.sort_unstable();
+    sorted
+}
+
 /// Compiles a profile for this machine. Errors name the property by its path; warnings are returned, and belong at
 /// debug level: names that only newer or other machines know are common in good profiles.
 pub(crate) fn compile(profile: &spec::Seccomp) -> Result<(Filter, Vec<String>)> {

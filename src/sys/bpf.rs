@@ -10,6 +10,7 @@ use super::error::check;
 
 const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_PROG_ATTACH: libc::c_long = 8;
+#[cfg(test)]
 const BPF_PROG_QUERY: libc::c_long = 16;
 const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
 const BPF_CGROUP_DEVICE: u32 = 6;
@@ -45,6 +46,7 @@ struct ProgAttach {
     replace_bpf_fd: u32,
 }
 
+#[cfg(test)]
 #[repr(C)]
 struct ProgQuery {
     target_fd: u32,
@@ -111,6 +113,7 @@ pub(crate) fn attach_device_program(cgroup: BorrowedFd<'_>, program: BorrowedFd<
 }
 
 /// The ids of the device programs that are attached to the cgroup itself (not those it inherits).
+#[cfg(test)]
 pub(crate) fn device_programs(cgroup: BorrowedFd<'_>) -> Result<Vec<u32>> {
     // The kernel allows 64 programs of a type on one cgroup (BPF_CGROUP_MAX_PROGS).
     let mut ids = vec![0_u32; 64];

@@ -12,13 +12,12 @@ use std::os::unix::ffi::OsStringExt;
 // SAFETY: no other symbol of this name is linked in: the crate is `no_main`.
 #[unsafe(no_mangle)]
 pub extern "C" fn main(argc: c_int, argv: *const *const c_char) -> c_int {
-    let count = usize::try_from(argc).unwrap_or(0);
-    let argument = |index: usize| {
-        // SAFETY: the C library passes `argc` valid pointers.
-        let pointer = unsafe { *argv.add(index) };
+    // SAFETY: the C library passes `argc` pointers, which live as long as the process; a caller may pass none at all.
+    let pointers = unsafe { std::slice::from_raw_parts(argv, usize::try_from(argc).unwrap_or(0)) };
+    let argument = |pointer: &*const c_char| {
         // SAFETY: each points to a C string that lives as long as the process.
-        let text = unsafe { CStr::from_ptr(pointer) };
+        let text = unsafe { CStr::from_ptr(*pointer) };
         OsString::from_vec(text.to_bytes().to_vec())
     };
-    tare::main((0..count).map(argument).collect())
+    tare::main(pointers.iter().map(argument).collect())
 }

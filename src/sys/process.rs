@@ -146,12 +146,6 @@ pub(crate) fn join_session_keyring(name: &CStr) -> Result<i32> {
     check("keyctl JOIN_SESSION_KEYRING", ret, || format!("{name:?}")).map(|key| key as i32)
 }
 
-/// keyctl(2), KEYCTL_DESCRIBE gives the permission mask; KEYCTL_SETPERM sets it with `add` on top.
-pub(crate) fn add_key_permission(key: i32, mask: u32, add: u32) -> Result<()> {
-    const KEYCTL_SETPERM: i32 = 5;
-    plain!("keyctl SETPERM", libc::SYS_keyctl, KEYCTL_SETPERM, key, mask | add; "{key}")
-}
-
 /// sethostname(2).
 pub(crate) fn sethostname(name: &str) -> Result<()> {
     // SAFETY: pointer and length describe a string that lives across the call.
@@ -192,11 +186,6 @@ pub(crate) fn grow_heap_in_large_steps() {
         // SAFETY: as above.
         unsafe { libc::mallopt(libc::M_TRIM_THRESHOLD, 64 << 20) };
     }
-}
-
-/// Blocks every signal and returns nothing; see [`unblock_all`].
-pub(crate) fn block_all() -> Result<()> {
-    set_mask(libc::SIG_BLOCK, u64::MAX)
 }
 
 /// Empties the signal mask.

@@ -49,7 +49,7 @@ impl Scripts {
 fn failure(hook: Hook) -> String {
     let error = run(Kind::CreateRuntime, &[hook], &state(), &[]).unwrap_err();
     let text = format!("{error:#}");
-    let prefix = "error running createRuntime hook #0 (\"/bin/sh\"): ";
+    let prefix = "config.json: /hooks/createRuntime/0: error running createRuntime hook #0 (\"/bin/sh\"): ";
     text.strip_prefix(prefix).unwrap_or_else(|| panic!("{text}")).to_owned()
 }
 
@@ -59,7 +59,10 @@ fn they_run_in_order_until_one_fails() {
     let hooks = ["echo a >>$D/out", "echo b >>$D/out; exit 3", "echo c >>$D/out"].map(|script| s.hook(script));
     let error = run(Kind::Prestart, &hooks, &state(), &[]).unwrap_err();
     let text = format!("{error:#}");
-    assert_eq!(text, "error running prestart hook #1 (\"/bin/sh\"): exit status 3, stdout: , stderr: ");
+    assert_eq!(
+        text,
+        "config.json: /hooks/prestart/1: error running prestart hook #1 (\"/bin/sh\"): exit status 3, stdout: , stderr: "
+    );
     assert_eq!(s.read("out"), "a\nb\n");
 }
 
@@ -164,7 +167,10 @@ fn what_cannot_be_executed_is_named() {
     ] {
         let hook = Hook { path: path.into(), ..Hook::default() };
         let text = format!("{:#}", run(Kind::CreateContainer, &[hook], &state(), &[]).unwrap_err());
-        assert_eq!(text, format!("error running createContainer hook #0 ({path:?}): {why}"));
+        assert_eq!(
+            text,
+            format!("config.json: /hooks/createContainer/0: error running createContainer hook #0 ({path:?}): {why}")
+        );
     }
 }
 

@@ -51,7 +51,7 @@ fn bad_rlimits_are_named() {
     );
     assert_eq!(
         text(rlimits(&[rlimit("RLIMIT_CPU", 3, 2)])),
-        "config.json: /process/rlimits/0/soft: 3 is above the hard limit, expected at most 2"
+        "config.json: /process/rlimits/0/soft: RLIMIT_CPU: 3 is above the hard limit, expected at most 2"
     );
 }
 

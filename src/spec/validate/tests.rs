@@ -97,7 +97,7 @@ fn processes() {
         (json!({"oomScoreAdj": 1001}), "oomScoreAdj: 1001, expected -1000 to 1000"),
         (
             json!({"rlimits": [{"type": "RLIMIT_CORE", "soft": 2, "hard": 1}]}),
-            "rlimits/0/soft: 2 is above the hard limit, expected at most 1",
+            "rlimits/0/soft: RLIMIT_CORE: 2 is above the hard limit, expected at most 1",
         ),
         (json!({"ioPriority": {"class": "IOPRIO_CLASS_RT", "priority": 8}}), "ioPriority/priority: 8, expected 0 to 7"),
         (json!({"scheduler": {"policy": "SCHED_OTHER", "nice": -21}}), "scheduler/nice: -21, expected -20 to 19"),
