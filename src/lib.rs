@@ -22,6 +22,7 @@ pub(crate) mod commands;
 pub(crate) mod error;
 pub(crate) mod host;
 pub(crate) mod init;
+pub(crate) mod json;
 pub(crate) mod launch;
 pub(crate) mod log;
 pub(crate) mod plan;

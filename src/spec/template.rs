@@ -151,7 +151,7 @@ pub(crate) fn template(kind: Kind, cgroups: Cgroups) -> serde_json::Result<Strin
         mounts: mounts(kind),
         linux: linux(kind, cgroups),
     };
-    crate::commands::pretty(&config, b"\t")
+    crate::json::pretty(&config, b"\t")
 }
 
 fn process() -> Process {
