@@ -170,18 +170,30 @@ fn assume(plan: &Plan) -> Result<Ready> {
         // Without no_new_privs only a process with CAP_SYS_ADMIN may load a filter: now, while it has it.
         load_filter(plan)?;
     }
+    let envp = exec::environment(&plan.program, identity.uid);
     let cwd = exec::enter_cwd(&plan.program)?;
+    if !plan.namespaces.has(Kind::User) {
+        // While the process still has the host's rights. With a user namespace the outside has them, and does it.
+        set_rlimits(plan)?;
+    }
     identity::assume(identity, plan.namespaces.has(Kind::User))?;
     if cwd == exec::Cwd::AsUser {
         exec::enter_cwd_as_user(&plan.program)?;
     }
     identity::set_capabilities(identity)?;
-    let envp = exec::environment(&plan.program, identity.uid);
     Ok(Ready {
         file: exec::resolve(&plan.program)?,
         argv: CStrings::new(plan.program.args.clone()),
         envp: CStrings::new(envp),
     })
+}
+
+fn set_rlimits(plan: &Plan) -> Result<()> {
+    for (index, limit) in plan.limits.rlimits.iter().enumerate() {
+        process::prlimit(0, limit.resource, limit.soft, limit.hard)
+            .with_context(|| format!("config.json: /process/rlimits/{index}"))?;
+    }
+    Ok(())
 }
 
 fn load_filter(plan: &Plan) -> Result<()> {

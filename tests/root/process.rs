@@ -162,6 +162,15 @@ container_test!(the_umask_of_the_config, |c| {
     assert_eq!(c.facts()["status"]["Umask"], "0027");
 });
 
+// On another user's process setting limits takes CAP_SYS_RESOURCE, which this host may lack.
+container_test!(rlimits_of_an_ordinary_user, |c| {
+    c.set("/process/user", json!({ "uid": 1000, "gid": 1000 }));
+    c.set("/process/rlimits", json!([{ "type": "RLIMIT_NOFILE", "soft": 50, "hard": 60 }]));
+    let facts = c.facts();
+    assert_eq!(facts["rlimits"]["RLIMIT_NOFILE"], json!([50, 60]));
+    assert!(facts["status"]["Uid"].as_str().unwrap().starts_with("1000"), "{facts}");
+});
+
 container_test!(rlimits, |c| {
     c.set(
         "/process/rlimits",
