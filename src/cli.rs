@@ -17,8 +17,8 @@ use clap::{CommandFactory, FromArgMatches};
 use nix::unistd::geteuid;
 
 pub(crate) use args::{
-    CreateArgs, DeleteArgs, FeaturesArgs, KillArgs, ListArgs, ListFormat, Rootless, RunArgs, SpecArgs, StartArgs,
-    StateArgs,
+    CreateArgs, DeleteArgs, ExecArgs, FeaturesArgs, KillArgs, ListArgs, ListFormat, Rootless, RunArgs, SpecArgs,
+    StartArgs, StateArgs,
 };
 pub(crate) use id::Id;
 
@@ -98,6 +98,10 @@ fn dispatch(options: Options, command: Command) -> Result<i32> {
         Command::Create(args) => commands::create::run(&global, args.create),
         Command::Start(args) => commands::start::run(&global, args),
         Command::Run(args) => commands::run::run(&global, args),
+        // Engines tell a failure of the runtime from the program's own by it.
+        Command::Exec(args) => {
+            Ok(commands::exec::run(&global, &args).unwrap_or_else(|error| fail::report_as(&error, 255)))
+        }
         Command::State(args) => commands::state::run(&global, args),
         Command::List(args) => commands::list::run(&global, args),
         Command::Kill(args) => commands::kill::run(&global, args),

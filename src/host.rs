@@ -29,13 +29,18 @@ pub(crate) struct Host {
 
 impl Host {
     pub(crate) fn probe() -> Result<Self> {
+        Ok(Self { cgroups: Layout::probe()?, ..Self::process()? })
+    }
+
+    /// All but the cgroups: what `exec` needs.
+    pub(crate) fn process() -> Result<Self> {
         let status = sys::read_small("/proc/self/status")?;
         let status = String::from_utf8_lossy(&status);
         Ok(Self {
             initial_user_namespace: in_initial_user_namespace(),
             euid: ids(&status, "Uid:").nth(1).unwrap_or(u32::MAX),
             groups: status.lines().any(|line| line.strip_prefix("Groups:").is_some_and(|list| !list.trim().is_empty())),
-            cgroups: Layout::probe()?,
+            cgroups: Layout::default(),
             ignored_signals: mask(&status, "SigIgn:"),
             capabilities: mask(&status, "CapPrm:"),
             all_root: all_root(&status),

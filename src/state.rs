@@ -63,6 +63,8 @@ pub(crate) struct Record {
     /// Whether init is the first process of a pid namespace of its own: the kernel then kills the rest with it.
     pub(crate) own_pid_namespace: bool,
     pub(crate) cgroup: cgroup::Location,
+    /// Whether it has a session keyring of its own (`--no-new-keyring`).
+    pub(crate) keyring: bool,
     /// Whether config.json has poststart or poststop hooks: without them nobody needs to parse it again.
     pub(crate) poststart: bool,
     pub(crate) poststop: bool,

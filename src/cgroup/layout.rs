@@ -80,6 +80,12 @@ fn own_cgroups(text: &[u8]) -> impl Iterator<Item = (String, PathBuf)> {
     })
 }
 
+/// The cgroups of a process, as controllers and path.
+pub(super) fn cgroups_of(pid: i32) -> Result<Vec<(String, PathBuf)>> {
+    let text = dir::read_path(Path::new(&format!("/proc/{pid}/cgroup"))).context("the container's current cgroup")?;
+    Ok(own_cgroups(&text).collect())
+}
+
 /// Puts the runtime's own cgroups and the usual mount points together; also says whether a v1 hierarchy, or
 /// everything, is missing there. `kind_of` is the only question to the host.
 fn assemble(own: &[u8], kind_of: impl Fn(&Path) -> Option<Kind>) -> (Layout, bool) {

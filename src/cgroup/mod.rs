@@ -7,6 +7,7 @@
 mod apply;
 mod devices;
 mod dir;
+pub(crate) mod exec;
 mod group;
 mod knobs;
 mod layout;

@@ -83,6 +83,7 @@ pub(super) enum Command {
     Create(CreateCommand),
     Start(StartArgs),
     Run(RunArgs),
+    Exec(ExecArgs),
     State(StateArgs),
     List(ListArgs),
     Kill(KillArgs),
@@ -153,6 +154,91 @@ pub(crate) struct RunArgs {
     /// Don't become the reaper of the container's orphans
     #[arg(long)]
     pub(crate) no_subreaper: bool,
+}
+
+/// Execute a further program in a container
+///
+/// Waits and exits with its status (128+n when signal n killed it); a failure of tare itself is 255.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example: tare exec --tty web sh\nOptions stand before the container's name: what follows it belongs to the program."
+)]
+pub(crate) struct ExecArgs {
+    /// Take the whole process from this file (the process object of config.json)
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) process: Option<PathBuf>,
+    /// Give it a terminal
+    #[arg(long, short)]
+    pub(crate) tty: bool,
+    /// Return as soon as it runs
+    #[arg(long, short)]
+    pub(crate) detach: bool,
+    /// Unix socket that receives the descriptor of the terminal
+    #[arg(long, value_name = "PATH")]
+    pub(crate) console_socket: Option<PathBuf>,
+    /// Unix socket that receives a pidfd of the process
+    #[arg(long, value_name = "PATH")]
+    pub(crate) pidfd_socket: Option<PathBuf>,
+    /// Write the process id here
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pid_file: Option<PathBuf>,
+    /// Working directory
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cwd: Option<String>,
+    /// Set a variable, beside those of the container
+    #[arg(long, short, value_name = "NAME=VALUE")]
+    pub(crate) env: Vec<String>,
+    /// Numeric user, and group
+    #[arg(long, short, value_name = "UID[:GID]", value_parser = user)]
+    pub(crate) user: Option<(u32, Option<u32>)>,
+    /// Add a supplementary group
+    #[arg(long, short = 'g', value_name = "GID", value_parser = group)]
+    pub(crate) additional_gids: Vec<u32>,
+    /// Add a capability to the bounding, effective and permitted sets
+    #[arg(long, short, value_name = "CAP")]
+    pub(crate) cap: Vec<String>,
+    /// Never gain privileges by execve
+    #[arg(long)]
+    pub(crate) no_new_privs: bool,
+    /// AppArmor profile
+    #[arg(long, value_name = "PROFILE")]
+    pub(crate) apparmor: Option<String>,
+    /// SELinux label
+    #[arg(long, value_name = "LABEL")]
+    pub(crate) process_label: Option<String>,
+    /// Run in an existing cgroup below the container's
+    #[arg(long, value_name = "[CONTROLLER[,CONTROLLER]:]PATH")]
+    pub(crate) cgroup: Vec<String>,
+    /// Pass N descriptors after stdio and those of $LISTEN_FDS
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) preserve_fds: u32,
+    /// Go on although the container is paused
+    #[arg(long)]
+    pub(crate) ignore_paused: bool,
+    /// Accepted for the sake of callers that send it
+    #[arg(long, hide = true)]
+    no_subreaper: bool,
+    /// Name of the container
+    pub(crate) id: Id,
+    /// The program and its arguments
+    #[arg(value_name = "COMMAND")]
+    pub(crate) command: Vec<String>,
+}
+
+/// A numeric id, digits only: nothing is ever looked up by name, and nothing that isn't a number is 0 (CVE-2026-30892).
+fn group(text: &str) -> anyhow::Result<u32> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    match text.parse() {
+        Ok(id) if digits && id != u32::MAX => Ok(id),
+        _ => anyhow::bail!("{text:?} is not an id: expected a number from 0 to 4294967294"),
+    }
+}
+
+fn user(text: &str) -> anyhow::Result<(u32, Option<u32>)> {
+    match text.split_once(':') {
+        Some((uid, gid)) => Ok((group(uid)?, Some(group(gid)?))),
+        None => Ok((group(text)?, None)),
+    }
 }
 
 /// Execute the program of a created container

@@ -23,10 +23,15 @@ impl std::error::Error for ReaderGone {}
 
 /// Reports the error that ends the process; its exit status.
 pub(super) fn report(error: &Error) -> i32 {
+    report_as(error, 1)
+}
+
+/// [`report`] with another exit status.
+pub(super) fn report_as(error: &Error, status: i32) -> i32 {
     if !error.is::<ReaderGone>() {
         log::fatal(&format!("{error:#}"));
     }
-    1
+    status
 }
 
 /// What clap has to say: help is an answer, everything else an error with a hint.

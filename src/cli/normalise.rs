@@ -48,6 +48,10 @@ pub(super) fn normalise(definition: &Command, mut args: impl Iterator<Item = OsS
             words.command = Some(arg);
         } else {
             words.operands.push(arg);
+            // What follows the container's name belongs to the program.
+            if words.command.as_ref().is_some_and(|command| command == "exec") {
+                words.operands.extend(args.by_ref());
+            }
         }
     }
     let known = words.chosen(definition).map(|command| command.get_name().to_owned());

@@ -5,7 +5,8 @@ use std::os::fd::AsFd;
 use anyhow::{Context as _, Result};
 use nix::errno::Errno;
 
-use crate::plan::{Identity, Plan};
+use crate::plan::Plan;
+use crate::plan::task::Identity;
 use crate::sys::process;
 use crate::sys::{self, Context};
 
@@ -52,9 +53,15 @@ pub(crate) fn names_and_sysctls(plan: &Plan) -> Result<()> {
 }
 
 /// A session keyring of the container's own: keys of the caller's session stay with it.
-pub(crate) fn join_keyring(name: &std::ffi::CStr) -> Result<()> {
+///
+/// By its name a later `exec` finds it, if its user may search it; in a user namespace that user is another one.
+pub(crate) fn join_keyring(name: &std::ffi::CStr, user_namespace: bool) -> Result<()> {
     match process::join_session_keyring(name) {
-        Ok(_) => Ok(()),
+        // A keyring that was there already, and isn't ours to change, is as it should be.
+        Ok(key) => match process::make_key_searchable(key, user_namespace) {
+            Err(error) if error.errno() == Errno::EACCES => Ok(()),
+            done => Ok(done?),
+        },
         // Kernels without keys have none to leak.
         Err(error) if error.errno() == Errno::ENOSYS => Ok(()),
         Err(error) if error.errno() == Errno::EDQUOT => {

@@ -7,9 +7,11 @@ mod copyup;
 mod dev;
 mod exec;
 mod identity;
+pub(crate) mod join;
 pub(crate) mod mount;
 mod paths;
 mod rootfs;
+mod task;
 mod terminal;
 
 use std::convert::Infallible;
@@ -26,7 +28,7 @@ use crate::plan::namespaces::Kind;
 use crate::spec;
 use crate::state::{Gate, Status};
 use crate::sync::{Barrier, Inside};
-use crate::sys::clone::{CStrings, CloneArgs, Cloned, clone3};
+use crate::sys::clone::{CloneArgs, Cloned, clone3};
 use crate::sys::{self, Context, process};
 
 /// A plan and every descriptor that carrying it out takes, opened in the caller's namespaces.
@@ -39,7 +41,7 @@ pub(crate) struct Prepared {
     pub(crate) sources: Vec<Option<OwnedFd>>,
     /// Of a create; a run is started over the channel.
     pub(crate) gate: Option<Gate>,
-    /// Where the terminal goes, with `plan.terminal`.
+    /// Where the terminal goes, with `plan.task.terminal`.
     pub(crate) console: Option<OwnedFd>,
     /// For the hooks that run inside.
     pub(crate) state: spec::State,
@@ -93,15 +95,8 @@ fn join(prepared: &Prepared) -> Result<()> {
     Ok(())
 }
 
-/// What waits at the gate.
-struct Ready {
-    file: CString,
-    argv: CStrings,
-    envp: CStrings,
-}
-
 /// Everything up to the gate.
-fn create(prepared: &Prepared, outside: &Inside) -> Result<Ready> {
+fn create(prepared: &Prepared, outside: &Inside) -> Result<task::Ready> {
     let plan = &prepared.plan;
     outside.wait(Barrier::Go)?;
     process::setsid()?;
@@ -115,21 +110,14 @@ fn create(prepared: &Prepared, outside: &Inside) -> Result<Ready> {
     }
     run_hooks(hooks::Kind::CreateContainer, &plan.hooks.create_container, prepared, &own_environment())?;
     rootfs::enter(&built, &plan.rootfs)?;
-    exec::make_cwd(&built.root, &plan.program)?;
-    if let (Some(size), Some(socket)) = (&plan.terminal, &prepared.console) {
+    exec::make_cwd(&built.root, &plan.task.program)?;
+    if let (Some(size), Some(socket)) = (&plan.task.terminal, &prepared.console) {
         let own_mounts = plan.rootfs.pivot != Pivot::Chroot;
-        terminal::set_up(&built.root, size, plan.identity.uid, socket.as_fd(), own_mounts).context("terminal")?;
+        terminal::set_up(&built.root, size, plan.task.identity.uid, socket.as_fd(), own_mounts).context("terminal")?;
     }
     rootfs::seal(&built, &plan.rootfs)?;
     built.close();
-    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(plan.identity.umask));
-    if let Some(name) = &plan.keyring {
-        identity::join_keyring(name)?;
-    }
-    if let Some(personality) = plan.limits.personality {
-        process::personality(personality).context("config.json: /linux/personality")?;
-    }
-    let ready = assume(plan)?;
+    let ready = task::assume(&plan.task)?;
     outside.meet(Barrier::Ready)?;
     Ok(ready)
 }
@@ -160,78 +148,18 @@ fn namespaces(prepared: &Prepared) -> Result<()> {
     Ok(())
 }
 
-/// Becomes the program's user with its capabilities, and finds its file.
-fn assume(plan: &Plan) -> Result<Ready> {
-    let identity = &plan.identity;
-    identity::own_stdio(identity.uid)?;
-    if identity.no_new_privileges {
-        process::set_no_new_privs()?;
-    } else {
-        // Without no_new_privs only a process with CAP_SYS_ADMIN may load a filter: now, while it has it.
-        load_filter(plan)?;
-    }
-    let envp = exec::environment(&plan.program, identity.uid);
-    let cwd = exec::enter_cwd(&plan.program)?;
-    if !plan.namespaces.has(Kind::User) {
-        // While the process still has the host's rights. With a user namespace the outside has them, and does it.
-        set_rlimits(plan)?;
-    }
-    identity::assume(identity, plan.namespaces.has(Kind::User))?;
-    if cwd == exec::Cwd::AsUser {
-        exec::enter_cwd_as_user(&plan.program)?;
-    }
-    identity::set_capabilities(identity)?;
-    Ok(Ready {
-        file: exec::resolve(&plan.program)?,
-        argv: CStrings::new(plan.program.args.clone()),
-        envp: CStrings::new(envp),
-    })
-}
-
-fn set_rlimits(plan: &Plan) -> Result<()> {
-    for (index, limit) in plan.limits.rlimits.iter().enumerate() {
-        process::prlimit(0, limit.resource, limit.soft, limit.hard)
-            .with_context(|| format!("config.json: /process/rlimits/{index}"))?;
-    }
-    Ok(())
-}
-
-fn load_filter(plan: &Plan) -> Result<()> {
-    match &plan.seccomp {
-        Some(filter) => sys::seccomp::load(filter).context("config.json: /linux/seccomp"),
-        None => Ok(()),
-    }
-}
-
 /// Waits at the gate, then becomes the program.
-fn start(prepared: &Prepared, ready: &Ready, outside: &Inside) -> Result<Infallible> {
+fn start(prepared: &Prepared, ready: &task::Ready, outside: &Inside) -> Result<Infallible> {
     let plan = &prepared.plan;
     match &prepared.gate {
         Some(gate) => gate.wait()?,
         None => outside.wait(Barrier::Start)?,
     }
     run_hooks(hooks::Kind::StartContainer, &plan.hooks.start_container, prepared, ready.envp.strings())?;
-    reset_signals(plan)?;
-    for fd in 3..3 + plan.preserve_fds {
-        sys::fs::set_cloexec(fd.cast_signed(), false)?;
-    }
-    match &prepared.gate {
-        Some(gate) => gate.open()?,
-        None => outside.starting()?,
-    }
-    if plan.identity.no_new_privileges {
-        // The very last step: a profile needs to allow nothing but execve for the runtime's sake.
-        load_filter(plan)?;
-    }
-    Err(exec::exec(&ready.file, &ready.argv, &ready.envp))
-}
-
-/// Signals that this process ignores or blocks would stay so over exec (crun#2058: SIGPIPE).
-fn reset_signals(plan: &Plan) -> Result<()> {
-    for signal in (1..=64).filter(|signal| plan.ignored_signals >> (signal - 1) & 1 == 1) {
-        process::signal_default(signal);
-    }
-    Ok(process::unblock_all()?)
+    task::execute(&plan.task, ready, || match &prepared.gate {
+        Some(gate) => gate.open(),
+        None => outside.starting(),
+    })
 }
 
 fn run_hooks(kind: hooks::Kind, list: &[spec::Hook], prepared: &Prepared, environment: &[CString]) -> Result<()> {

@@ -9,12 +9,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use nix::unistd::Pid;
 
-use super::{descriptors, hooks, prepare, process, tty};
+use super::{descriptors, hooks, prepare, process, terminal_sockets, tty};
 use crate::cgroup::{self, Cgroup};
 use crate::cli::{CreateArgs, Global};
 use crate::host::Host;
 use crate::init::{self, Prepared, own_environment};
 use crate::plan::namespaces::Kind;
+use crate::plan::task::Passed;
 use crate::plan::{Plan, Request};
 use crate::spec::{self, Hooks, Spec};
 use crate::state::{Folder, Identity, Lock, Phase, Record, Status, VERSION};
@@ -73,9 +74,11 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay) -> Result<C
         manager: global.manager,
         rootless: global.is_rootless(),
         no_pivot: args.no_pivot,
-        no_new_keyring: args.no_new_keyring,
-        preserve_fds: passed.count,
-        listen: passed.listen,
+        passed: Passed {
+            keyring: (!args.no_new_keyring).then(|| format!("_ses.{}", args.id)),
+            preserve_fds: passed.count,
+            listen: passed.listen,
+        },
     };
     let host = Host::probe()?;
     let plan = Plan::new(&spec, &host, &request)?;
@@ -86,7 +89,7 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay) -> Result<C
     let mut undo = Undo::new(folder, record, plan.hooks.clone());
     undo.folder()?.write(&undo.record)?;
     undo.folder()?.write_config(&config)?;
-    let (console, terminal) = console(&plan, &paths)?;
+    let (console, terminal) = terminal_sockets(plan.task.terminal.is_some(), paths.console_socket.as_deref())?;
     let pidfd_socket =
         paths.pidfd_socket.as_deref().map(|path| tty::connect_for("--pidfd-socket", path)).transpose()?;
     let prepared = Prepared {
@@ -173,23 +176,10 @@ fn record(plan: &Plan, spec: &Spec, host: &Host) -> Result<Record> {
         init: None,
         own_pid_namespace: plan.namespaces.makes(Kind::Pid),
         cgroup: plan.cgroup.location.clone(),
+        keyring: plan.task.keyring.is_some(),
         poststart: !spec.hooks.poststart.is_empty(),
         poststop: !spec.hooks.poststop.is_empty(),
     })
-}
-
-/// The end of the terminal's socket that the container gets, and ours if the terminal comes to us.
-fn console(plan: &Plan, paths: &Paths) -> Result<(Option<OwnedFd>, Option<OwnedFd>)> {
-    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
-    if plan.terminal.is_none() {
-        return Ok((None, None));
-    }
-    if let Some(path) = &paths.console_socket {
-        return Ok((Some(tty::connect(path)?), None));
-    }
-    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)
-        .call("socketpair", "terminal")?;
-    Ok((Some(theirs), Some(ours)))
 }
 
 /// Clones the container's process, or the bridge to it. The clone never returns from here.
@@ -245,7 +235,7 @@ fn converse(
     if let Some(maps) = &plan.id_maps {
         process::write_id_maps(pid, maps)?;
     }
-    process::set_oom_score_adj(pid, &plan.limits)?;
+    process::set_oom_score_adj(pid, &plan.task.limits)?;
     outside.pass(Barrier::Go)?;
     loop {
         match hear(undo, outside)? {
@@ -260,7 +250,7 @@ fn converse(
             other => bail!("internal error: unexpected message from the container process: {other:?}"),
         }
     }
-    process::set_limits(pid, plan)?;
+    process::set_limits(pid, &plan.task)?;
     undo.record.phase = Phase::Created;
     undo.folder()?.write(&undo.record)?;
     let (_, pidfd) = undo.process()?;

@@ -8,8 +8,8 @@ use anyhow::{Context as _, Result};
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
-use crate::plan::namespaces::Kind;
-use crate::plan::{IdMaps, Limits, Plan};
+use crate::plan::IdMaps;
+use crate::plan::task::{Limits, Task};
 use crate::sys::process::{SchedAttr, ioprio_set, prlimit, sched_setaffinity, sched_setattr};
 use crate::sys::{self, Context};
 
@@ -36,11 +36,11 @@ pub(crate) fn set_oom_score_adj(pid: Pid, limits: &Limits) -> Result<()> {
 
 /// When the process is otherwise complete: low limits would hinder the way there. With the host's rights, so that hard
 /// limits may be raised for a user namespace too.
-pub(crate) fn set_limits(pid: Pid, plan: &Plan) -> Result<()> {
-    let limits = &plan.limits;
+pub(crate) fn set_limits(pid: Pid, task: &Task) -> Result<()> {
+    let limits = &task.limits;
     // Without a user namespace the process has set them itself, before it became its user: on another user's process
     // that takes CAP_SYS_RESOURCE, which root in a container may not have.
-    let rlimits = if plan.namespaces.has(Kind::User) { limits.rlimits.as_slice() } else { &[] };
+    let rlimits = if task.user_namespace { limits.rlimits.as_slice() } else { &[] };
     for (index, limit) in rlimits.iter().enumerate() {
         prlimit(pid.as_raw(), limit.resource, limit.soft, limit.hard)
             .with_context(|| format!("config.json: /process/rlimits/{index}"))?;

@@ -4,7 +4,7 @@ use std::ffi::CString;
 
 use anyhow::Result;
 
-use super::{Request, c_string};
+use super::c_string;
 use crate::spec;
 
 /// What is executed at the end.
@@ -18,10 +18,10 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    pub(crate) fn new(process: &spec::Process, request: &Request) -> Result<Self> {
+    pub(crate) fn new(process: &spec::Process, listen: &[String]) -> Result<Self> {
         let args = process.args.iter().enumerate();
         let args = args.map(|(index, arg)| c_string(arg.as_str(), &format!("/process/args/{index}")));
-        let listen = request.listen.iter().map(String::as_str);
+        let listen = listen.iter().map(String::as_str);
         let kept = last_of_each(process.env.iter().map(String::as_str).chain(listen));
         // As runc: an empty HOME is looked up too.
         let has_home = kept.iter().any(|entry| entry.strip_prefix("HOME=").is_some_and(|home| !home.is_empty()));

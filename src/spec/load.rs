@@ -12,7 +12,9 @@ use std::path::Path;
 use anyhow::{Result, anyhow, bail};
 use serde_path_to_error::Segment;
 
-use super::Spec;
+use serde::de::DeserializeOwned;
+
+use super::{Process, Spec};
 use crate::error::invalid;
 use crate::sys::Context;
 
@@ -28,8 +30,17 @@ pub(crate) fn load(bundle: &Path, file: Option<&Path>) -> Result<(Spec, Vec<u8>)
     Ok((parse(&bytes)?, bytes))
 }
 
+/// Reads the process object of `exec --process`. Pointers in errors are those that it has in config.json.
+pub(crate) fn load_process(file: &Path) -> Result<Process> {
+    parse_as(&read(file)?, "/process")
+}
+
 /// Parses the text of a config.json.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Spec> {
+    parse_as(bytes, "")
+}
+
+fn parse_as<T: DeserializeOwned>(bytes: &[u8], at: &str) -> Result<T> {
     if bytes.iter().all(u8::is_ascii_whitespace) {
         bail!("config.json: the file is empty, expected a JSON object");
     }
@@ -37,7 +48,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Spec> {
         .map_err(|e| anyhow!("config.json: not UTF-8: invalid byte at offset {}", e.valid_up_to()))?;
     let mut json = serde_json::Deserializer::from_str(text);
     let spec = serde_path_to_error::deserialize(&mut json).map_err(|e| match e.inner() {
-        inner if inner.is_data() => invalid(pointer(e.path()), words(inner)),
+        inner if inner.is_data() => invalid(format_args!("{at}{}", pointer(e.path())), words(inner)),
         inner => broken(inner),
     })?;
     json.end().map_err(|e| broken(&e))?;

@@ -146,6 +146,19 @@ pub(crate) fn join_session_keyring(name: &CStr) -> Result<i32> {
     check("keyctl JOIN_SESSION_KEYRING", ret, || format!("{name:?}")).map(|key| key as i32)
 }
 
+/// keyctl(2), KEYCTL_SETPERM: what a new session keyring permits (security/keys/process_keys.c), and to be found by
+/// name: by its owner, or from a user namespace by others.
+pub(crate) fn make_key_searchable(key: i32, by_others: bool) -> Result<()> {
+    const KEYCTL_SETPERM: i32 = 5;
+    const POSSESSOR_ALL: u32 = 0x3f00_0000;
+    const USER_VIEW_READ_LINK: u32 = 0x0013_0000;
+    const USER_SEARCH: u32 = 0x0008_0000;
+    const OTHERS_SEARCH: u32 = 0x0000_0008;
+    let search = if by_others { OTHERS_SEARCH } else { USER_SEARCH };
+    let mask = POSSESSOR_ALL | USER_VIEW_READ_LINK | search;
+    plain!("keyctl SETPERM", libc::SYS_keyctl, KEYCTL_SETPERM, key, mask; "{key}")
+}
+
 /// sethostname(2).
 pub(crate) fn sethostname(name: &str) -> Result<()> {
     // SAFETY: pointer and length describe a string that lives across the call.

@@ -1,0 +1,78 @@
+//! `exec`, inside: into the container's namespaces, and on to the program. The mirror of [`crate::launch::exec`].
+
+use std::convert::Infallible;
+use std::os::fd::{AsFd, OwnedFd};
+
+use anyhow::{Context as _, Result};
+
+use super::paths::Root;
+use super::{identity, task, terminal};
+use crate::plan::exec::ExecPlan;
+use crate::plan::namespaces::Kind;
+use crate::sync::{Barrier, Inside};
+use crate::sys::clone::{CloneArgs, Cloned, clone3, setns};
+use crate::sys::fs::{CWD, openat2};
+use crate::sys::{self, Context, process};
+
+/// A plan and every descriptor that carrying it out takes.
+#[derive(Debug)]
+pub(crate) struct PreparedExec {
+    pub(crate) plan: ExecPlan,
+    /// The container's init.
+    pub(crate) init: OwnedFd,
+    /// The root of a container that has no mount namespace.
+    pub(crate) root: Option<OwnedFd>,
+    pub(crate) console: Option<OwnedFd>,
+}
+
+/// The first thing in the clone. A pid namespace takes effect for children only: then this process is a bridge, which
+/// makes the final one as its sibling and ends.
+pub(crate) fn enter(prepared: &PreparedExec, outside: &Inside) -> ! {
+    let result = join(prepared, outside).and_then(|()| {
+        if !prepared.plan.joins(Kind::Pid) {
+            let Err(error) = become_program(prepared, outside);
+            return Err(error);
+        }
+        match clone3(CloneArgs { flags: libc::CLONE_PARENT as u64, cgroup: None })? {
+            Cloned::Child => {
+                let Err(error) = become_program(prepared, outside);
+                Err(error)
+            }
+            Cloned::Parent { pid, .. } => outside.pid(pid),
+        }
+    });
+    if let Err(error) = &result {
+        // If nobody listens any more, nobody is to be told.
+        let _ = outside.fail(&format!("{error:#}"));
+    }
+    sys::exit(i32::from(result.is_err()))
+}
+
+fn join(prepared: &PreparedExec, outside: &Inside) -> Result<()> {
+    outside.wait(Barrier::Go)?;
+    // Nothing in the container may look into this process while it still holds what is the host's (CVE-2016-9962).
+    process::set_dumpable(false)?;
+    if prepared.plan.namespaces != 0 {
+        setns(prepared.init.as_fd(), prepared.plan.namespaces).context("join the container's namespaces")?;
+    }
+    if let Some(root) = &prepared.root {
+        nix::unistd::fchdir(root).call("fchdir", "container root")?;
+        nix::unistd::chroot(".").call("chroot", "container root")?;
+    }
+    if prepared.plan.joins(Kind::User) {
+        identity::become_root().context("user namespace")?;
+    }
+    Ok(())
+}
+
+fn become_program(prepared: &PreparedExec, outside: &Inside) -> Result<Infallible> {
+    let it = &prepared.plan.task;
+    process::setsid()?;
+    if let (Some(size), Some(socket)) = (&it.terminal, &prepared.console) {
+        let root = Root::new(openat2(CWD, c"/", libc::O_PATH | libc::O_DIRECTORY, 0, 0)?);
+        terminal::set_up(&root, size, it.identity.uid, socket.as_fd(), false).context("terminal")?;
+    }
+    let ready = task::assume(it)?;
+    outside.meet(Barrier::Ready)?;
+    task::execute(it, &ready, || outside.starting())
+}

@@ -1,0 +1,279 @@
+//! `exec`, outside: a further process in a container that runs.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+use nix::unistd::Pid;
+
+use super::{descriptors, process, terminal_sockets, tty};
+use crate::cgroup::{self, Cgroup, Location};
+use crate::cli::{ExecArgs, Global};
+use crate::error::{Invalid, phrase};
+use crate::host::Host;
+use crate::init::join::{self, PreparedExec};
+use crate::plan::exec::{Changes, ExecPlan};
+use crate::plan::limits::cpu_mask;
+use crate::plan::namespaces::Kind;
+use crate::plan::task::Passed;
+use crate::spec::{self, Process, Spec};
+use crate::state::{Folder, Identity, Record, Status};
+use crate::sync::{Barrier, Heard, Outside, channel};
+use crate::sys::clone::{Cloned, clone_into, pidfd_open, pidfd_send_signal, wait};
+use crate::sys::process::sched_setaffinity;
+use crate::sys::{self, Context};
+
+/// A process that runs in the container, a child of this one.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) pid: Pid,
+    pub(crate) pidfd: OwnedFd,
+    /// The terminal's master, in the foreground.
+    pub(crate) master: Option<OwnedFd>,
+}
+
+/// Executes; returns when the program runs.
+pub(crate) fn exec(global: &Global, args: &ExecArgs) -> Result<Running> {
+    let passed = descriptors::settle(args.preserve_fds)?;
+    refuse_labels(args)?;
+    let folder = Folder::open(&global.root, args.id.as_str())?;
+    let record = folder.record()?;
+    let init = init_of(&folder, &record, args)?;
+    let config = folder.config()?;
+    let process = process_of(&config, args)?;
+    let passed = Passed {
+        keyring: record.keyring.then(|| format!("_ses.{}", record.id)),
+        preserve_fds: passed.count,
+        listen: passed.listen,
+    };
+    let plan = ExecPlan::new(&config, &process, &Host::process()?, &passed)?;
+    let socket = args.console_socket.as_deref();
+    if socket.is_some() && !(args.detach && process.terminal) {
+        bail!("--console-socket: only with --detach and a terminal");
+    }
+    if process.terminal && args.detach && socket.is_none() {
+        bail!("a terminal that nobody holds needs --console-socket");
+    }
+    let (console, terminal) = terminal_sockets(plan.task.terminal.is_some(), socket)?;
+    let pidfd_socket = args.pidfd_socket.as_deref().map(|path| tty::connect_for("--pidfd-socket", path)).transpose()?;
+    let pidfd = init.pidfd()?.with_context(|| stopped(&record))?;
+    let root = (!plan.joins(Kind::Mount)).then(|| open_root(init)).transpose()?;
+    let prepared = PreparedExec { plan, init: pidfd, root, console };
+    let affinity = affinity(&process)?;
+    let mut child = spawn(prepared, &record, init, args, &affinity)?;
+    child.converse(&affinity.last)?;
+    let (pid, pidfd) = child.finish()?;
+    if let Some(socket) = &pidfd_socket {
+        tty::send(socket.as_fd(), b"setns", pidfd.as_fd()).context("--pidfd-socket")?;
+    }
+    if let Some(path) = &args.pid_file {
+        process::write_pid_file(path, pid)?;
+    }
+    let master = terminal.map(|socket| tty::receive(socket.as_fd())).transpose()?;
+    Ok(Running { pid, pidfd, master })
+}
+
+fn refuse_labels(args: &ExecArgs) -> Result<()> {
+    let given = [("--apparmor", &args.apparmor), ("--process-label", &args.process_label)];
+    match given.into_iter().find(|(_, value)| value.is_some()) {
+        Some((option, value)) => bail!("{option} {:?}: not supported yet", value.as_deref().unwrap_or_default()),
+        None => Ok(()),
+    }
+}
+
+fn stopped(record: &Record) -> String {
+    format!("cannot exec in a stopped container: {:?} ({})", record.id, phrase::NOT_RUNNING)
+}
+
+/// The container's init, if it can be joined now.
+fn init_of(folder: &Folder, record: &Record, args: &ExecArgs) -> Result<Identity> {
+    match folder.status(record)? {
+        Status::Stopped => bail!(stopped(record)),
+        Status::Creating => bail!("cannot exec in a container that is being created: {:?}", record.id),
+        Status::Paused if !args.ignore_paused => {
+            bail!("cannot exec in a paused container (use --ignore-paused to override): {:?}", record.id)
+        }
+        _ => record.init.with_context(|| stopped(record)),
+    }
+}
+
+/// What is to be executed, checked by the rules of config.json.
+fn process_of(config: &Spec, args: &ExecArgs) -> Result<Process> {
+    let changes = Changes {
+        args: args
+            .command
+            .iter()
+            .skip(usize::from(args.command.first().is_some_and(|arg| arg == "--")))
+            .cloned()
+            .collect(),
+        terminal: args.tty,
+        cwd: args.cwd.clone(),
+        env: args.env.clone(),
+        user: args.user,
+        additional_gids: args.additional_gids.clone(),
+        capabilities: args.cap.clone(),
+        no_new_privileges: args.no_new_privs,
+    };
+    let Some(path) = &args.process else {
+        let process = crate::plan::exec::process(config, None, changes)?;
+        check(&process)?;
+        return Ok(process);
+    };
+    let load = || -> Result<Process> {
+        let process = crate::plan::exec::process(config, Some(spec::load::load_process(path)?), changes)?;
+        check(&process)?;
+        Ok(process)
+    };
+    load().map_err(|error| in_file(error, path))
+}
+
+fn check(process: &Process) -> Result<()> {
+    for warning in spec::validate::process(process)? {
+        log::warn!("{warning}");
+    }
+    Ok(())
+}
+
+/// The pointer is one of the file's own, not of config.json.
+fn in_file(error: anyhow::Error, path: &Path) -> anyhow::Error {
+    match error.downcast::<Invalid>() {
+        Ok(Invalid { pointer, what }) => {
+            let pointer = pointer.strip_prefix("/process").unwrap_or(&pointer);
+            anyhow::anyhow!("--process {path:?}: {pointer}: {what}")
+        }
+        Err(error) => error.context(format!("--process {path:?}")),
+    }
+}
+
+fn open_root(init: Identity) -> Result<OwnedFd> {
+    let path = PathBuf::from(format!("/proc/{}/root", init.pid));
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    Ok(nix::fcntl::open(&path, flags, Mode::empty()).call("open", &path)?)
+}
+
+/// config.md, "execCPUAffinity": before the process is in the container's cgroup, and after.
+struct Affinity {
+    first: Option<Vec<u64>>,
+    last: Option<Vec<u64>>,
+}
+
+fn affinity(process: &Process) -> Result<Affinity> {
+    let asked = process.exec_cpu_affinity.clone().unwrap_or_default();
+    let mask = |name: &str, list: &str| {
+        (!list.is_empty()).then(|| cpu_mask(&format!("/process/execCPUAffinity/{name}"), list)).transpose()
+    };
+    Ok(Affinity { first: mask("initial", &asked.initial)?, last: mask("final", &asked.r#final)? })
+}
+
+/// The process on its way to the program; killed and reaped if it doesn't get there.
+struct Child {
+    prepared: PreparedExec,
+    outside: Outside,
+    process: Option<(Pid, OwnedFd)>,
+}
+
+/// Clones into the container's cgroup. The clone never returns from here.
+fn spawn(
+    prepared: PreparedExec,
+    record: &Record,
+    init: Identity,
+    args: &ExecArgs,
+    affinity: &Affinity,
+) -> Result<Child> {
+    if let Some(mask) = &affinity.first {
+        sched_setaffinity(0, mask).context("config.json: /process/execCPUAffinity/initial")?;
+    }
+    let location = cgroup::exec::below(&record.cgroup, &args.cgroup)?;
+    let cgroup = cgroup::open(&location)?;
+    let (outside, inside) = channel()?;
+    let (cloned, placed) = match clone_into(0, cgroup.clone_fd()) {
+        // systemd in the container has moved itself and removed what was there.
+        Err(error) if matches!(error.errno(), Errno::ENOENT | Errno::ENODEV) => clone_into(0, None)?,
+        cloned => cloned?,
+    };
+    match cloned {
+        Cloned::Child => {
+            drop(cgroup);
+            sys::fs::close_all(vec![outside.into()]);
+            join::enter(&prepared, &inside)
+        }
+        Cloned::Parent { pid, pidfd } => {
+            drop(inside);
+            let child = Child { prepared, outside, process: Some((pid, pidfd)) };
+            place(cgroup, pid, placed).or_else(|error| follow(error, pid, init, args))?;
+            process::set_oom_score_adj(pid, &child.prepared.plan.task.limits)?;
+            Ok(child)
+        }
+    }
+}
+
+fn place(mut cgroup: Box<dyn Cgroup>, pid: Pid, placed: bool) -> Result<()> {
+    if placed { cgroup.add(pid) } else { cgroup.add_all(pid) }
+}
+
+/// Where the container's cgroup takes no process, or is gone, its init's own of this moment does (runc#2416): a systemd
+/// inside has moved it.
+fn follow(error: anyhow::Error, pid: Pid, init: Identity, args: &ExecArgs) -> Result<()> {
+    let errno = error.downcast_ref::<sys::Error>().map(sys::Error::errno);
+    if !args.cgroup.is_empty() || !matches!(errno, Some(Errno::ENOENT | Errno::EBUSY | Errno::EOPNOTSUPP)) {
+        return Err(error);
+    }
+    let location: Location = cgroup::exec::current(init.pid)?;
+    cgroup::open(&location)?.add_all(pid)
+}
+
+impl Child {
+    /// Takes it through its barriers, up to the program.
+    fn converse(&mut self, affinity: &Option<Vec<u64>>) -> Result<()> {
+        self.outside.pass(Barrier::Go)?;
+        if self.prepared.plan.joins(Kind::Pid) {
+            let Heard::Pid(pid) = self.hear()? else { bail!("internal error: no pid from the bridge process") };
+            let pidfd = pidfd_open(pid)?;
+            if let Some((_, bridge)) = self.process.replace((pid, pidfd)) {
+                wait(bridge.as_fd())?;
+            }
+        }
+        let Heard::Reached(Barrier::Ready) = self.hear()? else {
+            bail!("internal error: unexpected message from the process in the container")
+        };
+        let (pid, _) = self.process.as_ref().context("internal error: no process")?;
+        process::set_limits(*pid, &self.prepared.plan.task)?;
+        if let Some(mask) = affinity {
+            sched_setaffinity(pid.as_raw(), mask).context("config.json: /process/execCPUAffinity/final")?;
+        }
+        self.outside.pass(Barrier::Ready)?;
+        let Heard::Starting = self.hear()? else { bail!("internal error: no start of the process in the container") };
+        match self.outside.hear()? {
+            Heard::Closed => Ok(()),
+            Heard::Failed(text) => bail!("{FAILED}: {text}"),
+            other => bail!("internal error: unexpected message from the process in the container: {other:?}"),
+        }
+    }
+
+    fn hear(&mut self) -> Result<Heard> {
+        match self.outside.hear()? {
+            Heard::Failed(text) => bail!("{FAILED}: {text}"),
+            Heard::Closed => bail!("{FAILED}: it died before its program was executed"),
+            other => Ok(other),
+        }
+    }
+
+    fn finish(mut self) -> Result<(Pid, OwnedFd)> {
+        self.process.take().context("internal error: no process")
+    }
+}
+
+const FAILED: &str = "exec failed: unable to start container process";
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if let Some((_, pidfd)) = self.process.take() {
+            // An unreaped process would keep the container's pid namespace from ending.
+            let _ = pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
+            let _ = wait(pidfd.as_fd());
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! One process of a container: the program that `create` or `exec` ends in, and who it is.
+
+use std::ffi::CString;
+
+use anyhow::Result;
+
+use super::namespaces::{Kind, Namespaces};
+use super::program::Program;
+use super::{c_string, caps, limits};
+use crate::error::invalid;
+use crate::host::Host;
+use crate::seccomp;
+use crate::spec::{self, ConsoleSize, IdMapping};
+
+/// Everything about the process that isn't about the container.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Task {
+    pub(crate) program: Program,
+    pub(crate) identity: Identity,
+    pub(crate) limits: Limits,
+    pub(crate) seccomp: Option<seccomp::Filter>,
+    /// Name of the session keyring.
+    pub(crate) keyring: Option<CString>,
+    pub(crate) terminal: Option<ConsoleSize>,
+    pub(crate) preserve_fds: u32,
+    /// Signals that the caller ignores, to be reset for the program.
+    pub(crate) ignored_signals: u64,
+    /// Whether it runs in a user namespace that the runtime isn't in.
+    pub(crate) user_namespace: bool,
+}
+
+/// What the command line says about it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Passed {
+    /// The session keyring to make or join; none keeps the caller's.
+    pub(crate) keyring: Option<String>,
+    /// Descriptors from 3 on that it keeps.
+    pub(crate) preserve_fds: u32,
+    /// `LISTEN_FDS` and `LISTEN_FDNAMES`, when they are meant for this process.
+    pub(crate) listen: Vec<String>,
+}
+
+/// Who the program is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) groups: Vec<u32>,
+    pub(crate) umask: u32,
+    /// `None` keeps what the runtime has.
+    pub(crate) capabilities: Option<caps::Masks>,
+    pub(crate) no_new_privileges: bool,
+    /// The runtime has these very ids already, and no groups.
+    pub(crate) same_ids: bool,
+}
+
+/// What is set on the process beside its ids.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Limits {
+    pub(crate) rlimits: Vec<limits::Limit>,
+    pub(crate) oom_score_adj: Option<i32>,
+    pub(crate) scheduler: Option<limits::SchedAttr>,
+    pub(crate) io_priority: Option<i32>,
+    pub(crate) personality: Option<u64>,
+}
+
+impl Task {
+    /// Decides. Errors name the property.
+    pub(crate) fn new(
+        process: &spec::Process,
+        linux: &spec::Linux,
+        namespaces: &Namespaces,
+        host: &Host,
+        passed: &Passed,
+    ) -> Result<Self> {
+        let keyring = passed.keyring.as_ref().map(|name| c_string(name.as_str(), "ID"));
+        Ok(Self {
+            program: Program::new(process, &passed.listen)?,
+            identity: identity(process, linux, namespaces, host)?,
+            limits: limits(process, linux)?,
+            seccomp: linux.seccomp.as_ref().map(compile).transpose()?,
+            keyring: keyring.transpose()?,
+            terminal: process.terminal.then(|| process.console_size.clone().unwrap_or_default()),
+            preserve_fds: passed.preserve_fds,
+            ignored_signals: host.ignored_signals,
+            user_namespace: namespaces.has(Kind::User),
+        })
+    }
+}
+
+fn compile(profile: &spec::Seccomp) -> Result<seccomp::Filter> {
+    let (filter, notes) = seccomp::compile(profile)?;
+    for note in notes {
+        log::debug!("{note}");
+    }
+    Ok(filter)
+}
+
+fn identity(process: &spec::Process, linux: &spec::Linux, namespaces: &Namespaces, host: &Host) -> Result<Identity> {
+    let user = &process.user;
+    // Only a map that is made here is known here; the kernel judges the rest.
+    if namespaces.makes(Kind::User) {
+        mapped(user.uid, &linux.uid_mappings, "/process/user/uid")?;
+        mapped(user.gid, &linux.gid_mappings, "/process/user/gid")?;
+        for (index, gid) in user.additional_gids.iter().enumerate() {
+            mapped(*gid, &linux.gid_mappings, &format!("/process/user/additionalGids/{index}"))?;
+        }
+    }
+    Ok(Identity {
+        uid: user.uid,
+        gid: user.gid,
+        groups: user.additional_gids.clone(),
+        umask: limits::umask(user),
+        capabilities: process.capabilities.as_ref().map(caps::masks),
+        no_new_privileges: process.no_new_privileges,
+        same_ids: host.all_root
+            && !host.groups
+            && user.additional_gids.is_empty()
+            && !namespaces.has(Kind::User)
+            && user.uid == 0
+            && user.gid == 0,
+    })
+}
+
+fn mapped(id: u32, mappings: &[IdMapping], pointer: &str) -> Result<()> {
+    let inside = |m: &IdMapping| id.checked_sub(m.container_id).is_some_and(|offset| offset < m.size);
+    if mappings.iter().any(inside) {
+        return Ok(());
+    }
+    Err(invalid(pointer, format!("{id} is not mapped in the container's user namespace")))
+}
+
+fn limits(process: &spec::Process, linux: &spec::Linux) -> Result<Limits> {
+    Ok(Limits {
+        rlimits: limits::rlimits(&process.rlimits)?,
+        oom_score_adj: process.oom_score_adj,
+        scheduler: process.scheduler.as_ref().map(limits::scheduler).transpose()?,
+        io_priority: process.io_priority.as_ref().map(limits::io_priority).transpose()?,
+        personality: linux.personality.as_ref().map(limits::personality).transpose()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_outside_the_map_are_named() {
+        let map = [IdMapping { container_id: 10, host_id: 1000, size: 5 }];
+        for (id, fine) in [(9, false), (10, true), (14, true), (15, false)] {
+            assert_eq!(mapped(id, &map, "/process/user/uid").is_ok(), fine, "{id}");
+        }
+    }
+}
