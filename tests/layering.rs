@@ -1,6 +1,8 @@
 //! The walls between the stages, which `lib.rs` describes: what only decides never reaches for what acts, `unsafe` has one
 //! address, and no file grows beyond what one wants to live in.
 
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
