@@ -35,6 +35,8 @@ pub(crate) fn enter(prepared: &PreparedExec, outside: &Inside) -> ! {
         }
         match clone3(CloneArgs { flags: libc::CLONE_PARENT as u64, cgroup: None })? {
             Cloned::Child => {
+                // The bridge says who this is before this says anything.
+                outside.wait(Barrier::Go)?;
                 let Err(error) = become_program(prepared, outside);
                 Err(error)
             }

@@ -235,6 +235,7 @@ impl Child {
             if let Some((_, bridge)) = self.process.replace((pid, pidfd)) {
                 wait(bridge.as_fd())?;
             }
+            self.outside.pass(Barrier::Go)?;
         }
         let Heard::Reached(Barrier::Ready) = self.hear()? else {
             bail!("internal error: unexpected message from the process in the container")

@@ -79,6 +79,13 @@ impl Output {
         self
     }
 
+    /// Asserts that the error has these words.
+    #[track_caller]
+    pub fn has(self, part: &str) -> Self {
+        assert!(self.stderr.contains(part), "\"{part}\" isn't in the error\n{self}");
+        self
+    }
+
     #[track_caller]
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("not JSON: {e}\n{self}"))
