@@ -39,7 +39,7 @@ container_test!(what_follows_the_id_belongs_to_the_program, |c| {
     assert_eq!(strings(&facts["argv"]), ["/guest", "facts", "--tty", "-e", "--", "--help"]);
 });
 
-/// Nothing differs from the container's own process but what flags ask for.
+// Nothing differs from the container's own process but what flags ask for.
 container_test!(is_in_every_way_like_the_containers_own_process, |c| {
     c.set("/process/rlimits", json!([{ "type": "RLIMIT_NOFILE", "soft": 100, "hard": 200 }]));
     c.set("/process/oomScoreAdj", 300).set("/process/user/umask", 0o027);
