@@ -12,6 +12,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -261,7 +262,8 @@ impl Folder {
         let path = root.join(id);
         let mut made = nix::unistd::mkdir(&path, Mode::from_bits_truncate(0o711));
         if made == Err(Errno::ENOENT) {
-            std::fs::create_dir_all(root).call("mkdir", root)?;
+            // Only its owner looks into it: the state tells where everything of every container is.
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(root).call("mkdir", root)?;
             made = nix::unistd::mkdir(&path, Mode::from_bits_truncate(0o711));
         }
         match made {

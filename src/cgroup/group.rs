@@ -56,7 +56,7 @@ fn make_all(plan: &Plan, made: &mut Vec<PathBuf>) -> Result<Group> {
         }
     }
     if let (Some(leaf), Some(dir)) = (&plan.v2, &group.v2) {
-        v2::prepare(leaf, dir)?;
+        v2::prepare(leaf, dir, plan.v1.is_empty())?;
     }
     Ok(group)
 }

@@ -25,10 +25,13 @@ pub(crate) struct Leaf {
     pub(crate) program: Option<Vec<Insn>>,
 }
 
-/// Sets the limits of a leaf that exists and has no process.
-pub(super) fn prepare(leaf: &Leaf, dir: &Dir) -> Result<()> {
+/// Sets the limits of a leaf that exists and has no process. `alone`: there is no v1 hierarchy beside it.
+pub(super) fn prepare(leaf: &Leaf, dir: &Dir, alone: bool) -> Result<()> {
     dir.fd()?;
     enable(leaf, dir)?;
+    if alone {
+        hand_down_all(leaf, dir).unwrap_or_else(|error| log::debug!("not every cgroup controller is enabled: {error}"));
+    }
     apply(dir, &leaf.knobs)?;
     match &leaf.program {
         Some(program) => attach(dir, program),
@@ -51,7 +54,7 @@ fn has(list: &str, controller: &str) -> bool {
     list.split_whitespace().any(|name| name == controller)
 }
 
-/// Enables the needed controllers (no others) from the nearest ancestor that has them down to the leaf's parent.
+/// Enables the needed controllers from the nearest ancestor that has them down to the leaf's parent.
 fn enable(leaf: &Leaf, dir: &Dir) -> Result<()> {
     let needed = needed(&leaf.knobs);
     if needed.is_empty() {
@@ -82,6 +85,28 @@ fn enable(leaf: &Leaf, dir: &Dir) -> Result<()> {
         }
     }
     down.into_iter().rev().try_for_each(|path| hand_down(&Dir::new(path), &wanted))
+}
+
+/// Enables whatever else the host offers, as runc does: engines read usage and OOM events of containers without limits
+/// too. What can't be had isn't missed.
+fn hand_down_all(leaf: &Leaf, dir: &Dir) -> sys::Result<()> {
+    let offered = Dir::new(leaf.mount.clone()).read("cgroup.controllers")?;
+    let there = dir.read("cgroup.controllers")?;
+    let missing: Vec<&str> = offered.split_whitespace().filter(|name| !has(&there, name)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let above: Vec<&Path> = leaf.dir.ancestors().skip(1).take_while(|path| path.starts_with(&leaf.mount)).collect();
+    for path in above.into_iter().rev() {
+        let parent = Dir::new(path.to_owned());
+        let enabled = parent.read("cgroup.subtree_control")?;
+        for name in missing.iter().filter(|name| !has(&enabled, name)) {
+            if let Err(error) = parent.write("cgroup.subtree_control", &format!("+{name}")) {
+                log::debug!("cgroup controller {name:?} isn't enabled in {path:?}: {error}");
+            }
+        }
+    }
+    Ok(())
 }
 
 fn hand_down(dir: &Dir, wanted: &[(&str, &str)]) -> Result<()> {

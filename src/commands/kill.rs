@@ -24,10 +24,19 @@ pub(crate) fn run(global: &Global, args: KillArgs) -> Result<i32> {
     if !reached && let Some(init) = record.init {
         reached = init.signal(args.signal)?;
     }
+    if reached && args.signal == libc::SIGKILL {
+        thaw_the_killed(&record)?;
+    }
     if !reached && !args.all {
         bail!("{}: {:?}", phrase::NOT_RUNNING, record.id);
     }
     Ok(0)
+}
+
+/// On cgroup v1 a killed process in a frozen cgroup stays until it is thawed, which killing all of it does (as runc).
+fn thaw_the_killed(record: &Record) -> Result<()> {
+    let cgroup = cgroup::open(&record.cgroup)?;
+    if cgroup.frozen().unwrap_or(false) { cgroup.kill() } else { Ok(()) }
 }
 
 /// Signals every process in the container's cgroup; false when there is none.

@@ -28,8 +28,11 @@ pub(crate) fn run(global: &Global, args: RunArgs) -> Result<i32> {
     let released = lock.release()?;
     let ended = supervise(Foreground { pidfd: pidfd.as_fd(), pid, signals, master })?;
     if !args.keep {
-        let lock = released.take(&folder)?;
-        delete_ended(folder, &record, lock)?;
+        // The program has ended, and its status is what the caller waits for, whatever becomes of the rest.
+        let deleted = released.take(&folder).and_then(|lock| delete_ended(folder, &record, lock));
+        if let Err(error) = deleted {
+            log::warn!("container {:?}: delete it after its end: {error:#}", record.id);
+        }
     }
     Ok(exit_status(ended))
 }

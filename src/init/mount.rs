@@ -164,7 +164,16 @@ fn cgroup_v1(
     for (name, target) in links {
         dev::link(base.as_fd(), name, target)?;
     }
-    api::mount_setattr(base.as_fd(), Tree::Recursive, step.attrs.set, step.attrs.clear, 0)?;
+    match api::mount_setattr(base.as_fd(), Tree::Recursive, step.attrs.set, step.attrs.clear, 0) {
+        Err(error) if error.errno() == Errno::ENOSYS => {
+            for CgroupV1 { name, .. } in hierarchies {
+                let below = sys::fs::openat2(base.as_fd(), name, libc::O_PATH, 0, 0)?;
+                set_attrs(below.as_fd(), Tree::One, step.attrs)?;
+            }
+            set_attrs(base.as_fd(), Tree::One, step.attrs)?;
+        }
+        result => result?,
+    }
     attributes(base.as_fd(), Attrs::default(), step.recursive)?;
     Ok(base)
 }

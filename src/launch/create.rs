@@ -84,8 +84,8 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay) -> Result<C
     let plan = Plan::new(&spec, &host, &request)?;
     check_rootfs(&plan)?;
 
-    let (folder, lock) = Folder::claim(&global.root, &plan.id)?;
     let record = record(&plan, &spec, &host)?;
+    let (folder, lock) = Folder::claim(&global.root, &plan.id)?;
     let mut undo = Undo::new(folder, record, plan.hooks.clone());
     undo.folder()?.write(&undo.record)?;
     undo.folder()?.write_config(&config)?;

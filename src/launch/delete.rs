@@ -15,12 +15,17 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Kills every process of a container and waits until its init is gone.
 pub(crate) fn stop(record: &Record) -> Result<()> {
+    let cgroup = cgroup::open(&record.cgroup)?;
+    // On cgroup v1 nothing in a frozen cgroup dies before it is thawed, which killing all of it does.
+    if record.init.is_some_and(Identity::alive) && cgroup.frozen().unwrap_or(false) {
+        cgroup.kill()?;
+    }
     if let Some(init) = record.init {
         kill_and_wait(init)?;
     }
     // Without a pid namespace of its own the rest of the container doesn't die with its init.
     if !record.own_pid_namespace || record.init.is_none() {
-        cgroup::open(&record.cgroup)?.kill()?;
+        cgroup.kill()?;
     }
     Ok(())
 }

@@ -102,3 +102,34 @@ container_test!(a_created_container_can_be_killed, |c| {
 container_test!(a_missing_container_is_an_error, |c| {
     c.kill(&["KILL"]).fails(&["container does not exist"]);
 });
+
+/// The file that freezes a container, and what is written into it.
+fn freeze(c: &crate::common::Container) {
+    let path = c.config["linux"]["cgroupsPath"].as_str().unwrap();
+    let files = [("freezer.state", "FROZEN"), ("cgroup.freeze", "1")];
+    let found = host::cgroups(path).into_iter().find_map(|dir| {
+        files.into_iter().find(|(file, _)| dir.join(file).exists()).map(|(file, on)| (dir.join(file), on))
+    });
+    let (file, on) = found.unwrap();
+    std::fs::write(file, on).unwrap();
+    eventually("paused", || c.status() == "paused");
+}
+
+container_test!(a_paused_container_can_be_killed, |c| {
+    c.args(&["sleep-forever"]);
+    c.detach().ok();
+    freeze(c);
+    c.kill(&["KILL"]).ok();
+    c.wait_status("stopped");
+    c.delete().ok();
+});
+
+container_test!(a_paused_container_can_be_deleted_by_force, |c| {
+    c.args(&["sleep-forever"]);
+    c.detach().ok();
+    freeze(c);
+    let begin = std::time::Instant::now();
+    c.delete_force().ok();
+    assert!(begin.elapsed() < std::time::Duration::from_secs(5), "{:?}", begin.elapsed());
+    c.assert_clean();
+});

@@ -160,3 +160,13 @@ container_test!(a_closed_output_is_not_kept_open, |c| {
     c.wait_status("stopped");
     eventually("the pipe ends", || reader.is_finished());
 });
+
+container_test!(a_container_deleted_meanwhile_still_passes_its_status_on, |c| {
+    c.args(&["sleep-forever"]);
+    c.write_config();
+    let running = crate::common::program::start(&mut c.command(&["run", &c.id]), &c.dir);
+    crate::common::eventually("running", || c.tare(&["state", &c.id]).stdout.contains("\"running\""));
+    c.delete_force().ok();
+    running.wait().exits(137);
+    c.assert_clean();
+});
