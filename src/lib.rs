@@ -13,7 +13,10 @@
 //! [`sync`] (what the two processes say to each other), [`commands`] (one file a verb), and [`sys`], the only
 //! folder with `unsafe`.
 //!
-//! The process stays single threaded: `setns` and `clone` depend on it.
+//! A `create` is read side by side in [`launch::create`] (outside) and [`init`] (inside), an `exec` in [`launch::exec`]
+//! and [`init::join`]; both end in `init::task`, what every process of a container does to itself before `execve`.
+//!
+//! The process stays single threaded: `setns` and `clone` depend on it. Nothing but [`log`]'s sink is global.
 
 pub(crate) mod cgroup;
 pub(crate) mod cli;

@@ -91,10 +91,11 @@ pub(crate) fn capset(effective: u64, permitted: u64, inheritable: u64) -> Result
 
 /// prlimit(2) on another process.
 pub(crate) fn prlimit(pid: i32, resource: u32, soft: u64, hard: u64) -> Result<()> {
-    let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
-    let old = std::ptr::null_mut::<libc::rlimit64>();
-    // SAFETY: `limit` lives across the call; no old value is asked for.
-    let ret = unsafe { libc::syscall(libc::SYS_prlimit64, pid, resource, &raw const limit, old) };
+    // The kernel's struct rlimit64, which not every C library has.
+    let limit = [soft, hard];
+    let old = std::ptr::null_mut::<u64>();
+    // SAFETY: `limit` is a whole rlimit64 and lives across the call; no old value is asked for.
+    let ret = unsafe { libc::syscall(libc::SYS_prlimit64, pid, resource, limit.as_ptr(), old) };
     check("prlimit", ret, || format!("soft {soft}, hard {hard}")).map(drop)
 }
 

@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use crate::common::{Container, assert_has, host, rival};
-use crate::container_test;
+use crate::{container_test, skip_for_runc};
 
 /// What /proc calls the namespaces of config.json.
 const KINDS: [(&str, &str); 7] = [
@@ -234,3 +234,17 @@ pub(super) fn sleeping(name: &str, edit: impl FnOnce(&mut Container)) -> Contain
 pub(super) fn finish(mut other: Container) {
     other.finish();
 }
+
+container_test!(without_a_mount_namespace_nothing_can_be_mounted_or_masked, |c| {
+    skip_for_runc!(c, "it drops them without a word");
+    let namespaces: Vec<serde_json::Value> = c.config["linux"]["namespaces"].as_array().unwrap().clone();
+    let others: Vec<serde_json::Value> = namespaces.into_iter().filter(|n| n["type"] != "mount").collect();
+    c.set("/linux/namespaces", serde_json::Value::from(others));
+    c.run().fails(&["/mounts", "mount namespace"]);
+    c.set("/mounts", serde_json::json!([]));
+    c.set("/linux/maskedPaths", serde_json::json!(["/proc/kcore"])).set("/linux/readonlyPaths", serde_json::json!([]));
+    c.run().fails(&["/linux/maskedPaths", "mount namespace"]);
+    c.set("/linux/maskedPaths", serde_json::json!([])).set("/root/readonly", true);
+    c.run().fails(&["/root/readonly", "mount namespace"]);
+    c.assert_clean();
+});

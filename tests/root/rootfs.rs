@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::common::config::mount;
 use crate::common::{assert_has, mountinfo, rival};
-use crate::container_test;
+use crate::{container_test, skip_for_runc};
 
 container_test!(a_writable_root, |c| {
     c.prints(&["write", "/file", "text"]);
@@ -194,4 +194,12 @@ container_test!(read_only_paths_keep_their_other_options, |c| {
     for option in ["ro", "nosuid", "noexec", "nodev"] {
         assert!(mount.has(option), "{mount:?}");
     }
+});
+
+container_test!(the_root_may_be_behind_a_link, |c| {
+    skip_for_runc!(c, "it refuses that");
+    symlink(c.rootfs(), c.path("link")).unwrap();
+    let link = c.path("link");
+    c.set("/root/path", link.to_str().unwrap());
+    assert_eq!(c.facts()["cwd"], "/");
 });
