@@ -26,7 +26,7 @@ mod root {
     mod delete;
     mod descriptors;
     mod devices;
-    mod exec;
+    mod exec_basics;
     mod fallbacks;
     mod hooks;
     mod identity;
