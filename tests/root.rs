@@ -26,6 +26,7 @@ mod root {
     mod delete;
     mod descriptors;
     mod devices;
+    mod exec;
     mod fallbacks;
     mod hooks;
     mod identity;
