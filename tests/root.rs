@@ -27,6 +27,8 @@ mod root {
     mod descriptors;
     mod devices;
     mod exec;
+    mod exec_errors;
+    mod exec_process;
     mod fallbacks;
     mod hooks;
     mod identity;
