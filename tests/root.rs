@@ -27,8 +27,10 @@ mod root {
     mod descriptors;
     mod devices;
     mod exec;
+    mod exec_cgroup;
     mod exec_errors;
     mod exec_process;
+    mod exec_terminal;
     mod fallbacks;
     mod hooks;
     mod identity;
