@@ -26,7 +26,12 @@ mod root {
     mod delete;
     mod descriptors;
     mod devices;
+    mod exec;
     mod exec_basics;
+    mod exec_cgroup;
+    mod exec_errors;
+    mod exec_process;
+    mod exec_terminal;
     mod fallbacks;
     mod hooks;
     mod identity;

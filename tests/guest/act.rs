@@ -38,6 +38,7 @@ pub(crate) fn dispatch(command: &str, args: &[&str]) -> Outcome {
         },
         ("pass-input", []) => pass_input(),
         ("winsize-on-signal", []) => winsize_on_signal(),
+        ("watch", [stop]) => watch(stop),
         ("keyring", []) => {
             println!("{}", facts::keyring().unwrap_or_else(|why| why));
             Ok(0)
@@ -238,5 +239,46 @@ fn winsize_on_signal() -> Outcome {
     // SAFETY: the set is initialized; no siginfo is asked for.
     unsafe { libc::sigwaitinfo(&raw const set, std::ptr::null_mut()) };
     show();
+    Ok(0)
+}
+
+/// Looks at every other process until the file is there: prints each of its descriptors above 2, working folders, roots
+/// and programs that can be read and aren't the probe's own, and programs that could be opened for writing later.
+fn watch(stop: &str) -> Outcome {
+    println!("ready");
+    sys::flush();
+    let mut seen = std::collections::BTreeSet::new();
+    let mut programs = Vec::new();
+    while fs::symlink_metadata(stop).is_err() {
+        let folders = fs::read_dir("/proc").map_err(|e| why(&e))?.filter_map(Result::ok);
+        let pids = folders.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        for pid in pids.filter(|pid| *pid != std::process::id()) {
+            let fds = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().filter_map(Result::ok);
+            let above =
+                fds.filter(|fd| fd.file_name().to_str().and_then(|n| n.parse::<u32>().ok()).is_some_and(|n| n > 2));
+            let mut links: Vec<_> = above.map(|fd| fd.path()).collect();
+            links.extend(["cwd", "root", "exe"].map(|name| format!("/proc/{pid}/{name}").into()));
+            for link in links {
+                let Ok(target) = fs::read_link(&link) else { continue };
+                let target = target.to_string_lossy().into_owned();
+                let kind = link.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                if target != "/" && target != "/guest" && target != "/guest (deleted)" {
+                    seen.insert(format!("{kind} {target}"));
+                }
+                if kind == "exe" && target != "/guest" && programs.len() < 500 {
+                    programs.extend(fs::File::open(&link));
+                }
+            }
+        }
+    }
+    for line in seen {
+        println!("{line}");
+    }
+    for program in programs {
+        let again = format!("/proc/self/fd/{}", program.as_raw_fd());
+        if fs::OpenOptions::new().write(true).open(&again).is_ok() {
+            println!("writable: {}", fs::read_link(&again).unwrap_or_default().display());
+        }
+    }
     Ok(0)
 }

@@ -14,7 +14,7 @@ fn inherited(c: &mut Container, flags: &[&str]) -> Vec<String> {
 }
 
 /// `FD:NAME` of the descriptors above 2.
-fn names(facts: &Value) -> Vec<String> {
+pub(super) fn names(facts: &Value) -> Vec<String> {
     let fds = facts["fds"].as_object().unwrap();
     let above = fds.iter().filter(|(fd, _)| fd.parse::<i32>().unwrap() > 2);
     let mut names: Vec<String> =

@@ -18,7 +18,7 @@ fn with_socket(c: &mut Container) -> UnixListener {
 }
 
 /// The probe's facts out of what a terminal has shown.
-fn facts(text: &str) -> Value {
+pub(super) fn facts(text: &str) -> Value {
     let line = text.lines().find(|line| line.starts_with('{')).unwrap_or_else(|| panic!("no facts in {text}"));
     serde_json::from_str(line.trim()).unwrap()
 }
@@ -132,7 +132,7 @@ container_test!(the_terminals_size_is_passed_on, |c| {
 
 /// The slave's session gets SIGWINCH.
 #[allow(unsafe_code)]
-fn resize(master: &pty::Master, rows: u16, columns: u16) {
+pub(super) fn resize(master: &pty::Master, rows: u16, columns: u16) {
     use std::os::fd::AsRawFd;
     let size = nix::libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: TIOCSWINSZ reads a winsize, and `size` is one.
