@@ -26,6 +26,7 @@ use crate::cgroup::Manager;
 use crate::sys::Context as _;
 use crate::{commands, log, spec, sys};
 use args::{Cli, Command, Options};
+use normalise::Normalised;
 
 /// The version of this program.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -50,8 +51,7 @@ pub(crate) struct Global {
 /// Runs the command line and leaves the process.
 pub(crate) fn main(args: Vec<OsString>) -> ! {
     fail::hook_panics();
-    let status = run(args.into_iter()).unwrap_or_else(|error| fail::report(&error));
-    sys::exit(status)
+    sys::exit(run(args.into_iter()))
 }
 
 /// Prints on stdout. Commands print through it alone: a reader that went away is an exit status, not a panic.
@@ -63,9 +63,16 @@ pub(crate) fn output(text: &str) -> Result<()> {
     }
 }
 
-fn run(args: impl Iterator<Item = OsString>) -> Result<i32> {
+/// Does what the command line says; the exit status, with the error reported.
+fn run(args: impl Iterator<Item = OsString>) -> i32 {
     let mut definition = Cli::command();
     let normalised = normalise::normalise(&definition, args.skip(1));
+    // Engines tell a failure of the runtime from the program's own by it.
+    let failure = if normalised.command.as_deref() == Some("exec") { 255 } else { 1 };
+    act(&mut definition, normalised).unwrap_or_else(|error| fail::report(&error, failure))
+}
+
+fn act(definition: &mut clap::Command, normalised: Normalised) -> Result<i32> {
     // First thing, so that a mistake on the command line reaches the log as well.
     let (path, format, debug) = normalise::log_options(&normalised.args);
     log::init(path, format, debug)?;
@@ -98,10 +105,7 @@ fn dispatch(options: Options, command: Command) -> Result<i32> {
         Command::Create(args) => commands::create::run(&global, args.create),
         Command::Start(args) => commands::start::run(&global, args),
         Command::Run(args) => commands::run::run(&global, args),
-        // Engines tell a failure of the runtime from the program's own by it.
-        Command::Exec(args) => {
-            Ok(commands::exec::run(&global, &args).unwrap_or_else(|error| fail::report_as(&error, 255)))
-        }
+        Command::Exec(args) => commands::exec::run(&global, &args),
         Command::State(args) => commands::state::run(&global, args),
         Command::List(args) => commands::list::run(&global, args),
         Command::Kill(args) => commands::kill::run(&global, args),

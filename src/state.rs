@@ -365,12 +365,9 @@ impl Folder {
     }
 
     fn read_file(&self, name: &str) -> sys::Result<Vec<u8>> {
-        use std::io::Read;
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
         let fd = openat(&self.fd, name, flags, Mode::empty()).call("open", self.path().join(name))?;
-        let mut bytes = Vec::new();
-        std::fs::File::from(fd).read_to_end(&mut bytes).call("read", self.path().join(name))?;
-        Ok(bytes)
+        sys::read_whole(&fd).call("read", self.path().join(name))
     }
 
     /// The record. `None`: the creator was killed between making the folder and writing the first record.

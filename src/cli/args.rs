@@ -197,9 +197,9 @@ pub(crate) struct ExecArgs {
     /// Add a capability to the bounding, effective and permitted sets
     #[arg(long, short, value_name = "CAP")]
     pub(crate) cap: Vec<String>,
-    /// Never gain privileges by execve
-    #[arg(long)]
-    pub(crate) no_new_privs: bool,
+    /// Whether it may never gain privileges by execve [default: as the container]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) no_new_privs: Option<bool>,
     /// AppArmor profile
     #[arg(long, value_name = "PROFILE")]
     pub(crate) apparmor: Option<String>,

@@ -22,12 +22,7 @@ impl fmt::Display for ReaderGone {
 impl std::error::Error for ReaderGone {}
 
 /// Reports the error that ends the process; its exit status.
-pub(super) fn report(error: &Error) -> i32 {
-    report_as(error, 1)
-}
-
-/// [`report`] with another exit status.
-pub(super) fn report_as(error: &Error, status: i32) -> i32 {
+pub(super) fn report(error: &Error, status: i32) -> i32 {
     if !error.is::<ReaderGone>() {
         log::fatal(&format!("{error:#}"));
     }

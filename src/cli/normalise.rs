@@ -16,6 +16,8 @@ use crate::log::Format;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Takes {
     Value,
+    /// A value after `=`, or none.
+    Optional,
     Nothing,
 }
 
@@ -77,6 +79,11 @@ impl Words {
         };
         match (takes, value_of(arg.as_bytes())) {
             (Takes::Nothing, value) => switch(list, flag, value),
+            (Takes::Optional, None) => list.push(flag),
+            (Takes::Optional, Some(value)) => {
+                let value = boolean(value).map_or(value, |on| if on { b"true" } else { b"false" });
+                give(list, &flag, value);
+            }
             (Takes::Value, Some(value)) => give(list, &flag, value),
             (Takes::Value, None) => match rest.next() {
                 Some(value) => give(list, &flag, value.as_bytes()),
@@ -140,7 +147,11 @@ fn find(command: &Command, arg: &[u8]) -> Option<(OsString, Takes)> {
         option.get_long() == Some(name) || option.get_short().is_some_and(|short| name.chars().eq([short]))
     };
     let option = command.get_arguments().filter(|option| !option.is_positional()).find(named)?;
-    let takes = if matches!(option.get_action(), ArgAction::SetTrue) { Takes::Nothing } else { Takes::Value };
+    let takes = match option.get_action() {
+        ArgAction::SetTrue => Takes::Nothing,
+        _ if option.get_num_args().is_some_and(|values| values.min_values() == 0) => Takes::Optional,
+        _ => Takes::Value,
+    };
     Some((format!("--{}", option.get_long()?).into(), takes))
 }
 

@@ -64,15 +64,16 @@ pub(crate) fn exec(global: &Global, args: &ExecArgs) -> Result<Running> {
     let prepared = PreparedExec { plan, init: pidfd, root, console };
     let affinity = affinity(&process)?;
     let mut child = spawn(prepared, &record, init, args, &affinity)?;
-    child.converse(&affinity.last)?;
-    let (pid, pidfd) = child.finish()?;
+    let master = child.converse(&affinity.last, terminal.as_ref())?;
+    // Until all of that is done the process is killed with an error: nobody would know of it.
+    let (pid, pidfd) = child.process()?;
     if let Some(socket) = &pidfd_socket {
         tty::send(socket.as_fd(), b"setns", pidfd.as_fd()).context("--pidfd-socket")?;
     }
     if let Some(path) = &args.pid_file {
-        process::write_pid_file(path, pid)?;
+        process::write_pid_file(path, *pid)?;
     }
-    let master = terminal.map(|socket| tty::receive(socket.as_fd())).transpose()?;
+    let (pid, pidfd) = child.finish()?;
     Ok(Running { pid, pidfd, master })
 }
 
@@ -227,7 +228,9 @@ fn follow(error: anyhow::Error, pid: Pid, init: Identity, args: &ExecArgs) -> Re
 
 impl Child {
     /// Takes it through its barriers, up to the program.
-    fn converse(&mut self, affinity: &Option<Vec<u64>>) -> Result<()> {
+    ///
+    /// The terminal comes to us before the program has it: it is set up for being relayed.
+    fn converse(&mut self, affinity: &Option<Vec<u64>>, terminal: Option<&OwnedFd>) -> Result<Option<OwnedFd>> {
         self.outside.pass(Barrier::Go)?;
         if self.prepared.plan.joins(Kind::Pid) {
             let Heard::Pid(pid) = self.hear()? else { bail!("internal error: no pid from the bridge process") };
@@ -240,7 +243,8 @@ impl Child {
         let Heard::Reached(Barrier::Ready) = self.hear()? else {
             bail!("internal error: unexpected message from the process in the container")
         };
-        let (pid, _) = self.process.as_ref().context("internal error: no process")?;
+        let master = terminal.map(|socket| tty::receive(socket.as_fd())).transpose()?;
+        let (pid, _) = self.process()?;
         process::set_limits(*pid, &self.prepared.plan.task)?;
         if let Some(mask) = affinity {
             sched_setaffinity(pid.as_raw(), mask).context("config.json: /process/execCPUAffinity/final")?;
@@ -248,7 +252,7 @@ impl Child {
         self.outside.pass(Barrier::Ready)?;
         let Heard::Starting = self.hear()? else { bail!("internal error: no start of the process in the container") };
         match self.outside.hear()? {
-            Heard::Closed => Ok(()),
+            Heard::Closed => Ok(master),
             Heard::Failed(text) => bail!("{FAILED}: {text}"),
             other => bail!("internal error: unexpected message from the process in the container: {other:?}"),
         }
@@ -260,6 +264,10 @@ impl Child {
             Heard::Closed => bail!("{FAILED}: it died before its program was executed"),
             other => Ok(other),
         }
+    }
+
+    fn process(&self) -> Result<&(Pid, OwnedFd)> {
+        self.process.as_ref().context("internal error: no process")
     }
 
     fn finish(mut self) -> Result<(Pid, OwnedFd)> {

@@ -28,7 +28,7 @@ pub(crate) struct Changes {
     pub(crate) user: Option<(u32, Option<u32>)>,
     pub(crate) additional_gids: Vec<u32>,
     pub(crate) capabilities: Vec<String>,
-    pub(crate) no_new_privileges: bool,
+    pub(crate) no_new_privileges: Option<bool>,
 }
 
 /// The process to execute: that of a file, or the container's own with changes.
@@ -61,7 +61,7 @@ fn changed(mut process: Process, changes: Changes) -> Result<Process> {
     process.args = changes.args;
     process.terminal = changes.terminal;
     process.env.extend(changes.env);
-    process.no_new_privileges |= changes.no_new_privileges;
+    process.no_new_privileges = changes.no_new_privileges.unwrap_or(process.no_new_privileges);
     if let Some(cwd) = changes.cwd {
         process.cwd = cwd;
     }

@@ -23,4 +23,4 @@ pub(crate) mod tty;
 
 pub(crate) use error::{Context, Error, Result};
 pub(crate) use exit::exit;
-pub(crate) use read::read_small;
+pub(crate) use read::{read_small, read_whole};

@@ -26,3 +26,23 @@ pub(crate) fn read_small(path: impl AsRef<Path>) -> Result<Vec<u8>> {
         }
     }
 }
+
+/// The content of a regular file, which ends where a read comes back short.
+pub(crate) fn read_whole(file: &std::os::fd::OwnedFd) -> nix::Result<Vec<u8>> {
+    const STEP: usize = 32 << 10;
+    let mut content = Vec::new();
+    loop {
+        let filled = content.len();
+        content.resize(filled + STEP, 0);
+        match nix::unistd::read(file, &mut content[filled..]) {
+            Ok(length) => {
+                content.truncate(filled + length);
+                if length < STEP {
+                    return Ok(content);
+                }
+            }
+            Err(Errno::EINTR) => content.truncate(filled),
+            Err(errno) => return Err(errno),
+        }
+    }
+}
