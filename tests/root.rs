@@ -27,7 +27,6 @@ mod root {
     mod descriptors;
     mod devices;
     mod exec;
-    mod exec_basics;
     mod exec_cgroup;
     mod exec_errors;
     mod exec_process;
