@@ -271,8 +271,10 @@ impl Folder {
             made => made.call("mkdir", &path)?,
         }
         let folder = Self::open(root, id)?;
-        let lock = folder.lock()?;
-        Ok((folder, lock))
+        // Should it be deleted between the two, the record can't be written into it.
+        let lock = folder.reopen()?;
+        sys::fs::flock(lock.as_fd(), sys::fs::Flock::Wait)?;
+        Ok((folder, Lock(lock)))
     }
 
     /// The folder of an existing container. The error has the phrase that engines look for.

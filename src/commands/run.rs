@@ -24,7 +24,7 @@ pub(crate) fn run(global: &Global, args: RunArgs) -> Result<i32> {
     }
     let mut created = begin(create(global, &args.create, Stay::Foreground)?)?;
     let master = created.master.take();
-    let Created { folder, record, lock, pid, pidfd, .. } = created;
+    let Created { folder, record, lock, pid, pidfd, outside, .. } = created;
     let released = lock.release()?;
     let ended = supervise(Foreground { pidfd: pidfd.as_fd(), pid, signals, master })?;
     if !args.keep {
@@ -34,6 +34,8 @@ pub(crate) fn run(global: &Global, args: RunArgs) -> Result<i32> {
             log::warn!("container {:?}: delete it after its end: {error:#}", record.id);
         }
     }
+    // The process ends here, and the kernel closes what is left.
+    std::mem::forget((pidfd, outside));
     Ok(exit_status(ended))
 }
 
