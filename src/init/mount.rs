@@ -11,7 +11,7 @@ use nix::sys::stat::{Mode, SFlag, fstatat, mkdirat};
 
 use super::paths::{Content, Links, Root, Slot, kind};
 use super::{copyup, dev};
-use crate::error::invalid;
+use crate::error::{Invalid, invalid};
 use crate::plan::mounts::{CgroupV1, FileSystem, MountStep, What};
 use crate::plan::options::{Attrs, Bind, Propagation, Reach, attr};
 use crate::sys::mount::{self as api, Tree};
@@ -29,7 +29,11 @@ pub(crate) fn step(root: &mut Root, step: &MountStep, source: Option<&OwnedFd>) 
         What::Remount { flags, data } => remount(root, step, *flags, data.as_deref()),
         What::CgroupV1 { tmpfs, hierarchies, links } => cgroup_v1(root, step, tmpfs, hierarchies, links),
     };
-    let mount = mounted.with_context(|| format!("config.json: {}: mount on {:?}", step.pointer, step.destination))?;
+    let mount = mounted.map_err(|error| match error.is::<Invalid>() {
+        // It names its property already.
+        true => error,
+        false => error.context(format!("config.json: {}: mount on {:?}", step.pointer, step.destination)),
+    })?;
     let late = if step.late_readonly { Some(Late(mount.try_clone().call("dup", "mount")?)) } else { None };
     let known = match &step.what {
         What::FileSystem(fs) if fs.kind.as_c_str() == c"tmpfs" && !fs.copy_up => Some((mount, Content::Ours)),
@@ -222,12 +226,11 @@ fn mode_of(directory: &Slot<'_>) -> sys::Result<CString> {
 /// Adds the kernel's own words, which wait on the context's descriptor: "tmpfs: Bad value for 'size'".
 fn explain(error: sys::Error, context: BorrowedFd<'_>) -> anyhow::Error {
     let mut text = [0; 512];
-    let errno = error.errno();
     match nix::unistd::read(context, &mut text) {
         // A message begins with its level: e, w or i.
         Ok(length) if length > 2 => {
             let text = String::from_utf8_lossy(&text[2..length]).trim().to_owned();
-            anyhow::Error::new(error).context(format!("{text}, {}", errno.desc().to_lowercase()))
+            anyhow::Error::new(error).context(text)
         }
         _ => error.into(),
     }
