@@ -166,6 +166,15 @@ impl Inside {
         write(self.0.as_fd(), b'x', &[])
     }
 
+    /// Ends this process if that failed, with its error told to the outside.
+    pub(crate) fn check(&self, result: Result<()>) {
+        if let Err(error) = result {
+            // If nobody listens any more, nobody is to be told.
+            let _ = self.fail(&format!("{error:#}"));
+            crate::sys::exit(1)
+        }
+    }
+
     pub(crate) fn fail(&self, text: &str) -> Result<()> {
         write(self.0.as_fd(), b'f', text.as_bytes())
     }

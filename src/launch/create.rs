@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use nix::unistd::Pid;
 
+use super::cover::Cover;
 use super::{descriptors, hooks, prepare, process, terminal_sockets, tty};
 use crate::cgroup::{self, Cgroup};
 use crate::cli::{CreateArgs, Global};
@@ -59,6 +60,7 @@ struct Paths {
 
 /// Creates a container.
 pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay) -> Result<Created> {
+    let cover = Cover::new()?;
     let passed = descriptors::settle(args.preserve_fds)?;
     let paths = Paths::new(args)?;
     let bundle = enter_bundle(&args.bundle)?;
@@ -104,8 +106,7 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay) -> Result<C
     // Without rights some of it may not have been made, and may be somebody else's.
     undo.record.cgroup = cgroup.location();
     undo.cgroup = Some(cgroup);
-    let (outside, inside) = channel()?;
-    let (lock, outside) = spawn(&mut undo, &prepared, outside, inside, lock)?;
+    let (lock, outside) = spawn(&mut undo, &prepared, cover, channel()?, lock)?;
     let plan = &prepared.plan;
     converse(&mut undo, plan, &outside, |pid, pidfd| {
         if let Some(socket) = &pidfd_socket {
@@ -186,8 +187,8 @@ fn record(plan: &Plan, spec: &Spec, host: &Host) -> Result<Record> {
 fn spawn(
     undo: &mut Undo,
     prepared: &Prepared,
-    outside: Outside,
-    inside: Inside,
+    cover: Cover,
+    (outside, inside): (Outside, Inside),
     lock: Lock,
 ) -> Result<(Lock, Outside)> {
     let bridge = prepared.plan.namespaces.bridge();
@@ -200,8 +201,10 @@ fn spawn(
             // container may hold a folder of the host.
             let mut fds = vec![lock.into(), outside.into()];
             fds.extend(undo.folder.take().map(OwnedFd::from));
-            sys::fs::close_all(fds);
             drop(undo.cgroup.take());
+            let drawn = cover.draw(&mut fds);
+            sys::fs::close_all(fds);
+            inside.check(drawn);
             if bridge { init::bridge(prepared, &inside) } else { init::enter(prepared, &inside) }
         }
         Cloned::Parent { pid, pidfd } => {

@@ -9,6 +9,7 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
+use super::cover::Cover;
 use super::{descriptors, process, terminal_sockets, tty};
 use crate::cgroup::{self, Cgroup, Location};
 use crate::cli::{ExecArgs, Global};
@@ -37,6 +38,7 @@ pub(crate) struct Running {
 
 /// Executes; returns when the program runs.
 pub(crate) fn exec(global: &Global, args: &ExecArgs) -> Result<Running> {
+    let cover = Cover::new()?;
     let passed = descriptors::settle(args.preserve_fds)?;
     refuse_labels(args)?;
     let folder = Folder::open(&global.root, args.id.as_str())?;
@@ -63,7 +65,7 @@ pub(crate) fn exec(global: &Global, args: &ExecArgs) -> Result<Running> {
     let root = (!plan.joins(Kind::Mount)).then(|| open_root(init)).transpose()?;
     let prepared = PreparedExec { plan, init: pidfd, root, console };
     let affinity = affinity(&process)?;
-    let mut child = spawn(prepared, &record, init, args, &affinity)?;
+    let mut child = spawn(prepared, cover, &record, init, args, &affinity)?;
     let master = child.converse(&affinity.last, terminal.as_ref())?;
     // Until all of that is done the process is killed with an error: nobody would know of it.
     let (pid, pidfd) = child.process()?;
@@ -179,6 +181,7 @@ struct Child {
 /// Clones into the container's cgroup. The clone never returns from here.
 fn spawn(
     prepared: PreparedExec,
+    cover: Cover,
     record: &Record,
     init: Identity,
     args: &ExecArgs,
@@ -198,7 +201,10 @@ fn spawn(
     match cloned {
         Cloned::Child => {
             drop(cgroup);
-            sys::fs::close_all(vec![outside.into()]);
+            let mut fds = vec![outside.into()];
+            let drawn = cover.draw(&mut fds);
+            sys::fs::close_all(fds);
+            inside.check(drawn);
             join::enter(&prepared, &inside)
         }
         Cloned::Parent { pid, pidfd } => {

@@ -2,6 +2,7 @@
 //!
 //! [`create`] is the order of it, the mirror of [`crate::init::enter`]; then [`start`], [`supervise`] and [`delete`].
 
+mod cover;
 pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod descriptors;

@@ -11,6 +11,7 @@
 pub(crate) mod bpf;
 pub(crate) mod clone;
 mod error;
+pub(crate) mod exe;
 mod exit;
 pub(crate) mod fs;
 pub(crate) mod mount;

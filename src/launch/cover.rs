@@ -1,0 +1,117 @@
+//! Keeps this program's file out of reach of containers (CVE-2019-5736).
+//!
+//! A process that is on its way into a container executes what the container brings: `/proc/self/exe` as a program, or as
+//! the interpreter of one, would be the host's `tare`, and what holds it by `/proc/PID/exe` can write to it once nobody
+//! executes it. The peers run each command a second time from a copy or a read-only mount of their binary, which costs
+//! an execve (0.5 ms here). This program does without: the process that goes in gives up its file. Its code is mapped anew from
+//! the same file on a detached, read-only mount, which is in no mount namespace and of which no descriptor stays open,
+//! and `/proc/PID/exe` becomes an empty, sealed file. Nothing in the container has a way to the binary then:
+//! - `/proc/self/exe` and `/proc/PID/exe`, executed, opened, or kept for later, are the empty file;
+//! - `/proc/PID/map_files` opens only with CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN in the *initial* user namespace, and
+//!   gives a file on a read-only mount even then;
+//! - the runtime's other processes never enter the container, and are out of reach of a process with less than their
+//!   rights (ptrace(2), "Ptrace access mode checking").
+//!
+//! Where the kernel or a sandbox around the runtime doesn't permit that, the command starts again from a sealed memfd, a
+//! copy of the binary. An ordinary user's containers need neither if the file belongs to somebody else: no process in them has
+//! an id that may write it.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use anyhow::{Context as _, Result};
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+
+use crate::plan::options::attr;
+use crate::sys::clone::{CStrings, execve};
+use crate::sys::fs::CWD;
+use crate::sys::mount::{Tree, mount_setattr, open_tree};
+use crate::sys::{self, Context, exe};
+
+const EXE: &std::ffi::CStr = c"/proc/self/exe";
+
+/// What the process that goes in draws over itself.
+#[derive(Debug)]
+pub(crate) struct Cover(Option<Files>);
+
+#[derive(Debug)]
+struct Files {
+    /// This program's file, by a mount of its own.
+    image: OwnedFd,
+    /// What `/proc/PID/exe` becomes.
+    empty: OwnedFd,
+    mount: OwnedFd,
+}
+
+impl Cover {
+    /// Made before the first side effect: it may start the whole command again.
+    pub(crate) fn new() -> Result<Self> {
+        if nix::unistd::geteuid().as_raw() != 0 && belongs_to_another()? {
+            return Ok(Self(None));
+        }
+        let why = match exe::replaceable() {
+            true => match files() {
+                Ok(files) => return Ok(Self(Some(files))),
+                Err(error) => error.to_string(),
+            },
+            false => "this kernel has no PR_SET_MM_MAP (CONFIG_CHECKPOINT_RESTORE)".to_owned(),
+        };
+        if exe::sealed(open(EXE)?.as_fd()) {
+            return Ok(Self(None));
+        }
+        log::debug!("starting again from a sealed copy of this program: {why}");
+        let Err(error) = restart();
+        Err(error.context(format!("protect this program's file from the container (CVE-2019-5736): {why}")))
+    }
+
+    /// Draws it: the first thing in a clone that goes into a container. Adds what is to be closed to `fds`.
+    pub(crate) fn draw(self, fds: &mut Vec<OwnedFd>) -> Result<()> {
+        let Some(Files { image, empty, mount }) = self.0 else { return Ok(()) };
+        let drawn = exe::replace(image.as_fd(), empty.as_fd());
+        fds.extend([image, empty, mount]);
+        drawn.context("protect this program's file from the container (CVE-2019-5736)")
+    }
+}
+
+/// Whether no id that this user's containers can have (its own and those of /etc/subuid) may write this program's file.
+fn belongs_to_another() -> sys::Result<bool> {
+    let stat = nix::sys::stat::stat(EXE).call("stat", EXE)?;
+    Ok(stat.st_uid == 0 && stat.st_mode & 0o022 == 0)
+}
+
+fn open(path: &std::ffi::CStr) -> sys::Result<OwnedFd> {
+    nix::fcntl::open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).call("open", path)
+}
+
+fn files() -> sys::Result<Files> {
+    let mount = open_tree(CWD, EXE, Tree::One)?;
+    mount_setattr(mount.as_fd(), Tree::One, attr::RDONLY, 0, 0)?;
+    let image = reopen(&mount)?;
+    // What is executed must not be open for writing.
+    let memfd = exe::memfd_create(c"tare")?;
+    exe::seal(memfd.as_fd())?;
+    Ok(Files { image, empty: reopen(&memfd)?, mount })
+}
+
+fn reopen(fd: &OwnedFd) -> sys::Result<OwnedFd> {
+    open(&CString::new(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap_or_default())
+}
+
+/// Executes a sealed copy of this program with the same arguments.
+fn restart() -> Result<std::convert::Infallible> {
+    let memfd = exe::memfd_create(c"tare")?;
+    let mut copy = std::fs::File::from(memfd);
+    std::io::copy(&mut std::fs::File::from(open(EXE)?), &mut copy).call("copy", EXE)?;
+    exe::seal(copy.as_fd())?;
+    let memfd = OwnedFd::from(copy);
+    let program = reopen(&memfd)?;
+    drop(memfd);
+    let arguments = std::fs::read("/proc/self/cmdline").call("read", "/proc/self/cmdline")?;
+    let arguments = arguments
+        .split_inclusive(|byte| *byte == 0)
+        .filter_map(|argument| CString::new(argument.strip_suffix(&[0]).unwrap_or(argument)).ok());
+    let path = CString::new(format!("/proc/self/fd/{}", program.as_raw_fd()))?;
+    let environment = CStrings::new(crate::init::own_environment());
+    Err(execve(&path, &CStrings::new(arguments.collect()), &environment).into())
+}

@@ -1,0 +1,273 @@
+//! Taking this process's own executable out of its address space and out of /proc/PID/exe.
+
+use std::ops::Range;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr::null_mut;
+
+use nix::errno::Errno;
+
+use super::error::{Error, Result, check};
+use super::read_small;
+
+/// linux/prctl.h, `struct prctl_mm_map`.
+#[repr(C)]
+#[derive(Debug, Default, PartialEq, Eq)]
+struct MmMap {
+    start_code: u64,
+    end_code: u64,
+    start_data: u64,
+    end_data: u64,
+    start_brk: u64,
+    brk: u64,
+    start_stack: u64,
+    arg_start: u64,
+    arg_end: u64,
+    env_start: u64,
+    env_end: u64,
+    /// With size 0 the auxiliary vector stays.
+    auxv: u64,
+    auxv_size: u32,
+    exe_fd: u32,
+}
+
+/// elf(5), `Elf64_Phdr`.
+#[repr(C)]
+struct Segment {
+    kind: u32,
+    flags: u32,
+    offset: u64,
+    vaddr: u64,
+    paddr: u64,
+    filesz: u64,
+    memsz: u64,
+    align: u64,
+}
+
+const PT_LOAD: u32 = 1;
+const PT_PHDR: u32 = 6;
+const PT_GNU_RELRO: u32 = 0x6474_e552;
+const PF_X: u32 = 1;
+const PF_W: u32 = 2;
+
+/// Whether the kernel has PR_SET_MM_MAP (CONFIG_CHECKPOINT_RESTORE).
+pub(crate) fn replaceable() -> bool {
+    let mut size = 0_u32;
+    // SAFETY: the kernel writes the size of its structure, an unsigned int, to the address.
+    let ret = unsafe { libc::prctl(libc::PR_SET_MM, libc::PR_SET_MM_MAP_SIZE, &raw mut size, 0, 0) };
+    ret == 0 && size as usize == size_of::<MmMap>()
+}
+
+/// Makes `shown` what /proc/PID/exe leads to, from now on and in every process that is cloned from this one.
+///
+/// The kernel allows that only when nothing of the old executable is mapped (`replace_mm_exe_file`, EBUSY), and tells
+/// files apart by mount and dentry: so what is read-only is mapped anew from `image`, the same file on another mount,
+/// and what is written to (some tens of KiB) is copied. prctl(2), PR_SET_MM_MAP, needs CAP_CHECKPOINT_RESTORE or
+/// CAP_SYS_ADMIN in the process's user namespace.
+pub(crate) fn replace(image: BorrowedFd<'_>, shown: BorrowedFd<'_>) -> Result<()> {
+    let stat = read_small("/proc/self/stat")?;
+    // SAFETY: an increment of zero only reports.
+    let brk = unsafe { libc::sbrk(0) } as u64;
+    let map = mm_map(&stat, brk, shown.as_raw_fd())
+        .ok_or_else(|| Error::new("parse", "\"/proc/self/stat\"", Errno::EINVAL))?;
+    // SAFETY: getauxval has no preconditions.
+    let page = unsafe { libc::getauxval(libc::AT_PAGESZ) };
+    let mut written = 0..0;
+    for (segment, base) in segments().filter(|(segment, _)| segment.kind == PT_LOAD) {
+        let start = (base + segment.vaddr) & !(page - 1);
+        let range = start..(base + segment.vaddr + segment.filesz).next_multiple_of(page);
+        if segment.flags & PF_W == 0 {
+            map_again(segment, range, image, page)?;
+        } else if written.end == range.start {
+            written.end = range.end;
+        } else {
+            copy(&written)?;
+            written = range;
+        }
+    }
+    copy(&written)?;
+    protect_relocated(page)?;
+    // SAFETY: `map` is a whole prctl_mm_map that describes this process as it is, and lives across the call.
+    let ret = unsafe { libc::prctl(libc::PR_SET_MM, libc::PR_SET_MM_MAP, &raw const map, size_of::<MmMap>(), 0) };
+    check("prctl PR_SET_MM_MAP", ret.into(), String::new).map(drop)
+}
+
+/// The program headers of this program, as the kernel has mapped them, each with the load address.
+fn segments() -> impl Iterator<Item = (&'static Segment, u64)> {
+    // SAFETY: getauxval has no preconditions.
+    let address = unsafe { libc::getauxval(libc::AT_PHDR) };
+    // SAFETY: as above.
+    let count = unsafe { libc::getauxval(libc::AT_PHNUM) };
+    // SAFETY: the kernel passes where the program's own headers are mapped and how many there are; they are in a
+    // read-only segment, and mapping it anew doesn't change its content.
+    let headers = unsafe { std::slice::from_raw_parts(address as *const Segment, count as usize) };
+    let own = headers.iter().find(|header| header.kind == PT_PHDR).map_or(address, |header| header.vaddr);
+    headers.iter().map(move |header| (header, address.wrapping_sub(own)))
+}
+
+/// A read-only segment.
+fn map_again(segment: &Segment, range: Range<u64>, image: BorrowedFd<'_>, page: u64) -> Result<()> {
+    let prot = libc::PROT_READ | if segment.flags & PF_X != 0 { libc::PROT_EXEC } else { 0 };
+    let offset = (segment.offset & !(page - 1)) as libc::off_t;
+    let flags = libc::MAP_PRIVATE | libc::MAP_FIXED;
+    let length = (range.end - range.start) as usize;
+    // SAFETY: replaces the mapping of a read-only segment by one of the same bytes of the same file, in one step: the
+    // code that runs here is on the next page fetch what it was before.
+    let ret = unsafe { libc::mmap(range.start as *mut _, length, prot, flags, image.as_raw_fd(), offset) };
+    mapped("mmap", ret)
+}
+
+/// Writable segments: a copy of what they hold now takes their place.
+fn copy(range: &Range<u64>) -> Result<()> {
+    let length = (range.end - range.start) as usize;
+    if length == 0 {
+        return Ok(());
+    }
+    // SAFETY: a new mapping, at an address of the kernel's choice.
+    let copy = unsafe {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        libc::mmap(null_mut(), length, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0)
+    };
+    mapped("mmap", copy)?;
+    let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+    // SAFETY: both are mapped, `length` bytes long and apart.
+    unsafe { std::ptr::copy_nonoverlapping(range.start as *const u8, copy.cast::<u8>(), length) };
+    // SAFETY: the copy takes the original's place in one step. Since it was made nothing has written to static data: this
+    // process has one thread, and libc's mremap has only errno to write, on failure, which is in the thread's own
+    // block and not in a segment.
+    let ret = unsafe { libc::mremap(copy, length, length, flags, range.start as *mut libc::c_void) };
+    mapped("mremap", ret)
+}
+
+/// What the loader made read-only after relocation is so again.
+fn protect_relocated(page: u64) -> Result<()> {
+    for (segment, base) in segments().filter(|(segment, _)| segment.kind == PT_GNU_RELRO) {
+        let start = (base + segment.vaddr) & !(page - 1);
+        let end = (base + segment.vaddr + segment.memsz) & !(page - 1);
+        if end > start {
+            // SAFETY: the loader has made exactly this range read-only before main.
+            let ret = unsafe { libc::mprotect(start as *mut _, (end - start) as usize, libc::PROT_READ) };
+            check("mprotect", ret.into(), String::new)?;
+        }
+    }
+    Ok(())
+}
+
+fn mapped(call: &'static str, address: *mut libc::c_void) -> Result<()> {
+    if address == libc::MAP_FAILED { Err(Error::new(call, "executable", Errno::last())) } else { Ok(()) }
+}
+
+/// The process as it is, from the fields that proc_pid_stat(5) numbers 26 to 28 and 45 to 51.
+fn mm_map(stat: &[u8], brk: u64, exe: i32) -> Option<MmMap> {
+    let name_end = stat.iter().rposition(|byte| *byte == b')')?;
+    let text = std::str::from_utf8(stat.get(name_end + 2..)?).ok()?;
+    let fields: Vec<&str> = text.split_ascii_whitespace().collect();
+    // The first of them is number 3.
+    let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
+    Some(MmMap {
+        start_code: field(26)?,
+        end_code: field(27)?,
+        start_stack: field(28)?,
+        start_data: field(45)?,
+        end_data: field(46)?,
+        start_brk: field(47)?,
+        brk,
+        arg_start: field(48)?,
+        arg_end: field(49)?,
+        env_start: field(50)?,
+        env_end: field(51)?,
+        auxv: 0,
+        auxv_size: 0,
+        exe_fd: u32::try_from(exe).ok()?,
+    })
+}
+
+/// memfd_create(2): an anonymous file with sealing, executable where sysctl `vm.memfd_noexec` leaves the choice.
+pub(crate) fn memfd_create(name: &std::ffi::CStr) -> Result<std::os::fd::OwnedFd> {
+    use std::os::fd::FromRawFd;
+    /// Since Linux 6.3; before, every memfd is executable.
+    const MFD_EXEC: u32 = 0x10;
+    let create = |flags: u32| {
+        // SAFETY: the name is a C string that lives across the call.
+        let fd = unsafe { libc::syscall(libc::SYS_memfd_create, name.as_ptr(), flags) };
+        check("memfd_create", fd, || format!("{name:?}"))
+    };
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+    let fd = create(flags | MFD_EXEC).or_else(|error| match error.errno() {
+        Errno::EINVAL => create(flags),
+        _ => Err(error),
+    })?;
+    // SAFETY: a new descriptor that nobody else owns.
+    Ok(unsafe { std::os::fd::OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// fcntl(2), F_ADD_SEALS: nothing can be changed any more, not even the seals.
+pub(crate) fn seal(memfd: BorrowedFd<'_>) -> Result<()> {
+    let seals = libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE;
+    // SAFETY: F_ADD_SEALS takes an integer.
+    let ret = unsafe { libc::fcntl(memfd.as_raw_fd(), libc::F_ADD_SEALS, seals) };
+    check("fcntl F_ADD_SEALS", ret.into(), String::new).map(drop)
+}
+
+/// Whether a file is a memfd that can't be written to any more.
+pub(crate) fn sealed(file: BorrowedFd<'_>) -> bool {
+    // SAFETY: F_GET_SEALS takes no argument; a file without seals gives EINVAL.
+    let seals = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GET_SEALS) };
+    seals != -1 && seals & libc::F_SEAL_WRITE != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::clone::{Cloned, Ended, fork, wait};
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn the_fields_of_stat_are_those_of_the_manual() {
+        let mut stat = b"7 (a) b) S".to_vec();
+        for number in 4..=52 {
+            stat.extend(format!(" {number}").bytes());
+        }
+        let map = mm_map(&stat, 99, 5).unwrap();
+        let expected = MmMap {
+            start_code: 26,
+            end_code: 27,
+            start_stack: 28,
+            start_data: 45,
+            end_data: 46,
+            start_brk: 47,
+            brk: 99,
+            arg_start: 48,
+            arg_end: 49,
+            env_start: 50,
+            env_end: 51,
+            auxv: 0,
+            auxv_size: 0,
+            exe_fd: 5,
+        };
+        assert_eq!(map, expected);
+        assert_eq!(mm_map(b"7 (a) S 1 2", 0, 0), None);
+    }
+
+    #[test]
+    fn a_sealed_file_says_so() {
+        let file = memfd_create(c"x").unwrap();
+        assert!(!sealed(file.as_fd()));
+        nix::unistd::write(&file, b"x").unwrap();
+        seal(file.as_fd()).unwrap();
+        assert!(sealed(file.as_fd()));
+        assert_eq!(nix::unistd::write(&file, b"x"), Err(Errno::EPERM));
+    }
+
+    #[test]
+    fn a_file_that_is_mapped_can_not_be_replaced_without_another_mount() {
+        match fork().unwrap() {
+            Cloned::Child => {
+                let exe = std::fs::File::open("/proc/self/exe");
+                let same = exe.map(|exe| (replace(exe.as_fd(), exe.as_fd()), exe));
+                let busy = same.is_ok_and(|(result, _)| result.is_err_and(|error| error.errno() == Errno::EBUSY));
+                crate::sys::exit(if busy { 5 } else { 6 });
+            }
+            Cloned::Parent { pidfd, .. } => assert_eq!(wait(pidfd.as_fd()).unwrap(), Ended::Exited(5)),
+        }
+    }
+}
