@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::common::config::mount;
 use crate::common::program::{finish, guest, start};
-use crate::common::{assert_has, eventually, host, mountinfo, rival};
+use crate::common::{assert_has, host, mountinfo};
 use crate::{container_test, skip_for_runc, skip_unless};
 
 // crun 1.29.1: the mode of /proc and /sys was changed, /dev/shm could not be used.
