@@ -14,7 +14,6 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::{CommandFactory, FromArgMatches};
-use nix::unistd::geteuid;
 
 pub(crate) use args::{
     CreateArgs, DeleteArgs, ExecArgs, FeaturesArgs, KillArgs, ListArgs, ListFormat, Rootless, RunArgs, SpecArgs,
@@ -23,6 +22,7 @@ pub(crate) use args::{
 pub(crate) use id::Id;
 
 use crate::cgroup::Manager;
+use crate::host::Host;
 use crate::sys::Context as _;
 use crate::{commands, log, spec, sys};
 use args::{Cli, Command, Options};
@@ -132,11 +132,11 @@ impl Global {
     }
 
     /// Whether a cgroup that can't be made is forgiven: what `--rootless` says, else whether we are root of the host.
-    pub(crate) fn is_rootless(&self) -> bool {
+    pub(crate) fn is_rootless(&self, host: &Host) -> bool {
         match self.rootless {
             Rootless::True => true,
             Rootless::False => false,
-            Rootless::Auto => !geteuid().is_root() || root::in_user_namespace(),
+            Rootless::Auto => host.euid != 0 || !host.initial_user_namespace,
         }
     }
 }

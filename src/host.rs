@@ -16,6 +16,8 @@ pub(crate) struct Host {
     /// Whether this process is in the initial user namespace: outside it no device node can be made.
     pub(crate) initial_user_namespace: bool,
     pub(crate) euid: u32,
+    /// The file mode creation mask that the program would inherit, if it is known.
+    pub(crate) umask: Option<u32>,
     pub(crate) cgroups: Layout,
     /// Signals this process ignores, as a mask (bit n-1 is signal n): an ignored signal stays ignored over exec.
     pub(crate) ignored_signals: u64,
@@ -29,15 +31,17 @@ pub(crate) struct Host {
 
 impl Host {
     pub(crate) fn probe() -> Result<Self> {
-        Ok(Self { cgroups: Layout::probe()?, ..Self::process()? })
+        let initial_user_namespace = in_initial_user_namespace();
+        Ok(Self { cgroups: Layout::probe()?, initial_user_namespace, umask: None, ..Self::process()? })
     }
 
-    /// All but the cgroups: what `exec` needs.
+    /// What `exec` needs.
     pub(crate) fn process() -> Result<Self> {
         let status = sys::read_small("/proc/self/status")?;
         let status = String::from_utf8_lossy(&status);
         Ok(Self {
-            initial_user_namespace: in_initial_user_namespace(),
+            initial_user_namespace: false,
+            umask: status.lines().find_map(|line| u32::from_str_radix(line.strip_prefix("Umask:")?.trim(), 8).ok()),
             euid: ids(&status, "Uid:").nth(1).unwrap_or(u32::MAX),
             groups: status.lines().any(|line| line.strip_prefix("Groups:").is_some_and(|list| !list.trim().is_empty())),
             cgroups: Layout::default(),

@@ -7,6 +7,7 @@
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -61,6 +62,11 @@ pub(crate) fn init(path: Option<PathBuf>, format: Format, debug: bool) -> Result
     });
     let _ = log::set_logger(&Facade);
     error.map_or(Ok(()), Err)
+}
+
+/// The file of `--log`, which every process of this program keeps.
+pub(crate) fn descriptor() -> Option<BorrowedFd<'static>> {
+    SINK.get()?.file.as_ref().map(AsFd::as_fd)
 }
 
 /// The error that ends the process: to the log, and readable to standard error, which engines capture.

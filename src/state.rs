@@ -98,9 +98,14 @@ impl Status {
 impl Identity {
     /// The identity of a live process; `None` when it is gone or a zombie.
     pub(crate) fn of(pid: Pid) -> Option<Self> {
+        Self::with_state(pid).map(|(identity, _)| identity)
+    }
+
+    /// The same, and the letter of its state (proc_pid_stat(5)).
+    fn with_state(pid: Pid) -> Option<(Self, u8)> {
         let stat = sys::read_small(format!("/proc/{pid}/stat")).ok()?;
         let (state, start_time) = parse_stat(&stat)?;
-        (!matches!(state, b'Z' | b'X')).then_some(Self { pid: pid.as_raw(), start_time })
+        (!matches!(state, b'Z' | b'X')).then_some((Self { pid: pid.as_raw(), start_time }, state))
     }
 
     /// This process.
@@ -119,8 +124,17 @@ impl Identity {
     /// A pidfd of that very process, or `None` when it is gone: the start time is compared after the pidfd is open, so
     /// a recycled pid is never acted on. ENOSYS where a sandbox around the runtime doesn't know pidfds.
     pub(crate) fn pidfd(self) -> Result<Option<OwnedFd>> {
-        match pidfd_open(Pid::from_raw(self.pid)) {
-            Ok(pidfd) => Ok(self.alive().then_some(pidfd)),
+        Ok(self.pidfd_and_state()?.map(|(pidfd, _)| pidfd))
+    }
+
+    /// [`Self::pidfd`], and the letter of the process's state.
+    pub(crate) fn pidfd_and_state(self) -> Result<Option<(OwnedFd, u8)>> {
+        let pid = Pid::from_raw(self.pid);
+        match pidfd_open(pid) {
+            Ok(pidfd) => match Self::with_state(pid) {
+                Some((identity, state)) if identity == self => Ok(Some((pidfd, state))),
+                _ => Ok(None),
+            },
             Err(error) if error.errno() == Errno::ESRCH => Ok(None),
             // The pid is now a thread's: not the process that this was.
             Err(error) if error.errno() == Errno::EINVAL => Ok(None),
@@ -485,6 +499,10 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
+    pub(crate) fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
+        [self.gate.as_fd(), self.result.as_fd()]
+    }
+
     /// Blocks until `start` opens the gate. `read` only: the seccomp filter is loaded.
     pub(crate) fn wait(&self) -> Result<()> {
         let mut byte = [0];

@@ -122,7 +122,8 @@ impl Group {
 
     fn add_to<'a>(&'a self, dirs: impl Iterator<Item = &'a Dir>, pid: Pid) -> Result<()> {
         let files: Result<Vec<OwnedFd>> = dirs.map(|dir| dir.add(pid)).collect();
-        files.map(sys::fs::close_all).or_else(|error| {
+        // The process goes on without them, and the kernel closes them at its end: they pin nothing.
+        files.map(std::mem::forget).or_else(|error| {
             let missing = error.downcast_ref::<sys::Error>().is_some_and(gone);
             // A container that was created without the right to make cgroups has none anywhere.
             if missing && self.dirs().all(|dir| !dir.path().exists()) { Ok(()) } else { Err(error) }
@@ -158,6 +159,13 @@ impl Cgroup for Group {
             return v1::frozen(freezer);
         }
         self.v2.as_ref().map_or(Ok(false), v2::frozen)
+    }
+
+    fn frozen_with(&self, state: u8) -> Result<bool> {
+        if self.with_controller("freezer").is_some() && matches!(state, b'R' | b'S' | b'I') {
+            return Ok(false);
+        }
+        self.frozen()
     }
 
     fn pids(&self) -> Result<Vec<Pid>> {

@@ -223,6 +223,9 @@ pub(crate) trait Cgroup: std::fmt::Debug {
     fn add_all(&mut self, pid: Pid) -> Result<()>;
     /// Whether it is frozen.
     fn frozen(&self) -> Result<bool>;
+    /// Whether it is frozen, given the state of a process in it (the letter of proc_pid_stat(5)): v1's freezer keeps its
+    /// processes in uninterruptible sleep, so that a process in any other state answers it.
+    fn frozen_with(&self, state: u8) -> Result<bool>;
     /// Every process in it and below.
     fn pids(&self) -> Result<Vec<Pid>>;
     /// Kills every process in it and below and waits until they are gone (bounded).

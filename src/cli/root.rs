@@ -18,7 +18,7 @@ pub(super) fn resolve(given: Option<PathBuf>) -> Result<PathBuf> {
         None => default(
             std::env::var_os("XDG_RUNTIME_DIR"),
             std::env::var_os("USER"),
-            geteuid().is_root(),
+            || geteuid().is_root(),
             in_user_namespace,
         ),
     };
@@ -30,9 +30,14 @@ pub(super) fn resolve(given: Option<PathBuf>) -> Result<PathBuf> {
 }
 
 /// runc's rule: the user's runtime directory, unless this is root of the host or says it is root.
-fn default(xdg: Option<OsString>, user: Option<OsString>, root: bool, inside: impl Fn() -> bool) -> PathBuf {
+fn default(
+    xdg: Option<OsString>,
+    user: Option<OsString>,
+    root: impl Fn() -> bool,
+    inside: impl Fn() -> bool,
+) -> PathBuf {
     match xdg.filter(|dir| !dir.is_empty()) {
-        Some(dir) if !root || (user.as_deref() != Some("root".as_ref()) && inside()) => Path::new(&dir).join("tare"),
+        Some(dir) if !root() || (user.as_deref() != Some("root".as_ref()) && inside()) => Path::new(&dir).join("tare"),
         _ => PathBuf::from("/run/tare"),
     }
 }
@@ -64,7 +69,7 @@ mod tests {
 
     fn chosen(xdg: &str, user: Option<&str>, root: bool, inside: bool) -> String {
         let xdg = Some(OsString::from(xdg));
-        default(xdg, user.map(OsString::from), root, || inside).display().to_string()
+        default(xdg, user.map(OsString::from), || root, || inside).display().to_string()
     }
 
     #[test]
@@ -77,7 +82,7 @@ mod tests {
         assert_eq!(chosen("/run/user/7", Some("me"), false, false), "/run/user/7/tare");
         assert_eq!(chosen("/run/user/7", Some("root"), false, true), "/run/user/7/tare");
         assert_eq!(chosen("", Some("me"), false, true), "/run/tare");
-        assert_eq!(default(None, None, false, || true), Path::new("/run/tare"));
+        assert_eq!(default(None, None, || false, || true), Path::new("/run/tare"));
     }
 
     #[test]

@@ -19,14 +19,15 @@ pub(crate) fn run(global: &Global, args: RunArgs) -> Result<i32> {
     }
     // Before the clone: a program that ends at once must not be missed.
     let signals = block_signals()?;
-    if !args.no_subreaper {
+    let subreaper = !args.no_subreaper;
+    if subreaper {
         set_child_subreaper(true)?;
     }
     let mut created = begin(create(global, &args.create, Stay::Foreground)?)?;
     let master = created.master.take();
     let Created { folder, record, lock, pid, pidfd, outside, .. } = created;
     let released = lock.release()?;
-    let ended = supervise(Foreground { pidfd: pidfd.as_fd(), pid, signals, master })?;
+    let ended = supervise(Foreground { pidfd: pidfd.as_fd(), pid, signals, master, subreaper })?;
     if !args.keep {
         // The program has ended, and its status is what the caller waits for, whatever becomes of the rest.
         let deleted = released.take(&folder).and_then(|lock| delete_ended(folder, &record, lock));

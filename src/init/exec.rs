@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use nix::sys::stat::{Mode, SFlag, stat};
 use nix::unistd::{AccessFlags, access};
 
+use super::diagnose;
 use super::paths::{Links, Root};
 use crate::error::{invalid, phrase};
 use crate::plan::mounts::clean;
@@ -103,31 +104,38 @@ fn home_in(passwd: &[u8], uid: u32) -> Option<Vec<u8>> {
 
 /// The file to execute: the path itself if it has a slash, else the first match in PATH. The phrases are those that
 /// engines turn into exit status 127 and 126.
-pub(crate) fn resolve(program: &Program) -> Result<CString> {
+pub(crate) fn resolve(program: &Program, look: bool) -> Result<CString> {
     let Some(name) = program.args.first() else { bail!("config.json: /process/args: args must not be empty") };
-    let shown = name.to_string_lossy();
     if name.to_bytes().contains(&b'/') {
-        return match executable(name) {
-            Ok(()) => Ok(name.clone()),
-            Err(Errno::EISDIR) => bail!("exec: {shown:?}: is a directory: permission denied"),
-            Err(Errno::EACCES) => bail!("exec: {shown:?}: permission denied"),
-            Err(errno) => bail!("exec: {shown:?}: stat {shown}: {}", lower(errno)),
-        };
+        return executable(name).map(|()| name.clone()).map_err(|errno| refused(name, name, errno, look));
     }
     // Nothing is invented: without PATH no program is found by name, as in runc.
-    let mut denied = false;
+    let mut denied = None;
     for directory in program.path().unwrap_or_default().split(|byte| *byte == b':') {
         let directory = if directory.is_empty() { b".".as_slice() } else { directory };
         let Ok(candidate) = CString::new([directory, b"/", name.to_bytes()].concat()) else { continue };
         match executable(&candidate) {
             Ok(()) => return Ok(candidate),
-            Err(errno) => denied |= errno == Errno::EACCES,
+            Err(Errno::EACCES) => denied = denied.or(Some(candidate)),
+            Err(_) => {}
         }
     }
-    if denied {
-        bail!("exec: {shown:?}: permission denied");
+    match denied {
+        Some(candidate) => Err(refused(name, &candidate, Errno::EACCES, look)),
+        None => bail!("exec: {:?}: {}", name.to_string_lossy(), phrase::NOT_IN_PATH),
     }
-    bail!("exec: {shown:?}: {}", phrase::NOT_IN_PATH)
+}
+
+/// A file that isn't there, or may not be executed. `look`: whether it may be looked into for the cause.
+fn refused(name: &CStr, path: &CStr, errno: Errno, look: bool) -> anyhow::Error {
+    let shown = name.to_string_lossy();
+    let cause = if look { diagnose::cause(path, errno) } else { None };
+    let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
+    match errno {
+        Errno::EISDIR => anyhow::anyhow!("exec: {shown:?}: is a directory: permission denied"),
+        Errno::EACCES => anyhow::anyhow!("exec: {shown:?}: permission denied{cause}"),
+        errno => anyhow::anyhow!("exec: {shown:?}: stat {shown}: {}{cause}", lower(errno)),
+    }
 }
 
 /// Whether this user may execute a file. access(2) alone says yes to directories, and root may execute nothing that has
@@ -152,21 +160,22 @@ fn lower(errno: Errno) -> String {
     text[..1].to_ascii_lowercase() + &text[1..]
 }
 
-/// Becomes the program; returns only the error. The file exists and is executable, so the causes are its format, its
-/// interpreter, or a limit.
-pub(crate) fn exec(path: &CStr, argv: &CStrings, envp: &CStrings) -> anyhow::Error {
-    let error = execve(path, argv, envp);
+/// Becomes the program; returns only the error. `look`: whether the file may be looked into for its cause.
+pub(crate) fn exec(path: &CStr, argv: &CStrings, envp: &CStrings, look: bool) -> anyhow::Error {
+    let errno = execve(path, argv, envp).errno();
     let shown = path.to_string_lossy();
-    match error.errno() {
-        Errno::ENOEXEC => anyhow::anyhow!(
-            "exec: {shown:?}: exec format error (ENOEXEC): built for another architecture, or a script without #! line"
-        ),
-        Errno::ENOENT => anyhow::anyhow!(
-            "exec: {shown:?}: no such file or directory (ENOENT): the file is there, but its interpreter (dynamic \
-             loader or #! line) is not"
-        ),
-        errno => anyhow::anyhow!("exec: {shown:?}: {} ({errno:?})", lower(errno)),
+    // Not looked for before: the file isn't there, isn't a file, or may not be executed.
+    if look && let Err(errno) = executable(path) {
+        return refused(path, path, errno, look);
     }
+    let cause = if look { diagnose::cause(path, errno) } else { None };
+    let cause = cause.unwrap_or_else(|| match errno {
+        Errno::ENOEXEC => "built for another architecture, or a script without #! line".into(),
+        Errno::ENOENT => "the file is there, but its interpreter (dynamic loader or #! line) is not".into(),
+        _ => String::new(),
+    });
+    let colon = if cause.is_empty() { "" } else { ": " };
+    anyhow::anyhow!("exec: {shown:?}: {} ({errno:?}){colon}{cause}", lower(errno))
 }
 
 #[cfg(test)]
@@ -194,8 +203,8 @@ mod tests {
 
     #[test]
     fn programs_are_found_and_the_phrases_of_engines_are_kept() {
-        assert_eq!(resolve(&program("sh", "/nope:/bin")).unwrap().as_c_str(), c"/bin/sh");
-        assert_eq!(resolve(&program("/bin/sh", "")).unwrap().as_c_str(), c"/bin/sh");
+        assert_eq!(resolve(&program("sh", "/nope:/bin"), true).unwrap().as_c_str(), c"/bin/sh");
+        assert_eq!(resolve(&program("/bin/sh", ""), true).unwrap().as_c_str(), c"/bin/sh");
         for (name, path, phrase) in [
             ("nonesuch", "/bin", "exec: \"nonesuch\": executable file not found in $PATH"),
             ("/nonesuch", "/bin", "exec: \"/nonesuch\": stat /nonesuch: no such file or directory"),
@@ -203,7 +212,7 @@ mod tests {
             ("/etc", "/bin", "permission denied"),
             ("passwd", "/etc", "permission denied"),
         ] {
-            let error = resolve(&program(name, path)).unwrap_err().to_string();
+            let error = resolve(&program(name, path), true).unwrap_err().to_string();
             assert!(error.contains(phrase), "{name}: {error}");
         }
     }

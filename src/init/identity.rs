@@ -55,19 +55,22 @@ pub(crate) fn names_and_sysctls(plan: &Plan) -> Result<()> {
 /// A session keyring of the container's own: keys of the caller's session stay with it.
 ///
 /// By its name a later `exec` finds it, if its user may search it; in a user namespace that user is another one.
-pub(crate) fn join_keyring(name: &std::ffi::CStr, user_namespace: bool) -> Result<()> {
-    match process::join_session_keyring(name) {
+///
+/// `new`: it is made, and is to be searchable; in a user namespace or not.
+pub(crate) fn join_keyring(name: &std::ffi::CStr, new: Option<bool>) -> Result<()> {
+    match (process::join_session_keyring(name), new) {
+        (Ok(_), None) => Ok(()),
         // A keyring that was there already, and isn't ours to change, is as it should be.
-        Ok(key) => match process::make_key_searchable(key, user_namespace) {
+        (Ok(key), Some(user_namespace)) => match process::make_key_searchable(key, user_namespace) {
             Err(error) if error.errno() == Errno::EACCES => Ok(()),
             done => Ok(done?),
         },
         // Kernels without keys have none to leak.
-        Err(error) if error.errno() == Errno::ENOSYS => Ok(()),
-        Err(error) if error.errno() == Errno::EDQUOT => {
+        (Err(error), _) if error.errno() == Errno::ENOSYS => Ok(()),
+        (Err(error), _) if error.errno() == Errno::EDQUOT => {
             Err(error).context("too many keys (kernel.keys.maxkeys): raise the limit or use --no-new-keyring")
         }
-        Err(error) => Err(error.into()),
+        (Err(error), _) => Err(error.into()),
     }
 }
 

@@ -1,7 +1,7 @@
 //! `exec`, inside: into the container's namespaces, and on to the program. The mirror of [`crate::launch::exec`].
 
 use std::convert::Infallible;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context as _, Result};
 
@@ -23,13 +23,24 @@ pub(crate) struct PreparedExec {
     /// The root of a container that has no mount namespace.
     pub(crate) root: Option<OwnedFd>,
     pub(crate) console: Option<OwnedFd>,
+    /// Whether the pid namespace is joined by a bridge: else the clone was born in it.
+    pub(crate) bridge: bool,
+    /// Whether the outside has something to do to the complete process.
+    pub(crate) meets: bool,
+}
+
+impl PreparedExec {
+    /// What the process that goes in holds, beside its end of the channel.
+    pub(crate) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        [&self.init].into_iter().chain(&self.root).chain(&self.console).map(AsFd::as_fd).collect()
+    }
 }
 
 /// The first thing in the clone. A pid namespace takes effect for children only: then this process is a bridge, which
 /// makes the final one as its sibling and ends.
 pub(crate) fn enter(prepared: &PreparedExec, outside: &Inside) -> ! {
     let result = join(prepared, outside).and_then(|()| {
-        if !prepared.plan.joins(Kind::Pid) {
+        if !prepared.bridge {
             let Err(error) = become_program(prepared, outside);
             return Err(error);
         }
@@ -52,10 +63,15 @@ pub(crate) fn enter(prepared: &PreparedExec, outside: &Inside) -> ! {
 
 fn join(prepared: &PreparedExec, outside: &Inside) -> Result<()> {
     outside.wait(Barrier::Go)?;
-    // Nothing in the container may look into this process while it still holds what is the host's (CVE-2016-9962).
-    process::set_dumpable(false)?;
-    if prepared.plan.namespaces != 0 {
-        setns(prepared.init.as_fd(), prepared.plan.namespaces).context("join the container's namespaces")?;
+    let mut namespaces = prepared.plan.namespaces;
+    if prepared.plan.joins(Kind::Pid) && !prepared.bridge {
+        namespaces &= !libc::CLONE_NEWPID;
+    } else {
+        // Nothing in the container may look into this process while it still holds what is the host's (CVE-2016-9962).
+        process::set_dumpable(false)?;
+    }
+    if namespaces != 0 {
+        setns(prepared.init.as_fd(), namespaces).context("join the container's namespaces")?;
     }
     if let Some(root) = &prepared.root {
         nix::unistd::fchdir(root).call("fchdir", "container root")?;
@@ -74,7 +90,9 @@ fn become_program(prepared: &PreparedExec, outside: &Inside) -> Result<Infallibl
         let root = Root::new(openat2(CWD, c"/", libc::O_PATH | libc::O_DIRECTORY, 0, 0)?);
         terminal::set_up(&root, size, it.identity.uid, socket.as_fd(), false).context("terminal")?;
     }
-    let ready = task::assume(it)?;
-    outside.meet(Barrier::Ready)?;
+    let ready = task::assume(it, false)?;
+    if prepared.meets {
+        outside.meet(Barrier::Ready)?;
+    }
     task::execute(it, &ready, || outside.starting())
 }

@@ -5,6 +5,7 @@
 
 mod copyup;
 mod dev;
+mod diagnose;
 mod exec;
 mod identity;
 pub(crate) mod join;
@@ -16,7 +17,7 @@ mod terminal;
 
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context as _, Result};
 use nix::unistd::Pid;
@@ -45,6 +46,15 @@ pub(crate) struct Prepared {
     pub(crate) console: Option<OwnedFd>,
     /// For the hooks that run inside.
     pub(crate) state: spec::State,
+}
+
+impl Prepared {
+    /// What the process that goes in holds, beside its end of the channel.
+    pub(crate) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        let gate = self.gate.iter().flat_map(Gate::descriptors);
+        let others = self.joins.iter().chain(self.sources.iter().flatten()).chain(&self.console);
+        others.map(AsFd::as_fd).chain(gate).collect()
+    }
 }
 
 /// The first thing in the clone: becomes the container's process, or says why not and ends.
@@ -117,7 +127,7 @@ fn create(prepared: &Prepared, outside: &Inside) -> Result<task::Ready> {
     }
     rootfs::seal(&built, &plan.rootfs)?;
     built.close();
-    let ready = task::assume(&plan.task)?;
+    let ready = task::assume(&plan.task, true)?;
     outside.meet(Barrier::Ready)?;
     Ok(ready)
 }

@@ -20,11 +20,19 @@ pub(super) struct Ready {
 }
 
 /// Becomes the program's user with its capabilities, and finds its file.
-pub(super) fn assume(task: &Task) -> Result<Ready> {
+///
+/// `early`: a program that can't be executed is an error now, and not only when it is.
+pub(super) fn assume(task: &Task, early: bool) -> Result<Ready> {
     let identity = &task.identity;
-    umask(Mode::from_bits_truncate(identity.umask));
+    if let Some(mask) = identity.umask {
+        umask(Mode::from_bits_truncate(mask));
+    }
+    // The caller may be pinned (systemd's CPUAffinity): the container is bound by its cpuset alone, as in runc.
+    if let Err(error) = process::sched_setaffinity(0, &[u64::MAX; 128]) {
+        log::debug!("CPU affinity stays the caller's: {error}");
+    }
     if let Some(name) = &task.keyring {
-        identity::join_keyring(name, task.user_namespace)?;
+        identity::join_keyring(name, task.new_keyring.then_some(task.user_namespace))?;
     }
     if let Some(personality) = task.limits.personality {
         process::personality(personality).context("config.json: /linux/personality")?;
@@ -47,11 +55,12 @@ pub(super) fn assume(task: &Task) -> Result<Ready> {
         exec::enter_cwd_as_user(&task.program)?;
     }
     identity::set_capabilities(identity)?;
-    Ok(Ready {
-        file: exec::resolve(&task.program)?,
-        argv: CStrings::new(task.program.args.clone()),
-        envp: CStrings::new(envp),
-    })
+    let file = match task.program.args.first() {
+        Some(path) if !early && path.to_bytes().contains(&b'/') => path.clone(),
+        // With no_new_privs the filter isn't loaded yet.
+        _ => exec::resolve(&task.program, identity.no_new_privileges || may_look(task))?,
+    };
+    Ok(Ready { file, argv: CStrings::new(task.program.args.clone()), envp: CStrings::new(envp) })
 }
 
 fn set_rlimits(task: &Task) -> Result<()> {
@@ -60,6 +69,12 @@ fn set_rlimits(task: &Task) -> Result<()> {
             .with_context(|| format!("config.json: /process/rlimits/{index}"))?;
     }
     Ok(())
+}
+
+/// Whether the filter lets this process look for the cause of a failure: one that might end it would take the message
+/// with it.
+fn may_look(task: &Task) -> bool {
+    !task.seccomp.as_ref().is_some_and(|filter| filter.deadly)
 }
 
 fn load_filter(task: &Task) -> Result<()> {
@@ -80,7 +95,7 @@ pub(super) fn execute(task: &Task, ready: &Ready, announce: impl FnOnce() -> Res
         // The very last step: a profile needs to allow nothing but execve for the runtime's sake.
         load_filter(task)?;
     }
-    Err(exec::exec(&ready.file, &ready.argv, &ready.envp))
+    Err(exec::exec(&ready.file, &ready.argv, &ready.envp, may_look(task)))
 }
 
 /// Signals that this process ignores or blocks would stay so over exec (crun#2058: SIGPIPE).

@@ -19,7 +19,7 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 
@@ -31,67 +31,45 @@ use crate::sys::{self, Context, exe};
 
 const EXE: &std::ffi::CStr = c"/proc/self/exe";
 
-/// What the process that goes in draws over itself.
-#[derive(Debug)]
-pub(crate) struct Cover(Option<Files>);
-
-#[derive(Debug)]
-struct Files {
-    /// This program's file, by a mount of its own.
-    image: OwnedFd,
-    /// What `/proc/PID/exe` becomes.
-    empty: OwnedFd,
-    mount: OwnedFd,
+/// Gives the file up, in this process and all that it clones. Called before the first side effect: where it isn't
+/// permitted, the whole command starts again.
+pub(crate) fn draw() -> Result<()> {
+    let Err(error) = give_up() else { return Ok(()) };
+    if exe::sealed(open(EXE)?.as_fd()) || belongs_to_another()? {
+        return Ok(());
+    }
+    log::debug!("starting again from a sealed copy of this program: {error}");
+    let Err(failure) = restart();
+    Err(failure.context(format!("protect this program's file from the container (CVE-2019-5736): {error}")))
 }
 
-impl Cover {
-    /// Made before the first side effect: it may start the whole command again.
-    pub(crate) fn new() -> Result<Self> {
-        if nix::unistd::geteuid().as_raw() != 0 && belongs_to_another()? {
-            return Ok(Self(None));
-        }
-        let why = match exe::replaceable() {
-            true => match files() {
-                Ok(files) => return Ok(Self(Some(files))),
-                Err(error) => error.to_string(),
-            },
-            false => "this kernel has no PR_SET_MM_MAP (CONFIG_CHECKPOINT_RESTORE)".to_owned(),
-        };
-        if exe::sealed(open(EXE)?.as_fd()) {
-            return Ok(Self(None));
-        }
-        log::debug!("starting again from a sealed copy of this program: {why}");
-        let Err(error) = restart();
-        Err(error.context(format!("protect this program's file from the container (CVE-2019-5736): {why}")))
-    }
-
-    /// Draws it: the first thing in a clone that goes into a container. Adds what is to be closed to `fds`.
-    pub(crate) fn draw(self, fds: &mut Vec<OwnedFd>) -> Result<()> {
-        let Some(Files { image, empty, mount }) = self.0 else { return Ok(()) };
-        let drawn = exe::replace(image.as_fd(), empty.as_fd());
-        fds.extend([image, empty, mount]);
-        drawn.context("protect this program's file from the container (CVE-2019-5736)")
-    }
+fn give_up() -> sys::Result<()> {
+    let memfd = exe::memfd_create(c"tare")?;
+    exe::seal(memfd.as_fd())?;
+    // What is executed must not be open for writing.
+    let empty = reopen(&memfd)?;
+    drop(memfd);
+    let mount = open_tree(CWD, EXE, Tree::One)?;
+    mount_setattr(mount.as_fd(), Tree::One, attr::RDONLY, 0, 0)?;
+    let image = reopen(&mount)?;
+    exe::replace(image.as_fd(), empty.as_fd())?;
+    // The kernel closes them at the end of this process, and a clone that goes in closes what it doesn't need: to let
+    // go of a mount takes a grace period.
+    std::mem::forget((image, empty, mount));
+    Ok(())
 }
 
-/// Whether no id that this user's containers can have (its own and those of /etc/subuid) may write this program's file.
+/// Whether no id that an ordinary user's containers can have (its own and those of /etc/subuid) may write this file.
 fn belongs_to_another() -> sys::Result<bool> {
+    if nix::unistd::geteuid().as_raw() == 0 {
+        return Ok(false);
+    }
     let stat = nix::sys::stat::stat(EXE).call("stat", EXE)?;
     Ok(stat.st_uid == 0 && stat.st_mode & 0o022 == 0)
 }
 
 fn open(path: &std::ffi::CStr) -> sys::Result<OwnedFd> {
     nix::fcntl::open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).call("open", path)
-}
-
-fn files() -> sys::Result<Files> {
-    let mount = open_tree(CWD, EXE, Tree::One)?;
-    mount_setattr(mount.as_fd(), Tree::One, attr::RDONLY, 0, 0)?;
-    let image = reopen(&mount)?;
-    // What is executed must not be open for writing.
-    let memfd = exe::memfd_create(c"tare")?;
-    exe::seal(memfd.as_fd())?;
-    Ok(Files { image, empty: reopen(&memfd)?, mount })
 }
 
 fn reopen(fd: &OwnedFd) -> sys::Result<OwnedFd> {

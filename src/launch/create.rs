@@ -9,8 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use nix::unistd::Pid;
 
-use super::cover::Cover;
-use super::{descriptors, hooks, prepare, process, terminal_sockets, tty};
+use super::{cover, descriptors, hooks, prepare, process, terminal_sockets, tty};
 use crate::cgroup::{self, Cgroup};
 use crate::cli::{CreateArgs, Global};
 use crate::host::Host;
@@ -60,7 +59,7 @@ struct Paths {
 
 /// Creates a container.
 pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay) -> Result<Created> {
-    let cover = Cover::new()?;
+    cover::draw()?;
     let passed = descriptors::settle(args.preserve_fds)?;
     let paths = Paths::new(args)?;
     let bundle = enter_bundle(&args.bundle)?;
@@ -70,19 +69,20 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay) -> Result<C
     }
     spec::validate::runnable(&spec)?;
     check_terminal(&spec, &paths, stay)?;
+    let host = Host::probe()?;
     let request = Request {
         id: args.id.as_str().into(),
         bundle,
         manager: global.manager,
-        rootless: global.is_rootless(),
+        rootless: global.is_rootless(&host),
         no_pivot: args.no_pivot,
         passed: Passed {
             keyring: (!args.no_new_keyring).then(|| format!("_ses.{}", args.id)),
+            new_keyring: true,
             preserve_fds: passed.count,
             listen: passed.listen,
         },
     };
-    let host = Host::probe()?;
     let plan = Plan::new(&spec, &host, &request)?;
     check_rootfs(&plan)?;
 
@@ -106,7 +106,7 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay) -> Result<C
     // Without rights some of it may not have been made, and may be somebody else's.
     undo.record.cgroup = cgroup.location();
     undo.cgroup = Some(cgroup);
-    let (lock, outside) = spawn(&mut undo, &prepared, cover, channel()?, lock)?;
+    let (lock, outside) = spawn(&mut undo, &prepared, channel()?, lock)?;
     let plan = &prepared.plan;
     converse(&mut undo, plan, &outside, |pid, pidfd| {
         if let Some(socket) = &pidfd_socket {
@@ -187,7 +187,6 @@ fn record(plan: &Plan, spec: &Spec, host: &Host) -> Result<Record> {
 fn spawn(
     undo: &mut Undo,
     prepared: &Prepared,
-    cover: Cover,
     (outside, inside): (Outside, Inside),
     lock: Lock,
 ) -> Result<(Lock, Outside)> {
@@ -199,12 +198,10 @@ fn spawn(
         Cloned::Child => {
             // The lock is the creator's: it must end with it. End-of-file must be seen. And nothing that waits in the
             // container may hold a folder of the host.
-            let mut fds = vec![lock.into(), outside.into()];
-            fds.extend(undo.folder.take().map(OwnedFd::from));
-            drop(undo.cgroup.take());
-            let drawn = cover.draw(&mut fds);
-            sys::fs::close_all(fds);
-            inside.check(drawn);
+            let mut keep = prepared.descriptors();
+            keep.push(inside.as_fd());
+            keep.extend(crate::log::descriptor());
+            sys::fs::close_all_but(3 + prepared.plan.task.preserve_fds.cast_signed(), &keep);
             if bridge { init::bridge(prepared, &inside) } else { init::enter(prepared, &inside) }
         }
         Cloned::Parent { pid, pidfd } => {

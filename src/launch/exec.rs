@@ -1,6 +1,6 @@
 //! `exec`, outside: a further process in a container that runs.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
@@ -9,8 +9,7 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
-use super::cover::Cover;
-use super::{descriptors, process, terminal_sockets, tty};
+use super::{cover, descriptors, process, terminal_sockets, tty};
 use crate::cgroup::{self, Cgroup, Location};
 use crate::cli::{ExecArgs, Global};
 use crate::error::{Invalid, phrase};
@@ -21,7 +20,7 @@ use crate::plan::limits::cpu_mask;
 use crate::plan::namespaces::Kind;
 use crate::plan::task::Passed;
 use crate::spec::{self, Process, Spec};
-use crate::state::{Folder, Identity, Record, Status};
+use crate::state::{Folder, Identity, Phase, Record};
 use crate::sync::{Barrier, Heard, Outside, channel};
 use crate::sys::clone::{Cloned, clone_into, pidfd_open, pidfd_send_signal, wait};
 use crate::sys::process::sched_setaffinity;
@@ -38,16 +37,17 @@ pub(crate) struct Running {
 
 /// Executes; returns when the program runs.
 pub(crate) fn exec(global: &Global, args: &ExecArgs) -> Result<Running> {
-    let cover = Cover::new()?;
+    cover::draw()?;
     let passed = descriptors::settle(args.preserve_fds)?;
     refuse_labels(args)?;
     let folder = Folder::open(&global.root, args.id.as_str())?;
     let record = folder.record()?;
-    let init = init_of(&folder, &record, args)?;
+    let (init, pidfd) = init_of(&record, args)?;
     let config = folder.config()?;
     let process = process_of(&config, args)?;
     let passed = Passed {
         keyring: record.keyring.then(|| format!("_ses.{}", record.id)),
+        new_keyring: false,
         preserve_fds: passed.count,
         listen: passed.listen,
     };
@@ -61,11 +61,12 @@ pub(crate) fn exec(global: &Global, args: &ExecArgs) -> Result<Running> {
     }
     let (console, terminal) = terminal_sockets(plan.task.terminal.is_some(), socket)?;
     let pidfd_socket = args.pidfd_socket.as_deref().map(|path| tty::connect_for("--pidfd-socket", path)).transpose()?;
-    let pidfd = init.pidfd()?.with_context(|| stopped(&record))?;
     let root = (!plan.joins(Kind::Mount)).then(|| open_root(init)).transpose()?;
-    let prepared = PreparedExec { plan, init: pidfd, root, console };
     let affinity = affinity(&process)?;
-    let mut child = spawn(prepared, cover, &record, init, args, &affinity)?;
+    let bridge = plan.joins(Kind::Pid) && !enter_pid_namespace(pidfd.as_fd())?;
+    let meets = affinity.last.is_some() || plan.task.needs_the_outside();
+    let prepared = PreparedExec { plan, init: pidfd, root, console, bridge, meets };
+    let mut child = spawn(prepared, &record, init, args, &affinity)?;
     let master = child.converse(&affinity.last, terminal.as_ref())?;
     // Until all of that is done the process is killed with an error: nobody would know of it.
     let (pid, pidfd) = child.process()?;
@@ -76,6 +77,8 @@ pub(crate) fn exec(global: &Global, args: &ExecArgs) -> Result<Running> {
         process::write_pid_file(path, *pid)?;
     }
     let (pid, pidfd) = child.finish()?;
+    // The command ends with the program, and the kernel closes it then.
+    std::mem::forget(folder);
     Ok(Running { pid, pidfd, master })
 }
 
@@ -92,15 +95,28 @@ fn stopped(record: &Record) -> String {
 }
 
 /// The container's init, if it can be joined now.
-fn init_of(folder: &Folder, record: &Record, args: &ExecArgs) -> Result<Identity> {
-    match folder.status(record)? {
-        Status::Stopped => bail!(stopped(record)),
-        Status::Creating => bail!("cannot exec in a container that is being created: {:?}", record.id),
-        Status::Paused if !args.ignore_paused => {
-            bail!("cannot exec in a paused container (use --ignore-paused to override): {:?}", record.id)
-        }
-        _ => record.init.with_context(|| stopped(record)),
+fn init_of(record: &Record, args: &ExecArgs) -> Result<(Identity, OwnedFd)> {
+    if record.phase == Phase::Creating {
+        bail!("cannot exec in a container that is being created: {:?}", record.id);
     }
+    let init = record.init.with_context(|| stopped(record))?;
+    let (pidfd, state) = init.pidfd_and_state()?.with_context(|| stopped(record))?;
+    if !args.ignore_paused && cgroup::open(&record.cgroup)?.frozen_with(state).unwrap_or(false) {
+        bail!("cannot exec in a paused container (use --ignore-paused to override): {:?}", record.id);
+    }
+    Ok((init, pidfd))
+}
+
+/// Lets the children of this process be born in the container's pid namespace; false where only a process in its user
+/// namespace may. What is born there is seen from inside at once: it inherits that nothing may look into it
+/// (CVE-2016-9962).
+fn enter_pid_namespace(init: BorrowedFd<'_>) -> Result<bool> {
+    match sys::clone::setns(init, libc::CLONE_NEWPID) {
+        Ok(()) => sys::process::set_dumpable(false)?,
+        Err(error) if error.errno() == Errno::EPERM => return Ok(false),
+        Err(error) => return Err(error).context("join the container's pid namespace"),
+    }
+    Ok(true)
 }
 
 /// What is to be executed, checked by the rules of config.json.
@@ -181,7 +197,6 @@ struct Child {
 /// Clones into the container's cgroup. The clone never returns from here.
 fn spawn(
     prepared: PreparedExec,
-    cover: Cover,
     record: &Record,
     init: Identity,
     args: &ExecArgs,
@@ -200,11 +215,10 @@ fn spawn(
     };
     match cloned {
         Cloned::Child => {
-            drop(cgroup);
-            let mut fds = vec![outside.into()];
-            let drawn = cover.draw(&mut fds);
-            sys::fs::close_all(fds);
-            inside.check(drawn);
+            let mut keep = prepared.descriptors();
+            keep.push(inside.as_fd());
+            keep.extend(crate::log::descriptor());
+            sys::fs::close_all_but(3 + prepared.plan.task.preserve_fds.cast_signed(), &keep);
             join::enter(&prepared, &inside)
         }
         Cloned::Parent { pid, pidfd } => {
@@ -218,7 +232,14 @@ fn spawn(
 }
 
 fn place(mut cgroup: Box<dyn Cgroup>, pid: Pid, placed: bool) -> Result<()> {
-    if placed { cgroup.add(pid) } else { cgroup.add_all(pid) }
+    if placed {
+        cgroup.add(pid)?
+    } else {
+        cgroup.add_all(pid)?
+    }
+    // The command ends with the program, and the kernel closes what it holds then.
+    std::mem::forget(cgroup);
+    Ok(())
 }
 
 /// Where the container's cgroup takes no process, or is gone, its init's own of this moment does (runc#2416): a systemd
@@ -238,7 +259,7 @@ impl Child {
     /// The terminal comes to us before the program has it: it is set up for being relayed.
     fn converse(&mut self, affinity: &Option<Vec<u64>>, terminal: Option<&OwnedFd>) -> Result<Option<OwnedFd>> {
         self.outside.pass(Barrier::Go)?;
-        if self.prepared.plan.joins(Kind::Pid) {
+        if self.prepared.bridge {
             let Heard::Pid(pid) = self.hear()? else { bail!("internal error: no pid from the bridge process") };
             let pidfd = pidfd_open(pid)?;
             if let Some((_, bridge)) = self.process.replace((pid, pidfd)) {
@@ -246,6 +267,17 @@ impl Child {
             }
             self.outside.pass(Barrier::Go)?;
         }
+        let master = if self.prepared.meets { self.meet(affinity, terminal)? } else { None };
+        let Heard::Starting = self.hear()? else { bail!("internal error: no start of the process in the container") };
+        match self.outside.hear()? {
+            Heard::Closed => Ok(master),
+            Heard::Failed(text) => bail!("{FAILED}: {text}"),
+            other => bail!("internal error: unexpected message from the process in the container: {other:?}"),
+        }
+    }
+
+    /// Does what only the outside can do to the process, when that is otherwise complete.
+    fn meet(&mut self, affinity: &Option<Vec<u64>>, terminal: Option<&OwnedFd>) -> Result<Option<OwnedFd>> {
         let Heard::Reached(Barrier::Ready) = self.hear()? else {
             bail!("internal error: unexpected message from the process in the container")
         };
@@ -256,12 +288,7 @@ impl Child {
             sched_setaffinity(pid.as_raw(), mask).context("config.json: /process/execCPUAffinity/final")?;
         }
         self.outside.pass(Barrier::Ready)?;
-        let Heard::Starting = self.hear()? else { bail!("internal error: no start of the process in the container") };
-        match self.outside.hear()? {
-            Heard::Closed => Ok(master),
-            Heard::Failed(text) => bail!("{FAILED}: {text}"),
-            other => bail!("internal error: unexpected message from the process in the container: {other:?}"),
-        }
+        Ok(master)
     }
 
     fn hear(&mut self) -> Result<Heard> {
@@ -277,7 +304,10 @@ impl Child {
     }
 
     fn finish(mut self) -> Result<(Pid, OwnedFd)> {
-        self.process.take().context("internal error: no process")
+        let process = self.process.take().context("internal error: no process");
+        // The command ends with the program, and the kernel closes them then.
+        std::mem::forget(self);
+        process
     }
 }
 

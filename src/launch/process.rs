@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 
 use crate::plan::IdMaps;
 use crate::plan::task::{Limits, Task};
-use crate::sys::process::{SchedAttr, ioprio_set, prlimit, sched_setaffinity, sched_setattr};
+use crate::sys::process::{SchedAttr, ioprio_set, prlimit, sched_setattr};
 use crate::sys::{self, Context};
 
 /// Writes the maps of a new user namespace, each in one write (user_namespaces(7)).
@@ -44,11 +44,6 @@ pub(crate) fn set_limits(pid: Pid, task: &Task) -> Result<()> {
     for (index, limit) in rlimits.iter().enumerate() {
         prlimit(pid.as_raw(), limit.resource, limit.soft, limit.hard)
             .with_context(|| format!("config.json: /process/rlimits/{index}"))?;
-    }
-    // The caller may be pinned (systemd's CPUAffinity): the container is bound by its cpuset alone, as in runc.
-    let every_cpu = [u64::MAX; 128];
-    if let Err(error) = sched_setaffinity(pid.as_raw(), &every_cpu) {
-        log::debug!("CPU affinity stays the caller's: {error}");
     }
     if let Some(it) = limits.scheduler {
         let attr = SchedAttr {

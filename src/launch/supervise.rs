@@ -41,12 +41,14 @@ pub(crate) struct Foreground<'a> {
     pub(crate) signals: SignalFd,
     /// The terminal's master from [`tty::receive`], with `process.terminal`.
     pub(crate) master: Option<OwnedFd>,
+    /// Whether the container's orphans become children of this process.
+    pub(crate) subreaper: bool,
 }
 
 /// Stays with the container process until it ends, reaps it, and returns how it ended. Other children (a subreaper's
 /// orphans) are reaped on the way; those that are still alive at the end stay.
 pub(crate) fn supervise(foreground: Foreground<'_>) -> Result<Ended> {
-    let Foreground { pidfd, pid, signals, master } = foreground;
+    let Foreground { pidfd, pid, signals, master, subreaper } = foreground;
     let terminal = master.is_some();
     let mut relay = master.map(Relay::new).transpose()?;
     // Restored by its drop on every way out of here.
@@ -57,7 +59,7 @@ pub(crate) fn supervise(foreground: Foreground<'_>) -> Result<Ended> {
         let [ended, signal, streams @ ..] = poll([fixed[0], fixed[1], input, output, master], None)?;
         // At the end nothing is left to forward to, and what is to be reaped is reaped below.
         if signal && !ended {
-            while let Some(signal) = next(&signals) {
+            for signal in pending(&signals) {
                 handle(signal, pidfd, pid, relay.as_ref());
             }
         }
@@ -70,40 +72,58 @@ pub(crate) fn supervise(foreground: Foreground<'_>) -> Result<Ended> {
     }
     let ended = wait(pidfd)?;
     // The payload's status is safe: what is left are orphans.
-    while reap_any().is_some() {}
+    while subreaper && reap_any().is_some() {}
     if let Some(relay) = &mut relay {
         finish(relay, &signals)?;
     }
+    // The process is about to end, and the kernel closes what is left.
+    std::mem::forget(signals);
     Ok(ended)
 }
 
-/// A signal that came, and whether this process caused it itself.
+/// A signal that came, and the process that caused it (as this one numbers it).
 #[derive(Debug, Clone, Copy)]
 struct Received {
     number: i32,
-    own: bool,
+    sender: u32,
 }
 
-fn next(signals: &SignalFd) -> Option<Received> {
-    let info = signals.read_signal().ok().flatten()?;
-    let own = info.ssi_pid == std::process::id();
-    i32::try_from(info.ssi_signo).ok().map(|number| Received { number, own })
+/// What has come so far. A read that doesn't fill the buffer has taken all.
+fn pending(signals: &SignalFd) -> Vec<Received> {
+    /// `struct signalfd_siginfo`: its size, and where the signal's number and the sender's pid are (signalfd(2)).
+    const SIZE: usize = 128;
+    const SENDER: usize = 12;
+    let mut found = Vec::new();
+    loop {
+        let mut buffer = [0; 8 * SIZE];
+        let length = nix::unistd::read(signals, &mut buffer).unwrap_or(0);
+        for info in buffer[..length].chunks_exact(SIZE) {
+            let field =
+                |at: usize| info.get(at..at + 4).and_then(|bytes| Some(u32::from_ne_bytes(bytes.try_into().ok()?)));
+            if let (Some(number), Some(sender)) = (field(0), field(SENDER)) {
+                found.push(Received { number: number.cast_signed(), sender });
+            }
+        }
+        if length < buffer.len() {
+            return found;
+        }
+    }
 }
 
 /// As runc does: all go to the payload but the few that are about this process itself.
 fn handle(signal: Received, pidfd: BorrowedFd<'_>, init: Pid, relay: Option<&Relay>) {
-    match (signal.number, signal.own) {
-        (libc::SIGCHLD, _) => reap_orphans(init),
-        (libc::SIGWINCH, _) => {
+    match signal.number {
+        libc::SIGCHLD => reap_orphans(init),
+        libc::SIGWINCH => {
             if let Some(relay) = relay {
                 tty::copy_size(relay.master());
             }
         }
         // Go's runtime sends SIGURG to its own threads, and runc forwards none since; nobody relies on it.
-        (libc::SIGURG, _) => {}
+        libc::SIGURG => {}
         // Of a write of ours: a blocked signal is queued even when it is ignored.
-        (libc::SIGPIPE, true) => {}
-        (number, _) => match pidfd_send_signal(pidfd, number) {
+        libc::SIGPIPE if signal.sender == std::process::id() => {}
+        number => match pidfd_send_signal(pidfd, number) {
             Err(error) if error.errno() != Errno::ESRCH => log::warn!("forward a signal to the container: {error}"),
             _ => {}
         },
@@ -123,7 +143,7 @@ fn finish(relay: &mut Relay, signals: &SignalFd) -> Result<()> {
     while relay.drain() {
         let [_, output, _] = relay.interest();
         let [signal, output] = poll([Some((signals.as_fd(), poll::IN)), output], None)?;
-        if signal && std::iter::from_fn(|| next(signals)).any(asks_to_end) {
+        if signal && pending(signals).into_iter().any(asks_to_end) {
             return Ok(());
         }
         relay.turn([false, output, false]);

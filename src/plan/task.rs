@@ -21,6 +21,8 @@ pub(crate) struct Task {
     pub(crate) seccomp: Option<seccomp::Filter>,
     /// Name of the session keyring.
     pub(crate) keyring: Option<CString>,
+    /// Whether it is made, and not one that the container has.
+    pub(crate) new_keyring: bool,
     pub(crate) terminal: Option<ConsoleSize>,
     pub(crate) preserve_fds: u32,
     /// Signals that the caller ignores, to be reset for the program.
@@ -29,11 +31,22 @@ pub(crate) struct Task {
     pub(crate) user_namespace: bool,
 }
 
+impl Task {
+    /// Whether something is to be done to the complete process that it can't do itself: its terminal is handed over, or
+    /// the host's rights are needed.
+    pub(crate) fn needs_the_outside(&self) -> bool {
+        let limits = &self.limits;
+        let of_user_namespace = self.user_namespace && !limits.rlimits.is_empty();
+        self.terminal.is_some() || of_user_namespace || limits.scheduler.is_some() || limits.io_priority.is_some()
+    }
+}
+
 /// What the command line says about it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Passed {
     /// The session keyring to make or join; none keeps the caller's.
     pub(crate) keyring: Option<String>,
+    pub(crate) new_keyring: bool,
     /// Descriptors from 3 on that it keeps.
     pub(crate) preserve_fds: u32,
     /// `LISTEN_FDS` and `LISTEN_FDNAMES`, when they are meant for this process.
@@ -46,7 +59,8 @@ pub(crate) struct Identity {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
     pub(crate) groups: Vec<u32>,
-    pub(crate) umask: u32,
+    /// None: it is so already.
+    pub(crate) umask: Option<u32>,
     /// `None` keeps what the runtime has.
     pub(crate) capabilities: Option<caps::Masks>,
     pub(crate) no_new_privileges: bool,
@@ -80,6 +94,7 @@ impl Task {
             limits: limits(process, linux)?,
             seccomp: linux.seccomp.as_ref().map(compile).transpose()?,
             keyring: keyring.transpose()?,
+            new_keyring: passed.new_keyring,
             terminal: process.terminal.then(|| process.console_size.clone().unwrap_or_default()),
             preserve_fds: passed.preserve_fds,
             ignored_signals: host.ignored_signals,
@@ -110,7 +125,7 @@ fn identity(process: &spec::Process, linux: &spec::Linux, namespaces: &Namespace
         uid: user.uid,
         gid: user.gid,
         groups: user.additional_gids.clone(),
-        umask: limits::umask(user),
+        umask: Some(limits::umask(user)).filter(|umask| host.umask != Some(*umask)),
         capabilities: process.capabilities.as_ref().map(caps::masks),
         no_new_privileges: process.no_new_privileges,
         same_ids: host.all_root

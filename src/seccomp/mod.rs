@@ -66,6 +66,8 @@ pub(crate) struct Filter {
     pub(crate) program: Vec<Insn>,
     /// `SECCOMP_FILTER_FLAG_*`.
     pub(crate) flags: u64,
+    /// Whether some system call may end the process, or make it wait for somebody.
+    pub(crate) deadly: bool,
 }
 
 /// The architectures whose system calls are known by name, sorted.
@@ -93,5 +95,6 @@ fn compile_for(profile: &spec::Seccomp, native: Arch) -> Result<(Filter, Vec<Str
     if !unknown.is_empty() {
         profile.warnings.push(format!("seccomp: unknown system calls, skipped: {}", unknown.join(" ")));
     }
-    Ok((Filter { program, flags: profile.flags }, profile.warnings))
+    let deadly = profile.is_deadly();
+    Ok((Filter { program, flags: profile.flags, deadly }, profile.warnings))
 }

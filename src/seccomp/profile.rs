@@ -18,6 +18,15 @@ pub(super) struct Profile<'p> {
     pub(super) warnings: Vec<String>,
 }
 
+impl Profile<'_> {
+    /// Whether an action is neither to allow nor to return an error.
+    pub(super) fn is_deadly(&self) -> bool {
+        let harmless = [libc::SECCOMP_RET_ALLOW, libc::SECCOMP_RET_LOG, libc::SECCOMP_RET_ERRNO];
+        let mut actions = self.rules.iter().map(|rule| rule.action).chain([self.default]);
+        actions.any(|action| !harmless.contains(&(action & libc::SECCOMP_RET_ACTION_FULL)))
+    }
+}
+
 /// One entry of `syscalls`.
 pub(super) struct Rule<'p> {
     pub(super) names: &'p [String],

@@ -1,5 +1,6 @@
 //! Taking this process's own executable out of its address space and out of /proc/PID/exe.
 
+use std::ffi::CStr;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::null_mut;
@@ -7,7 +8,6 @@ use std::ptr::null_mut;
 use nix::errno::Errno;
 
 use super::error::{Error, Result, check};
-use super::read_small;
 
 /// linux/prctl.h, `struct prctl_mm_map`.
 #[repr(C)]
@@ -49,26 +49,13 @@ const PT_GNU_RELRO: u32 = 0x6474_e552;
 const PF_X: u32 = 1;
 const PF_W: u32 = 2;
 
-/// Whether the kernel has PR_SET_MM_MAP (CONFIG_CHECKPOINT_RESTORE).
-pub(crate) fn replaceable() -> bool {
-    let mut size = 0_u32;
-    // SAFETY: the kernel writes the size of its structure, an unsigned int, to the address.
-    let ret = unsafe { libc::prctl(libc::PR_SET_MM, libc::PR_SET_MM_MAP_SIZE, &raw mut size, 0, 0) };
-    ret == 0 && size as usize == size_of::<MmMap>()
-}
-
 /// Makes `shown` what /proc/PID/exe leads to, from now on and in every process that is cloned from this one.
 ///
 /// The kernel allows that only when nothing of the old executable is mapped (`replace_mm_exe_file`, EBUSY), and tells
 /// files apart by mount and dentry: so what is read-only is mapped anew from `image`, the same file on another mount,
 /// and what is written to (some tens of KiB) is copied. prctl(2), PR_SET_MM_MAP, needs CAP_CHECKPOINT_RESTORE or
-/// CAP_SYS_ADMIN in the process's user namespace.
+/// CAP_SYS_ADMIN in the process's user namespace; EINVAL from a kernel without CONFIG_CHECKPOINT_RESTORE.
 pub(crate) fn replace(image: BorrowedFd<'_>, shown: BorrowedFd<'_>) -> Result<()> {
-    let stat = read_small("/proc/self/stat")?;
-    // SAFETY: an increment of zero only reports.
-    let brk = unsafe { libc::sbrk(0) } as u64;
-    let map = mm_map(&stat, brk, shown.as_raw_fd())
-        .ok_or_else(|| Error::new("parse", "\"/proc/self/stat\"", Errno::EINVAL))?;
     // SAFETY: getauxval has no preconditions.
     let page = unsafe { libc::getauxval(libc::AT_PAGESZ) };
     let mut written = 0..0;
@@ -86,6 +73,7 @@ pub(crate) fn replace(image: BorrowedFd<'_>, shown: BorrowedFd<'_>) -> Result<()
     }
     copy(&written)?;
     protect_relocated(page)?;
+    let map = mm_map(shown);
     // SAFETY: `map` is a whole prctl_mm_map that describes this process as it is, and lives across the call.
     let ret = unsafe { libc::prctl(libc::PR_SET_MM, libc::PR_SET_MM_MAP, &raw const map, size_of::<MmMap>(), 0) };
     check("prctl PR_SET_MM_MAP", ret.into(), String::new).map(drop)
@@ -156,33 +144,69 @@ fn mapped(call: &'static str, address: *mut libc::c_void) -> Result<()> {
     if address == libc::MAP_FAILED { Err(Error::new(call, "executable", Errno::last())) } else { Ok(()) }
 }
 
-/// The process as it is, from the fields that proc_pid_stat(5) numbers 26 to 28 and 45 to 51.
-fn mm_map(stat: &[u8], brk: u64, exe: i32) -> Option<MmMap> {
-    let name_end = stat.iter().rposition(|byte| *byte == b')')?;
-    let text = std::str::from_utf8(stat.get(name_end + 2..)?).ok()?;
-    let fields: Vec<&str> = text.split_ascii_whitespace().collect();
-    // The first of them is number 3.
-    let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
-    Some(MmMap {
-        start_code: field(26)?,
-        end_code: field(27)?,
-        start_stack: field(28)?,
-        start_data: field(45)?,
-        end_data: field(46)?,
-        start_brk: field(47)?,
+/// The process as it is (proc_pid_stat(5) tells most of that too, for three system calls). The heap is said to begin at
+/// its present end: the process never shrinks it.
+fn mm_map(shown: BorrowedFd<'_>) -> MmMap {
+    let loads = || segments().filter(|(segment, _)| segment.kind == PT_LOAD);
+    let ends = |executable: bool| {
+        let chosen = loads().filter(move |(segment, _)| (segment.flags & PF_X != 0) == executable);
+        let chosen = chosen.map(|(segment, base)| (base + segment.vaddr, base + segment.vaddr + segment.filesz));
+        chosen.last().unwrap_or_default()
+    };
+    let (start_code, end_code) = ends(true);
+    let (start_data, end_data) = ends(false);
+    // SAFETY: an increment of zero only reports.
+    let brk = unsafe { libc::sbrk(0) } as u64;
+    // SAFETY: getauxval has no preconditions.
+    let execfn = unsafe { libc::getauxval(libc::AT_EXECFN) };
+    let (stack, arg_start, arg_end) = arguments().unwrap_or((execfn, execfn, execfn));
+    MmMap {
+        start_code,
+        end_code,
+        start_data,
+        end_data,
+        start_brk: brk,
         brk,
-        arg_start: field(48)?,
-        arg_end: field(49)?,
-        env_start: field(50)?,
-        env_end: field(51)?,
+        start_stack: stack,
+        arg_start,
+        arg_end,
+        // The kernel puts the strings side by side: arguments, environment, the program's path.
+        env_start: arg_end,
+        env_end: execfn,
         auxv: 0,
         auxv_size: 0,
-        exe_fd: u32::try_from(exe).ok()?,
-    })
+        exe_fd: shown.as_raw_fd() as u32,
+    }
+}
+
+/// Where the kernel put the arguments: the array of pointers, the first string, and the end of the last. The array is
+/// below the environment's, with its count before it and a null behind it.
+fn arguments() -> Option<(u64, u64, u64)> {
+    unsafe extern "C" {
+        static environ: *const *const libc::c_char;
+    }
+    // SAFETY: nobody writes to it: this program sets no variable.
+    let envp = unsafe { environ };
+    let mut count = 0_usize;
+    loop {
+        // SAFETY: below the environment are a null, the arguments and their count; the walk ends at the count.
+        let word = unsafe { envp.wrapping_sub(count + 2).read() };
+        if word as usize == count {
+            break;
+        }
+        count += 1;
+    }
+    let argv = envp.wrapping_sub(count + 1);
+    // SAFETY: `count` pointers of the kernel's, each to a string.
+    let all = unsafe { std::slice::from_raw_parts(argv, count) };
+    let (first, last) = (*all.first()?, *all.last()?);
+    // SAFETY: a string of the kernel's.
+    let length = unsafe { CStr::from_ptr(last) }.to_bytes_with_nul().len();
+    Some((argv as u64, first as u64, last as u64 + length as u64))
 }
 
 /// memfd_create(2): an anonymous file with sealing, executable where sysctl `vm.memfd_noexec` leaves the choice.
-pub(crate) fn memfd_create(name: &std::ffi::CStr) -> Result<std::os::fd::OwnedFd> {
+pub(crate) fn memfd_create(name: &CStr) -> Result<std::os::fd::OwnedFd> {
     use std::os::fd::FromRawFd;
     /// Since Linux 6.3; before, every memfd is executable.
     const MFD_EXEC: u32 = 0x10;
@@ -222,30 +246,16 @@ mod tests {
     use std::os::fd::AsFd;
 
     #[test]
-    fn the_fields_of_stat_are_those_of_the_manual() {
-        let mut stat = b"7 (a) b) S".to_vec();
-        for number in 4..=52 {
-            stat.extend(format!(" {number}").bytes());
-        }
-        let map = mm_map(&stat, 99, 5).unwrap();
-        let expected = MmMap {
-            start_code: 26,
-            end_code: 27,
-            start_stack: 28,
-            start_data: 45,
-            end_data: 46,
-            start_brk: 47,
-            brk: 99,
-            arg_start: 48,
-            arg_end: 49,
-            env_start: 50,
-            env_end: 51,
-            auxv: 0,
-            auxv_size: 0,
-            exe_fd: 5,
-        };
-        assert_eq!(map, expected);
-        assert_eq!(mm_map(b"7 (a) S 1 2", 0, 0), None);
+    fn the_process_is_described_as_the_kernel_does() {
+        let stat = String::from_utf8(crate::sys::read_small("/proc/self/stat").unwrap()).unwrap();
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_ascii_whitespace().collect();
+        let field = |number: usize| fields[number - 3].parse::<u64>().unwrap();
+        let null = std::fs::File::open("/dev/null").unwrap();
+        let map = mm_map(null.as_fd());
+        assert_eq!((map.arg_start, map.arg_end), (field(48), field(49)));
+        assert_eq!((map.env_start, map.env_end), (field(50), field(51)));
+        assert_eq!(map.end_data, field(46));
+        assert!(map.start_code < map.end_code && map.start_data < map.end_data);
     }
 
     #[test]

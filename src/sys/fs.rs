@@ -126,6 +126,21 @@ pub(crate) fn close_all(fds: Vec<OwnedFd>) {
     fds.into_iter().for_each(std::mem::forget);
 }
 
+/// Closes every descriptor from `first` on but those to keep (close_range(2), 5.9), in a clone that never returns to
+/// whoever owns them: what it holds is then what it was given on purpose. Kernels before leave that to close-on-exec.
+pub(crate) fn close_all_but(first: i32, keep: &[BorrowedFd<'_>]) {
+    let mut keep: Vec<i32> = keep.iter().map(AsRawFd::as_raw_fd).filter(|fd| *fd >= first).collect();
+    keep.sort_unstable();
+    let mut next = first;
+    for end in keep.into_iter().chain([i32::MAX]) {
+        if next < end {
+            // SAFETY: no frame that owns one of these descriptors runs again in this process.
+            unsafe { libc::syscall(libc::SYS_close_range, next, end - 1, 0) };
+        }
+        next = end.saturating_add(1);
+    }
+}
+
 /// flock(2), exclusive. The lock belongs to the open file description: it ends when its last descriptor closes.
 pub(crate) fn flock(fd: BorrowedFd<'_>, what: Flock) -> Result<()> {
     let operation = match what {
