@@ -26,6 +26,7 @@ mod root {
     mod delete;
     mod descriptors;
     mod devices;
+    mod diagnosis;
     mod exec;
     mod exec_cgroup;
     mod exec_errors;

@@ -79,7 +79,7 @@ fn interpreter(path: &Path) -> Option<String> {
         }
         Err(Errno::ENOENT | Errno::ENOTDIR) => Some(format!("{what}, {shown:?}, does not exist in the container")),
         Err(errno) => {
-            let why = access_denied(&name).unwrap_or_else(|| errno.desc().to_lowercase());
+            let why = access_denied(&name).unwrap_or_else(|| crate::sys::words(errno));
             Some(format!("{what}, {shown:?}, can't be executed: {why}"))
         }
         Ok(()) => None,
@@ -264,13 +264,16 @@ mod tests {
         assert!(cause(c"/no/such/file", Errno::EACCES).is_none());
     }
 
+    /// The first bytes of a program of this machine.
+    static PROGRAM: std::sync::LazyLock<Vec<u8>> =
+        std::sync::LazyLock::new(|| std::fs::read("/proc/self/exe").unwrap()[..HEAD].to_vec());
+
     proptest::proptest! {
         #[test]
         fn no_file_makes_it_fail(mut content: Vec<u8>, elf: bool) {
             if elf {
-                let head = std::fs::read("/proc/self/exe").unwrap();
                 let keep = content.len().min(HEAD);
-                content.splice(..keep, head[..HEAD - keep].to_vec());
+                content.splice(..keep, PROGRAM[..HEAD - keep].to_vec());
             }
             for errno in [Errno::ENOEXEC, Errno::ENOENT, Errno::EACCES] {
                 cause_of(&content, errno);

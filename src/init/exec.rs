@@ -134,7 +134,7 @@ fn refused(name: &CStr, path: &CStr, errno: Errno, look: bool) -> anyhow::Error 
     match errno {
         Errno::EISDIR => anyhow::anyhow!("exec: {shown:?}: is a directory: permission denied"),
         Errno::EACCES => anyhow::anyhow!("exec: {shown:?}: permission denied{cause}"),
-        errno => anyhow::anyhow!("exec: {shown:?}: stat {shown}: {}{cause}", lower(errno)),
+        errno => anyhow::anyhow!("exec: {shown:?}: stat {shown}: {}{cause}", sys::words(errno)),
     }
 }
 
@@ -155,11 +155,6 @@ fn executable(path: &CStr) -> std::result::Result<(), Errno> {
     }
 }
 
-fn lower(errno: Errno) -> String {
-    let text = errno.desc();
-    text[..1].to_ascii_lowercase() + &text[1..]
-}
-
 /// Becomes the program; returns only the error. `look`: whether the file may be looked into for its cause.
 pub(crate) fn exec(path: &CStr, argv: &CStrings, envp: &CStrings, look: bool) -> anyhow::Error {
     let errno = execve(path, argv, envp).errno();
@@ -175,7 +170,7 @@ pub(crate) fn exec(path: &CStr, argv: &CStrings, envp: &CStrings, look: bool) ->
         _ => String::new(),
     });
     let colon = if cause.is_empty() { "" } else { ": " };
-    anyhow::anyhow!("exec: {shown:?}: {} ({errno:?}){colon}{cause}", lower(errno))
+    anyhow::anyhow!("exec: {shown:?}: {} ({errno:?}){colon}{cause}", sys::words(errno))
 }
 
 #[cfg(test)]

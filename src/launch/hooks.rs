@@ -107,9 +107,7 @@ fn run_one(hook: &Hook, state: &[u8], environment: &[CString]) -> Result<()> {
 
 /// What engines grep for: Go's words, and the name of the errno.
 fn lower_case(errno: Errno) -> String {
-    let mut letters = errno.desc().chars();
-    let first = letters.next().map(|letter| letter.to_ascii_lowercase()).unwrap_or_default();
-    format!("{first}{} ({errno:?})", letters.as_str())
+    format!("{} ({errno:?})", sys::words(errno))
 }
 
 /// What to execute, complete before the clone.

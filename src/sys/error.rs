@@ -28,16 +28,20 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Lower case, as Go's errors are: engines match "no such file or directory" and the like.
-        let text = self.errno.desc();
-        let mut letters = text.chars();
-        let first = letters.next().map(|c| c.to_ascii_lowercase()).unwrap_or_default();
         let space = if self.args.is_empty() { "" } else { " " };
-        write!(f, "{}{space}{}: {first}{} ({:?})", self.call, self.args, letters.as_str(), self.errno)
+        write!(f, "{}{space}{}: {} ({:?})", self.call, self.args, words(self.errno), self.errno)
     }
 }
 
 impl std::error::Error for Error {}
+
+/// strerror(3)'s words in lower case, as Go's errors are: engines match "no such file or directory" and the like.
+pub(crate) fn words(errno: Errno) -> String {
+    let text = std::io::Error::from(errno).to_string();
+    let text = text.rsplit_once(" (os error").map_or(text.as_str(), |(words, _)| words);
+    let mut letters = text.chars();
+    letters.next().map(|letter| letter.to_ascii_lowercase()).into_iter().chain(letters).collect()
+}
 
 /// Names the call that an errno came from: `open(..).call("open", path)?`.
 pub(crate) trait Context<T> {

@@ -22,6 +22,6 @@ pub(crate) mod seccomp;
 pub(crate) mod socket;
 pub(crate) mod tty;
 
-pub(crate) use error::{Context, Error, Result};
+pub(crate) use error::{Context, Error, Result, words};
 pub(crate) use exit::exit;
 pub(crate) use read::{read_small, read_whole};
