@@ -17,5 +17,65 @@
 mod common;
 
 mod security {
+    mod bounds;
     mod cve_2019_5736;
+    mod dev;
+    mod exec;
+    mod mounts;
+    mod proc;
+
+    use std::path::{Path, PathBuf};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread::JoinHandle;
+
+    use serde_json::json;
+
+    use crate::common::Container;
+
+    /// Starts the container with a payload that sleeps.
+    fn sleep(c: &mut Container) {
+        c.args(&["sleep-forever"]);
+        c.detach().ok();
+    }
+
+    /// A user namespace, and a root file system that its root owns.
+    fn map(c: &mut Container) {
+        const BASE: u32 = 300_000;
+        c.push("/linux/namespaces", json!({ "type": "user" }));
+        let mapping = json!([{ "containerID": 0, "hostID": BASE, "size": 65536 }]);
+        c.set("/linux/uidMappings", mapping.clone()).set("/linux/gidMappings", mapping);
+        for name in ["", "proc", "sys", "dev", "tmp"] {
+            std::os::unix::fs::chown(c.rootfs().join(name), Some(BASE), Some(BASE)).unwrap();
+        }
+    }
+
+    /// Somebody who exchanges two files all the time, until this is dropped.
+    struct Flips {
+        stop: Arc<AtomicBool>,
+        thread: Option<JoinHandle<()>>,
+    }
+
+    impl Flips {
+        fn start(one: &Path, other: &Path) -> Self {
+            let (one, other): (PathBuf, PathBuf) = (one.into(), other.into());
+            let stop = Arc::new(AtomicBool::new(false));
+            let seen = Arc::clone(&stop);
+            let exchange = move || {
+                let flags = nix::fcntl::RenameFlags::RENAME_EXCHANGE;
+                let at = nix::fcntl::AT_FDCWD;
+                while !seen.load(Ordering::Relaxed) {
+                    nix::fcntl::renameat2(at, &one, at, &other, flags).unwrap();
+                }
+            };
+            Self { stop, thread: Some(std::thread::spawn(exchange)) }
+        }
+    }
+
+    impl Drop for Flips {
+        fn drop(&mut self) {
+            self.stop.store(true, Ordering::Relaxed);
+            let _ = self.thread.take().map(JoinHandle::join);
+        }
+    }
 }

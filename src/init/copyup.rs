@@ -4,12 +4,13 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::dir::Dir;
+use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstatat, mkdirat, mknodat};
 use nix::unistd::{Gid, Uid, fchownat, symlinkat};
 
-use super::paths::{Slot, listable, open_at};
-use crate::sys::{Context, Result};
+use super::paths::{Slot, kind, listable, open_at};
+use crate::sys::{Context, Error, Result};
 
 /// Copies what a mount point holds into the tmpfs that will cover it.
 pub(crate) fn copy(from: &Slot<'_>, to: BorrowedFd<'_>) -> Result<()> {
@@ -53,7 +54,12 @@ fn copy_one(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> Result<()>
 }
 
 fn copy_file(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> Result<()> {
-    let mut old = std::fs::File::from(open_at(from, name, OFlag::O_RDONLY)?);
+    // Somebody who shares the directory may have put a FIFO in the file's place meanwhile: nothing waits for one.
+    let old = open_at(from, name, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?;
+    if kind(old.as_fd())? != SFlag::S_IFREG {
+        return Err(Error::new("open", format!("{name:?}, which changes meanwhile"), Errno::ESTALE));
+    }
+    let mut old = std::fs::File::from(old);
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let new = nix::fcntl::openat(to, name, flags, Mode::S_IRUSR | Mode::S_IWUSR).call("open", name)?;
     std::io::copy(&mut old, &mut std::fs::File::from(new)).call("copy", name)?;

@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use anyhow::{Context as _, Result};
 use nix::errno::Errno;
 
+use super::procfs::Procfs;
 use crate::plan::Plan;
 use crate::plan::task::Identity;
 use crate::sys::process;
@@ -23,30 +24,34 @@ pub(crate) fn become_root() -> Result<()> {
 }
 
 /// Offsets first, entry second: the namespace takes them as long as nobody is inside (time_namespaces(7)).
-pub(crate) fn enter_time_namespace(offsets: &str) -> Result<()> {
+pub(crate) fn enter_time_namespace(offsets: &str, procfs: &Procfs) -> Result<()> {
     sys::clone::unshare(libc::CLONE_NEWTIME)?;
+    let own = procfs.own()?;
     if !offsets.is_empty() {
-        std::fs::write("/proc/self/timens_offsets", offsets)
-            .call("write", "/proc/self/timens_offsets")
+        procfs
+            .write(&format!("{own}/timens_offsets"), offsets.as_bytes())
             .with_context(|| format!("config.json: /linux/timeOffsets: {:?}", offsets.trim_end()))?;
     }
-    let namespace = std::fs::File::open("/proc/self/ns/time_for_children").call("open", "time_for_children")?;
+    let namespace = procfs.namespace(&format!("{own}/ns"), c"time_for_children")?;
     Ok(sys::clone::setns(namespace.as_fd(), libc::CLONE_NEWTIME)?)
 }
 
-/// Host and domain name, and sysctls. The host's /proc is still in its place: the container can't have replaced it
-/// (CVE-2025-52881), and the namespaces decide whose value is written.
-pub(crate) fn names_and_sysctls(plan: &Plan) -> Result<()> {
+/// Host and domain name.
+pub(crate) fn names(plan: &Plan) -> Result<()> {
     if !plan.hostname.is_empty() {
         process::sethostname(&plan.hostname).context("config.json: /hostname")?;
     }
     if !plan.domainname.is_empty() {
         process::setdomainname(&plan.domainname).context("config.json: /domainname")?;
     }
+    Ok(())
+}
+
+/// The namespaces that this process is in decide whose value is written.
+pub(crate) fn sysctls(plan: &Plan, procfs: &Procfs) -> Result<()> {
     for (path, value) in &plan.sysctl {
-        let file = format!("/proc/sys/{path}");
-        std::fs::write(&file, value)
-            .call("write", &file)
+        procfs
+            .write(&format!("sys/{path}"), value.as_bytes())
             .with_context(|| format!("config.json: /linux/sysctl: {path:?} to {value:?}"))?;
     }
     Ok(())

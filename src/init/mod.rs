@@ -11,6 +11,7 @@ mod identity;
 pub(crate) mod join;
 pub(crate) mod mount;
 mod paths;
+pub(crate) mod procfs;
 mod rootfs;
 mod task;
 mod terminal;
@@ -22,6 +23,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use anyhow::{Context as _, Result};
 use nix::unistd::Pid;
 
+use self::procfs::Procfs;
 use crate::launch::hooks;
 use crate::plan::Plan;
 use crate::plan::mounts::Pivot;
@@ -40,6 +42,8 @@ pub(crate) struct Prepared {
     pub(crate) joins: Vec<OwnedFd>,
     /// Of `plan.rootfs.steps`: trees of bind mounts that only the outside may open.
     pub(crate) sources: Vec<Option<OwnedFd>>,
+    /// The host's, where something is to be written: a mount namespace that is joined may have anything at /proc.
+    pub(crate) procfs: Option<Procfs>,
     /// Of a create; a run is started over the channel.
     pub(crate) gate: Option<Gate>,
     /// Where the terminal goes, with `plan.task.terminal`.
@@ -53,7 +57,7 @@ impl Prepared {
     pub(crate) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         let gate = self.gate.iter().flat_map(Gate::descriptors);
         let others = self.joins.iter().chain(self.sources.iter().flatten()).chain(&self.console);
-        others.map(AsFd::as_fd).chain(gate).collect()
+        others.map(AsFd::as_fd).chain(self.procfs.as_ref().map(AsFd::as_fd)).chain(gate).collect()
     }
 }
 
@@ -113,7 +117,10 @@ fn create(prepared: &Prepared, outside: &Inside) -> Result<task::Ready> {
     namespaces(prepared)?;
     // Modes of what is made here are exact.
     nix::sys::stat::umask(nix::sys::stat::Mode::empty());
-    identity::names_and_sysctls(plan)?;
+    identity::names(plan)?;
+    if let Some(procfs) = &prepared.procfs {
+        identity::sysctls(plan, procfs)?;
+    }
     let built = rootfs::build(prepared)?;
     if !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty() {
         outside.meet(Barrier::RuntimeHooks)?;
@@ -136,8 +143,8 @@ fn create(prepared: &Prepared, outside: &Inside) -> Result<task::Ready> {
 fn namespaces(prepared: &Prepared) -> Result<()> {
     let namespaces = &prepared.plan.namespaces;
     // Before the ids change: afterwards the offsets may no longer be written.
-    if namespaces.makes(Kind::Time) {
-        identity::enter_time_namespace(&prepared.plan.time_offsets).context("time namespace")?;
+    if let (true, Some(procfs)) = (namespaces.makes(Kind::Time), &prepared.procfs) {
+        identity::enter_time_namespace(&prepared.plan.time_offsets, procfs).context("time namespace")?;
     }
     if !namespaces.bridge() {
         join(prepared)?;

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 use nix::sys::stat::{Mode, SFlag, fstatat, mkdirat};
 
-use super::paths::{Content, Links, Root, Slot, kind};
+use super::paths::{Content, Links, PROC_SUPER_MAGIC, Root, Slot, fs_type, kind};
 use super::{copyup, dev};
 use crate::error::{Invalid, invalid};
 use crate::plan::mounts::{CgroupV1, FileSystem, MountStep, What};
@@ -68,11 +68,20 @@ fn bind(root: &Root, step: &MountStep, path: &CStr, tree: Bind, opened: Option<&
             source => source.map_err(|error| missing_source(step, path, error))?,
         },
     };
+    only_proc_on_proc(step, path, source.as_fd())?;
     let target = bind_target(root, step, kind(source.as_fd())?)?;
     attach_with(source.as_fd(), &target, step.attrs, step.recursive)?;
     root.done_with(target);
     propagate(source.as_fd(), &step.propagation)?;
     Ok(source)
+}
+
+/// A faked /proc would take the writes that confine the process.
+fn only_proc_on_proc(step: &MountStep, path: &CStr, source: BorrowedFd<'_>) -> Result<()> {
+    if step.destination == "/proc" && fs_type(source)? != PROC_SUPER_MAGIC {
+        bail!("{path:?} is not a proc file system, and only that can be on /proc (CVE-2019-16884)");
+    }
+    Ok(())
 }
 
 /// A detached copy of a mount, to be attached in the container.
@@ -103,6 +112,7 @@ pub(crate) fn attach(mount: BorrowedFd<'_>, slot: &Slot<'_>) -> sys::Result<()> 
 
 fn bind_by_mount2(root: &Root, step: &MountStep, path: &CStr, reach: Tree) -> Result<OwnedFd> {
     let stat = nix::sys::stat::stat(path).call("stat", path)?;
+    only_proc_on_proc(step, path, sys::fs::openat2(sys::fs::CWD, path, libc::O_PATH, 0, 0)?.as_fd())?;
     let target = bind_target(root, step, SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT)?;
     let recursive = if reach == Tree::Recursive { libc::MS_REC } else { 0 };
     api::mount(Some(path), &target.path(), None, libc::MS_BIND | recursive, None)?;
@@ -259,7 +269,7 @@ fn mount_by_mount2(root: &Root, step: &MountStep, fs: &FileSystem, target: &Slot
 }
 
 fn remount(root: &Root, step: &MountStep, flags: u64, data: Option<&CStr>) -> Result<OwnedFd> {
-    let target = root.open(&step.destination, libc::O_PATH, Links::Follow)?;
+    let target = root.place(&step.destination, 0, Links::Follow)?;
     api::mount(None, &by_fd(target.as_fd()), None, flags, data)?;
     propagate(target.as_fd(), &step.propagation)?;
     Ok(target)

@@ -27,6 +27,9 @@ pub(crate) struct Root {
     done: RefCell<Vec<OwnedFd>>,
 }
 
+/// statfs(2).
+pub(crate) const PROC_SUPER_MAGIC: i64 = 0x9fa0;
+
 /// How many descriptors are kept to be closed together: the usual limit is 1024, and a low one must do.
 const DONE_AT_MOST: usize = 96;
 
@@ -155,6 +158,22 @@ impl Root {
         openat2(self.as_fd(), &relative(path)?, flags, 0, resolve)
     }
 
+    /// A handle on what is there already, to mount on. A link of the image doesn't lead onto proc: what covers a file there
+    /// decides what is masked, and takes the writes that confine the process (CVE-2019-16884, CVE-2025-52881).
+    pub(crate) fn place(&self, path: &str, flags: i32, links: Links) -> Result<OwnedFd> {
+        match self.open(path, libc::O_PATH | flags, Links::Refuse) {
+            Err(error) if error.errno() == Errno::ELOOP && links == Links::Follow => {
+                let found = self.open(path, libc::O_PATH | flags, links)?;
+                if fs_type(found.as_fd())? == PROC_SUPER_MAGIC {
+                    let what = format!("{path:?}, which a symbolic link of the image leads onto proc");
+                    return Err(Error::new("mount", what, Errno::EPERM));
+                }
+                Ok(found)
+            }
+            found => found,
+        }
+    }
+
     /// A handle (O_PATH) on a path, or `None` where it doesn't exist.
     pub(crate) fn find(&self, path: &str) -> Result<Option<OwnedFd>> {
         match self.open(path, libc::O_PATH, Links::Follow) {
@@ -166,7 +185,7 @@ impl Root {
 
     /// A handle on a directory, made (0755) with its parents where it is missing.
     pub(crate) fn dir(&self, path: &str, links: Links) -> Result<OwnedFd> {
-        match self.open(path, libc::O_PATH | libc::O_DIRECTORY, links) {
+        match self.place(path, libc::O_DIRECTORY, links) {
             Err(error) if error.errno() == Errno::ENOENT => {}
             found => return found,
         }
@@ -187,7 +206,7 @@ impl Root {
 
     /// A handle on anything but a directory, made as an empty file (0644) where it is missing.
     pub(crate) fn file(&self, path: &str) -> Result<OwnedFd> {
-        match self.open(path, libc::O_PATH, Links::Follow) {
+        match self.place(path, 0, Links::Follow) {
             Err(error) if error.errno() == Errno::ENOENT => {}
             found => return found,
         }
@@ -256,6 +275,12 @@ fn relative(path: &str) -> Result<CString> {
 
 fn c(path: &str) -> Result<CString> {
     CString::new(path).map_err(|_| Error::new("open", format!("{path:?}"), Errno::EINVAL))
+}
+
+/// The type of the file system that a handle is on, one of statfs(2)'s numbers.
+#[allow(clippy::unnecessary_cast)] // Its width depends on the target.
+pub(crate) fn fs_type(fd: BorrowedFd<'_>) -> Result<i64> {
+    Ok(nix::sys::statfs::fstatfs(fd).call("fstatfs", "handle")?.filesystem_type().0 as i64)
 }
 
 /// The kind of file behind a handle.

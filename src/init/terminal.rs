@@ -4,10 +4,11 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context as _, Result, bail};
+use nix::fcntl::OFlag;
 use nix::unistd::Uid;
 
 use super::mount::attach;
-use super::paths::{Links, Root};
+use super::paths::{Links, Root, fs_type, open_at};
 use crate::launch::tty;
 use crate::spec::ConsoleSize;
 use crate::sys::mount::{Tree, open_tree};
@@ -46,15 +47,14 @@ pub(crate) fn set_up(
 
 /// The multiplexer of the container's own devpts: an image can put anything there (CVE-2025-52565).
 fn open_master(root: &Root) -> Result<OwnedFd> {
-    let master = root
-        .open("/dev/pts/ptmx", libc::O_RDWR | libc::O_NOCTTY | libc::O_NOFOLLOW, Links::Refuse)
+    let directory = root
+        .open("/dev/pts", libc::O_PATH | libc::O_DIRECTORY, Links::Refuse)
         .context("a terminal needs a devpts mount at /dev/pts")?;
-    let kind = nix::sys::statfs::fstatfs(&master).call("fstatfs", "/dev/pts/ptmx")?.filesystem_type();
-    #[allow(clippy::unnecessary_cast)] // Its width depends on the target.
-    if kind.0 as i64 != DEVPTS_SUPER_MAGIC {
-        bail!("\"/dev/pts/ptmx\" is not on a devpts file system: a terminal needs one mounted at /dev/pts");
+    // Before anything in it is opened: to open a device can be an effect of its own.
+    if fs_type(directory.as_fd())? != DEVPTS_SUPER_MAGIC {
+        bail!("\"/dev/pts\" is not a devpts file system: a terminal needs one mounted at /dev/pts");
     }
-    Ok(master)
+    Ok(open_at(directory.as_fd(), c"ptmx", OFlag::O_RDWR | OFlag::O_NOCTTY)?)
 }
 
 /// The slave by its descriptor onto a file that is no link (runtime-linux.md; CVE-2025-52565).

@@ -13,6 +13,7 @@ use super::{cover, descriptors, hooks, prepare, process, terminal_sockets, tty};
 use crate::cgroup::{self, Cgroup};
 use crate::cli::{CreateArgs, Global};
 use crate::host::Host;
+use crate::init::procfs::Procfs;
 use crate::init::{self, Prepared, own_environment};
 use crate::plan::namespaces::Kind;
 use crate::plan::task::Passed;
@@ -97,6 +98,7 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay) -> Result<C
     let prepared = Prepared {
         joins: prepare::joins(&plan)?,
         sources: prepare::sources(&plan)?,
+        procfs: if plan.writes_to_proc() { Some(Procfs::host()?) } else { None },
         gate: if stay == Stay::Created { Some(undo.folder()?.make_gate()?) } else { None },
         console,
         state: undo.record.state(Status::Creating),

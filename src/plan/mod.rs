@@ -91,6 +91,11 @@ impl Plan {
             namespaces,
         })
     }
+
+    /// Whether the process on its way in writes to proc(5).
+    pub(crate) fn writes_to_proc(&self) -> bool {
+        !self.sysctl.is_empty() || self.namespaces.makes(namespaces::Kind::Time)
+    }
 }
 
 /// A C string of a property; a NUL byte in it is an error that names the property.

@@ -201,6 +201,11 @@ fn step(mount: &Mount, pointer: String, bundle: &Path) -> Result<MountStep> {
         let source = bundle.join(&mount.source);
         What::Bind { source: c_string(source.into_os_string().into_encoded_bytes(), &pointer)?, tree: parsed.bind }
     } else {
+        // A bind is looked at when its source is open.
+        if destination == "/proc" && mount.kind != "proc" {
+            let what = format!("{:?} can't be mounted on /proc, only proc (CVE-2019-16884)", mount.kind);
+            return Err(invalid(format!("{pointer}/type"), what));
+        }
         What::FileSystem(file_system(mount, &parsed, &pointer)?)
     };
     let is_new = matches!(what, What::FileSystem(_));

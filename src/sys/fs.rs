@@ -13,6 +13,9 @@ pub(crate) const IN_ROOT: u64 = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLI
 pub(crate) const BENEATH_NO_LINKS: u64 =
     libc::RESOLVE_BENEATH | libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_MAGICLINKS;
 
+/// How often a look-up is tried again: far more than chance takes, and an attack by renaming ends with an error.
+const RENAMES_SURVIVED: u32 = 10_000;
+
 /// openat2(2). O_CLOEXEC is always added; `mode` counts only with O_CREAT.
 pub(crate) fn openat2(dir: BorrowedFd<'_>, path: &CStr, flags: i32, mode: u32, resolve: u64) -> Result<OwnedFd> {
     // SAFETY: an all-zero open_how is a valid value; the struct is non-exhaustive, so it can't be written out.
@@ -20,6 +23,7 @@ pub(crate) fn openat2(dir: BorrowedFd<'_>, path: &CStr, flags: i32, mode: u32, r
     how.flags = (flags | libc::O_CLOEXEC) as u64;
     how.mode = if flags & libc::O_CREAT != 0 { mode.into() } else { 0 };
     how.resolve = resolve;
+    let mut tries = RENAMES_SURVIVED;
     loop {
         // SAFETY: `path` is a C string and `how` a valid open_how of the size given; both live across the call.
         let ret = unsafe {
@@ -35,7 +39,7 @@ pub(crate) fn openat2(dir: BorrowedFd<'_>, path: &CStr, flags: i32, mode: u32, r
             // SAFETY: a new descriptor that nobody else owns.
             Ok(fd) => return Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) }),
             // A rename raced with the look-up below the root (openat2(2), EAGAIN): ask again.
-            Err(error) if error.errno() == Errno::EAGAIN => {}
+            Err(error) if error.errno() == Errno::EAGAIN && tries > 0 => tries -= 1,
             Err(error) => return Err(error),
         }
     }

@@ -3,8 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use super::exec::{begin, detached, exec, exec_other, facts, sleep};
-use crate::common::program::start;
+use super::exec::{begin, detached, exec, facts, sleep};
 use crate::common::{Container, assert_has, eventually, host, rival, strings};
 use crate::{container_test, skip_for_runc, skip_unless};
 
@@ -194,55 +193,6 @@ container_test!(a_paused_container_if_asked, |c| {
     assert!(running.child.try_wait().unwrap().is_none(), "it ran in a frozen container");
     drop(frozen);
     running.wait().exits(7);
-});
-
-container_test!(what_joins_shows_the_container_nothing_of_the_host, |c| {
-    // CVE-2016-9962, CVE-2019-5736, CVE-2024-21626: between setns and execve.
-    c.args(&["watch", "/stop"]);
-    c.write_config();
-    let mut watcher = start(&mut c.command(&["run", &c.id]), &c.dir);
-    watcher.wait_for("ready");
-    for _ in 0..50 {
-        exec(c, &[], &["true"]).ok();
-    }
-    exec_other(c, &[], &["/no/such/program"]).exits(255);
-    fs::write(c.rootfs().join("stop"), "").unwrap();
-    let output = watcher.wait().ok();
-    let seen: Vec<&str> = output.stdout.lines().skip(1).collect();
-    assert_eq!(seen, Vec::<&str>::new());
-});
-
-container_test!(what_joins_a_user_namespace_shows_nothing_of_the_host, |c| {
-    super::userns::map(c);
-    let caps = serde_json::json!(["CAP_SYS_PTRACE", "CAP_DAC_OVERRIDE"]);
-    c.set("/process/capabilities", serde_json::json!({ "bounding": caps, "effective": caps, "permitted": caps }));
-    c.args(&["watch", "/tmp/stop"]);
-    c.write_config();
-    let mut watcher = start(&mut c.command(&["run", &c.id]), &c.dir);
-    watcher.wait_for("ready");
-    for _ in 0..50 {
-        exec(c, &[], &["true"]).ok();
-    }
-    fs::write(c.rootfs().join("tmp/stop"), "").unwrap();
-    let output = watcher.wait().ok();
-    assert_eq!(output.stdout.lines().skip(1).collect::<Vec<_>>(), Vec::<&str>::new());
-});
-
-container_test!(the_hosts_binary_is_out_of_reach, |c| {
-    // CVE-2019-5736: a program of the image that is whatever executes it.
-    std::os::unix::fs::symlink("/proc/self/exe", c.rootfs().join("trap")).unwrap();
-    let before = fs::read(crate::common::tare()).unwrap();
-    c.args(&["watch", "/stop"]);
-    c.write_config();
-    let mut watcher = start(&mut c.command(&["run", &c.id]), &c.dir);
-    watcher.wait_for("ready");
-    for _ in 0..20 {
-        let _ = exec_other(c, &[], &["/trap", "--version"]);
-    }
-    fs::write(c.rootfs().join("stop"), "").unwrap();
-    let output = watcher.wait().ok();
-    assert!(!output.stdout.contains("writable"), "{output}");
-    assert!(fs::read(crate::common::tare()).unwrap() == before);
 });
 
 container_test!(the_program_is_dumpable_again, |c| {

@@ -1,0 +1,105 @@
+//! Where mounts go: the image's links and whoever shares a volume with the container decide nothing outside it.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use serde_json::json;
+
+use super::Flips;
+use crate::common::config::mount;
+use crate::common::{Container, mountinfo};
+use crate::{container_test, skip_for_runc};
+
+/// A volume with `d`, a directory, and `l`, a link to a directory of the host, which somebody exchanges all the time.
+/// Returns the directory of the host.
+fn contested_volume(c: &mut Container) -> (std::path::PathBuf, Flips) {
+    let (volume, outside) = (c.path("volume"), c.path("outside"));
+    fs::create_dir_all(volume.join("d")).unwrap();
+    fs::create_dir_all(&outside).unwrap();
+    symlink(&outside, volume.join("l")).unwrap();
+    c.push("/mounts", mount("bind", volume.to_str().unwrap(), "/volume", &["bind"]));
+    let flips = Flips::start(&volume.join("d"), &volume.join("l"));
+    (outside, flips)
+}
+
+// The hook sees the container's mount namespace while the host's tree is still in it.
+container_test!(cve_2021_30465_no_mount_leaves_a_volume_that_changes, |c| {
+    let (outside, flips) = contested_volume(c);
+    fs::create_dir(outside.join("x")).unwrap();
+    let seen = c.path("seen");
+    let script = format!("cat /proc/self/mountinfo >> {}", seen.display());
+    c.set("/hooks/createContainer", json!([{ "path": "/bin/sh", "args": ["sh", "-c", script] }]));
+    for _ in 0..8 {
+        c.push("/mounts", mount("tmpfs", "tmpfs", "/volume/d/x", &[]));
+    }
+    for _ in 0..60 {
+        let _ = c.run();
+        c.assert_clean();
+    }
+    drop(flips);
+    let outside = format!(" {}/", outside.display());
+    let seen = fs::read_to_string(&seen).unwrap();
+    assert!(seen.lines().count() > 100, "no container got so far");
+    let wrong: Vec<&str> = seen.lines().filter(|line| line.contains(&outside)).collect();
+    assert_eq!(wrong, Vec::<&str>::new());
+});
+
+container_test!(cve_2024_45310_nothing_is_made_outside_a_volume_that_changes, |c| {
+    let (outside, flips) = contested_volume(c);
+    fs::write(c.path("file"), "").unwrap();
+    let file = c.path("file");
+    for i in 0..10 {
+        c.push("/mounts", mount("tmpfs", "tmpfs", &format!("/volume/d/{i}/made"), &[]));
+        c.push("/mounts", mount("bind", file.to_str().unwrap(), &format!("/volume/d/{i}-file"), &["bind"]));
+    }
+    for _ in 0..60 {
+        let _ = c.run();
+        assert_eq!(fs::read_dir(&outside).unwrap().count(), 0, "something was made outside the root file system");
+        // To be made again.
+        for name in ["d", "l"] {
+            for i in 0..10 {
+                let _ = fs::remove_dir_all(c.path("volume").join(name).join(i.to_string()));
+                let _ = fs::remove_file(c.path("volume").join(name).join(format!("{i}-file")));
+            }
+        }
+    }
+    drop(flips);
+});
+
+container_test!(cve_2019_18837_links_are_resolved_inside, |c| {
+    let outside = c.path("outside");
+    fs::create_dir(&outside).unwrap();
+    let file = c.path("file");
+    fs::write(&file, "").unwrap();
+    let links = [
+        ("absolute", outside.to_str().unwrap().to_owned()),
+        ("up", format!("../../../../../../..{}", outside.display())),
+        ("chain", "absolute/../absolute".to_owned()),
+        ("self", "/absolute/.".to_owned()),
+    ];
+    for (name, target) in &links {
+        symlink(target, c.rootfs().join(name)).unwrap();
+        c.push("/mounts", mount("tmpfs", "tmpfs", &format!("/{name}/{name}-dir"), &[]));
+        c.push("/mounts", mount("bind", file.to_str().unwrap(), &format!("/{name}/{name}-file"), &["bind"]));
+    }
+    let facts = c.facts();
+    let points: Vec<String> = mountinfo::all(&facts).into_iter().map(|mount| mount.point).collect();
+    let made = points.iter().filter(|point| point.ends_with("-dir") || point.ends_with("-file")).count();
+    assert_eq!(made, 2 * links.len(), "{points:?}");
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+});
+
+// A name in config.json that leads out of the container's cgroup, or of the cgroup file systems.
+container_test!(ghsa_5g49_cgroup_files_are_names, |c| {
+    skip_for_runc!(c, "1.1 ignores what a v1 host doesn't have");
+    for (pointer, value, what) in [
+        ("/linux/resources/unified", json!({ "../cgroup.procs": "1" }), "plain name"),
+        ("/linux/resources/unified", json!({ "a/b.c": "1" }), "plain name"),
+        ("/linux/resources/hugepageLimits", json!([{ "pageSize": "../../2MB", "limit": 1 }]), "../../2MB"),
+    ] {
+        c.set(pointer, value);
+        c.run().fails(&[pointer, what]);
+        c.assert_clean();
+        c.remove(pointer);
+    }
+});
