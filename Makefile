@@ -36,6 +36,12 @@ unit: ## Run the tests that need neither root nor a build
 root: build build-guest ## Run the container tests only; T=name chooses (root)
 	TARE_BIN=$(CURDIR)/bin/tare TARE_GUEST=$(CURDIR)/$(RELEASE)/examples/guest $(CARGO) test --locked --test root -- $(T)
 
+.PHONY: fuzz
+fuzz: build build-guest ## Run 10,000 hostile root file systems (root; SEED=, CASES=, SECONDS= choose others)
+	TARE_BIN=$(CURDIR)/bin/tare TARE_GUEST=$(CURDIR)/$(RELEASE)/examples/guest \
+		TARE_FUZZ_SEED=$(or $(SEED),1) TARE_FUZZ_CASES=$(or $(CASES),10000) TARE_FUZZ_SECONDS=$(or $(SECONDS),3000) \
+		$(CARGO) test --locked --test security -- hostile
+
 .PHONY: check-defences
 check-defences: ## Take each defence out, and see the test of its CVE fail (root; minutes)
 	@scripts/check-defences

@@ -20,7 +20,14 @@ use crate::sys::{self, Context};
 pub(crate) fn make_cwd(root: &Root, program: &Program) -> Result<()> {
     let path = program.cwd.to_string_lossy();
     if path != "/" {
-        root.dir(&clean(&path), Links::Follow).with_context(|| format!("config.json: /process/cwd: {path:?}"))?;
+        let make = || -> sys::Result<()> {
+            let path = clean(&path);
+            if root.find(&path)?.is_none() {
+                root.dir(&path, Links::Follow)?;
+            }
+            Ok(())
+        };
+        make().with_context(|| format!("config.json: /process/cwd: {path:?}"))?;
     }
     Ok(())
 }
