@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use crate::common::config::mount;
 use crate::common::program::start;
 use crate::common::{Container, trace};
 use crate::{container_test, skip_for_runc};
@@ -44,6 +45,18 @@ fn killed_everywhere(c: &Container, words: &[&str], prepare: impl Fn()) {
 container_test!(create_killed_anywhere, |c| {
     skip_for_runc!(c, "runc leaves what it made");
     c.set("/linux/resources", serde_json::json!({ "pids": { "limit": 20 }, "memory": { "limit": 50_000_000 } }));
+    let id = c.id.clone();
+    killed_everywhere(c, &["create", &id], || ());
+});
+
+container_test!(a_create_with_id_mapped_mounts_killed_anywhere, |c| {
+    skip_for_runc!(c, "runc leaves what it made");
+    for host_id in [7, 8] {
+        let mapping = serde_json::json!([{ "containerID": 0, "hostID": host_id, "size": 1 }]);
+        let mut mount = mount("bind", c.path("").to_str().unwrap(), "/tmp/a", &["bind"]);
+        (mount["uidMappings"], mount["gidMappings"]) = (mapping.clone(), mapping);
+        c.push("/mounts", mount);
+    }
     let id = c.id.clone();
     killed_everywhere(c, &["create", &id], || ());
 });
