@@ -49,14 +49,19 @@ container_test!(create_killed_anywhere, |c| {
     killed_everywhere(c, &["create", &id], || ());
 });
 
-container_test!(a_create_with_id_mapped_mounts_killed_anywhere, |c| {
-    skip_for_runc!(c, "runc leaves what it made");
+/// Two mounts with mappings of their own: each costs a process that ends before the container starts.
+fn id_mapped(c: &mut Container) {
     for host_id in [7, 8] {
         let mapping = serde_json::json!([{ "containerID": 0, "hostID": host_id, "size": 1 }]);
         let mut mount = mount("bind", c.path("").to_str().unwrap(), "/tmp/a", &["bind"]);
         (mount["uidMappings"], mount["gidMappings"]) = (mapping.clone(), mapping);
         c.push("/mounts", mount);
     }
+}
+
+container_test!(a_create_with_id_mapped_mounts_killed_anywhere, |c| {
+    skip_for_runc!(c, "runc leaves what it made");
+    id_mapped(c);
     let id = c.id.clone();
     killed_everywhere(c, &["create", &id], || ());
 });
@@ -90,6 +95,16 @@ container_test!(kill_killed_anywhere, |c| {
 
 container_test!(either_process_killed_anywhere, |c| {
     skip_for_runc!(c, "runc leaves what it made");
+    each_process_killed_anywhere(c);
+});
+
+container_test!(a_process_that_maps_ids_killed_anywhere, |c| {
+    skip_for_runc!(c, "runc leaves what it made");
+    id_mapped(c);
+    each_process_killed_anywhere(c);
+});
+
+fn each_process_killed_anywhere(c: &Container) {
     if !trace::available(c) {
         return;
     }
@@ -107,7 +122,7 @@ container_test!(either_process_killed_anywhere, |c| {
         drop(running);
         recovers(c, &point);
     }
-});
+}
 
 container_test!(create_killed_after_any_time, |c| {
     skip_for_runc!(c, "runc leaves what it made");
