@@ -340,6 +340,32 @@ container_test!(a_user_namespace_without_ids_maps_nothing, |c| {
     c.assert_clean();
 });
 
+container_test!(the_initial_user_namespace_is_no_mapping, |c| {
+    skip_for_runc!(c, "1.1 has no id-mapped mounts");
+    let dir = source(c, "source");
+    // Without a new pid namespace it would be joined later.
+    c.remove("/linux/namespaces/0").remove("/mounts/0");
+    c.push("/linux/namespaces", json!({ "type": "user", "path": "/proc/self/ns/user" }));
+    c.push("/mounts", mount("bind", &dir, "/tmp/a", &["bind", "idmap"]));
+    c.run().fails(&["/mounts/5:", "the initial one"]);
+});
+
+container_test!(in_a_user_namespace_only_its_own_file_systems, |c| {
+    skip_for_runc!(c, "1.1 has no id-mapped mounts");
+    let dir = source(c, "source");
+    c.remove("/mounts/2/options/5"); // gid=5 of devpts
+    c.push("/mounts", mapped(&dir, "/tmp/a", &["bind"], ids(0, 0, 1), ids(0, 0, 1)));
+    c.args(&["facts"]);
+    c.write_config();
+    let run = |script: &str| {
+        let prefix = ["unshare", "-Urm", "--propagation", "private", "sh", "-ec", script, "sh"];
+        finish_program(&mut c.command_by(&prefix, &["run", &c.id]), &c.dir)
+    };
+    run("exec \"$@\"").fails(&["/mounts/6/source", &dir, "CAP_SYS_ADMIN", "EPERM"]);
+    let facts = run(&format!("mount -t tmpfs t '{dir}' && exec \"$@\"")).ok().json();
+    assert!(mountinfo::at(&facts, "/tmp/a").has("idmapped"));
+});
+
 container_test!(bad_input, |c| {
     skip_for_runc!(c, "1.1 ignores these");
     let dir = source(c, "source");
