@@ -28,7 +28,7 @@ fn recovers(c: &Container, point: &str) {
 
 /// Kills `words` at each of its system calls, with the container prepared anew for each by `prepare`.
 fn killed_everywhere(c: &Container, words: &[&str], prepare: impl Fn()) {
-    killed_at_some(c, words, prepare, |calls| trace::points(calls));
+    killed_at_some(c, words, prepare, trace::points);
 }
 
 fn killed_at_some(c: &Container, words: &[&str], prepare: impl Fn(), points: impl Fn(&[trace::Call]) -> Vec<String>) {
@@ -107,7 +107,7 @@ container_test!(kill_killed_anywhere, |c| {
 
 container_test!(either_process_killed_anywhere, |c| {
     skip_for_runc!(c, "runc leaves what it made");
-    any_process_killed(c, |calls| trace::points(calls));
+    any_process_killed(c, trace::points);
 });
 
 container_test!(either_process_killed_while_ids_are_mapped, |c| {
