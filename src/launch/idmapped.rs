@@ -34,7 +34,8 @@ pub(super) fn map(prepared: &Prepared, pid: Pid) -> Result<()> {
     let plan = &prepared.plan;
     let mut namespaces: Vec<(Option<&IdMaps>, Rc<OwnedFd>)> = Vec::new();
     for (step, tree) in plan.rootfs.steps.iter().zip(&prepared.sources) {
-        let (What::Bind { idmap: Some(idmap), .. }, Some(tree)) = (&step.what, tree) else { continue };
+        let What::Bind { idmap: Some(idmap), .. } = &step.what else { continue };
+        let tree = tree.as_ref().context("internal error: an id-mapped mount without its tree")?;
         let own = idmap.own.as_ref();
         let namespace = match namespaces.iter().find(|(maps, _)| *maps == own) {
             Some((_, namespace)) => Rc::clone(namespace),
