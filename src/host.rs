@@ -8,7 +8,7 @@ use crate::sys;
 
 /// The inode of the initial user namespace (PROC_USER_INIT_INO). The look of uid_map can't tell: systemd 260 makes
 /// identity maps in namespaces of its own.
-const INITIAL_USER_NAMESPACE: u64 = 0xefff_fffd;
+pub(crate) const INITIAL_USER_NAMESPACE: u64 = 0xefff_fffd;
 
 /// What planning needs to know.
 #[derive(Debug, Clone, Default)]

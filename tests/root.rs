@@ -35,6 +35,7 @@ mod root {
     mod fallbacks;
     mod hooks;
     mod identity;
+    mod idmap;
     mod kill;
     mod list;
     mod mounts;

@@ -13,9 +13,6 @@ use crate::plan::{caps, options};
 use crate::seccomp;
 use crate::spec::OCI_VERSION;
 
-/// Known to the specification's list of options but not built yet: config.json is refused with them.
-const ID_MAPPING: [&str; 2] = ["idmap", "ridmap"];
-
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Features {
@@ -119,7 +116,7 @@ fn features() -> Features {
         oci_version_min: "1.0.0",
         oci_version_max: OCI_VERSION,
         hooks: HOOKS,
-        mount_options: options::NAMES.iter().copied().filter(|name| !ID_MAPPING.contains(name)).collect(),
+        mount_options: options::NAMES.to_vec(),
         linux: linux(),
         annotations,
         // No annotation changes what tare does, so far.
@@ -144,7 +141,7 @@ fn linux() -> Linux {
         apparmor: not_yet(),
         selinux: not_yet(),
         intel_rdt: not_yet(),
-        mount_extensions: MountExtensions { idmap: not_yet() },
+        mount_extensions: MountExtensions { idmap: Switch { enabled: true } },
         net_devices: not_yet(),
     }
 }

@@ -21,10 +21,10 @@ use crate::sys::{self, Context};
 #[derive(Debug)]
 pub(crate) struct Late(OwnedFd);
 
-/// Carries out one step. `source` is the bind mount's tree where it had to be opened outside.
+/// Carries out one step. `source` is the bind mount's tree where it had to be opened, or id-mapped, outside.
 pub(crate) fn step(root: &mut Root, step: &MountStep, source: Option<&OwnedFd>) -> Result<Option<Late>> {
     let mounted = match &step.what {
-        What::Bind { source: path, tree } => bind(root, step, path, *tree, source),
+        What::Bind { source: path, tree, .. } => bind(root, step, path, *tree, source),
         What::FileSystem(fs) => file_system(root, step, fs),
         What::Remount { flags, data } => remount(root, step, *flags, data.as_deref()),
         What::CgroupV1 { tmpfs, hierarchies, links } => cgroup_v1(root, step, tmpfs, hierarchies, links),

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use nix::unistd::Pid;
 
-use super::{cover, descriptors, hooks, prepare, process, terminal_sockets, tty};
+use super::{cover, descriptors, hooks, idmapped, prepare, process, terminal_sockets, tty};
 use crate::cgroup::{self, Cgroup};
 use crate::cli::{CreateArgs, Global};
 use crate::host::Host;
@@ -109,8 +109,7 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay) -> Result<C
     undo.record.cgroup = cgroup.location();
     undo.cgroup = Some(cgroup);
     let (lock, outside) = spawn(&mut undo, &prepared, channel()?, lock)?;
-    let plan = &prepared.plan;
-    converse(&mut undo, plan, &outside, |pid, pidfd| {
+    converse(&mut undo, &prepared, &outside, |pid, pidfd| {
         if let Some(socket) = &pidfd_socket {
             tty::send(socket.as_fd(), b"standard", pidfd).context("--pidfd-socket")?;
         }
@@ -222,10 +221,11 @@ fn spawn(
 /// Takes the process through its barriers. `announce` is the last thing before it may go to the gate.
 fn converse(
     undo: &mut Undo,
-    plan: &Plan,
+    prepared: &Prepared,
     outside: &Outside,
     announce: impl FnOnce(Pid, std::os::fd::BorrowedFd<'_>) -> Result<()>,
 ) -> Result<()> {
+    let plan = &prepared.plan;
     if plan.namespaces.bridge() {
         outside.pass(Barrier::Go)?;
         cross_bridge(undo, outside)?;
@@ -235,8 +235,9 @@ fn converse(
     undo.record.init = Identity::of(pid);
     undo.folder()?.write(&undo.record)?;
     if let Some(maps) = &plan.id_maps {
-        process::write_id_maps(pid, maps)?;
+        process::write_id_maps(pid, maps, "/linux")?;
     }
+    idmapped::map(prepared, pid)?;
     process::set_oom_score_adj(pid, &plan.task.limits)?;
     outside.pass(Barrier::Go)?;
     loop {

@@ -3,17 +3,18 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 
+use super::idmapped;
 use crate::error::invalid;
 use crate::init::mount::open_source;
 use crate::plan::Plan;
 use crate::plan::mounts::{MountStep, What};
 use crate::plan::namespaces::{Join, Kind};
-use crate::plan::options::Bind;
+use crate::plan::options::{Bind, Propagation, Reach};
 use crate::sys;
 use crate::sys::mount::{Tree, mount_setattr};
 
@@ -37,31 +38,43 @@ fn open_namespace(join: &Join) -> Result<OwnedFd> {
     Ok(fd)
 }
 
-/// Trees of bind mounts. In a user namespace the container's root may not reach their sources: they are opened here,
-/// with the host's rights, and attached inside.
+/// Trees of bind mounts. In a user namespace the container's root may not reach their sources, nor may it map ids: they
+/// are opened here, with the host's rights, and attached inside.
 pub(crate) fn sources(plan: &Plan) -> Result<Vec<Option<OwnedFd>>> {
-    let outside = plan.namespaces.has(Kind::User) && plan.namespaces.has(Kind::Mount);
-    let open = |step: &MountStep| match outside {
-        true => source(step).with_context(|| format!("config.json: {}", step.pointer)),
-        false => Ok(None),
+    let user_namespace = plan.namespaces.has(Kind::User) && plan.namespaces.has(Kind::Mount);
+    let propagation = propagation(plan.rootfs.propagation, user_namespace);
+    let open = |step: &MountStep| match &step.what {
+        What::Bind { source, tree, idmap } if user_namespace || idmap.is_some() => {
+            open_tree(source, *tree, propagation).map(Some).map_err(|error| explain(step, source, error))
+        }
+        _ => Ok(None),
     };
     plan.rootfs.steps.iter().map(open).collect()
 }
 
-fn source(step: &MountStep) -> Result<Option<OwnedFd>> {
-    let What::Bind { source, tree } = &step.what else { return Ok(None) };
-    let tree = open_tree(source, *tree).map_err(|error| {
-        if error.errno() == Errno::ENOENT {
-            return invalid(format!("{}/source", step.pointer), format!("bind source {source:?}: {error}"));
-        }
-        error.into()
-    })?;
-    Ok(Some(tree))
+fn explain(step: &MountStep, source: &CString, error: sys::Error) -> anyhow::Error {
+    match error.errno() {
+        Errno::ENOENT => invalid(format!("{}/source", step.pointer), format!("bind source {source:?}: {error}")),
+        Errno::ENOSYS if matches!(step.what, What::Bind { idmap: Some(_), .. }) => idmapped::lacking(step, &error),
+        _ => anyhow::Error::from(error).context(format!("config.json: {}", step.pointer)),
+    }
 }
 
-/// A copy of a host mount that is a peer of the host's would carry the container's mounts out: it becomes a slave.
-fn open_tree(source: &CString, tree: Bind) -> sys::Result<OwnedFd> {
+/// What a tree would be in the container's mount namespace, as one of MS_*, or 0: as it is. A copy of a host mount that
+/// is a peer of the host's would carry the container's mounts out: unless that was asked for, it becomes a slave. The
+/// kernel allows nothing else in a user namespace.
+fn propagation(root: Propagation, user_namespace: bool) -> u64 {
+    match (root.kind, root.reach) {
+        (libc::MS_SHARED, _) if !user_namespace => 0,
+        (libc::MS_PRIVATE | libc::MS_UNBINDABLE, Reach::Tree) => libc::MS_PRIVATE,
+        _ => libc::MS_SLAVE,
+    }
+}
+
+fn open_tree(source: &CString, tree: Bind, propagation: u64) -> sys::Result<OwnedFd> {
     let fd = open_source(source, if tree == Bind::Tree { Tree::Recursive } else { Tree::One })?;
-    mount_setattr(fd.as_fd(), Tree::Recursive, 0, 0, libc::MS_SLAVE)?;
+    if propagation != 0 {
+        mount_setattr(fd.as_fd(), Tree::Recursive, 0, 0, propagation)?;
+    }
     Ok(fd)
 }

@@ -13,13 +13,14 @@ use crate::plan::task::{Limits, Task};
 use crate::sys::process::{SchedAttr, ioprio_set, prlimit, sched_setattr};
 use crate::sys::{self, Context};
 
-/// Writes the maps of a new user namespace, each in one write (user_namespaces(7)).
-pub(crate) fn write_id_maps(pid: Pid, maps: &IdMaps) -> Result<()> {
+/// Writes the maps of a new user namespace, each in one write (user_namespaces(7)). `at` holds the properties that they
+/// come from.
+pub(crate) fn write_id_maps(pid: Pid, maps: &IdMaps, at: &str) -> Result<()> {
     if maps.deny_setgroups {
         write_proc(pid, "setgroups", "deny")?;
     }
-    write_proc(pid, "uid_map", &maps.uid).context("config.json: /linux/uidMappings")?;
-    write_proc(pid, "gid_map", &maps.gid).context("config.json: /linux/gidMappings")
+    write_proc(pid, "uid_map", &maps.uid).with_context(|| format!("config.json: {at}/uidMappings"))?;
+    write_proc(pid, "gid_map", &maps.gid).with_context(|| format!("config.json: {at}/gidMappings"))
 }
 
 fn write_proc(pid: Pid, file: &str, text: &str) -> Result<()> {

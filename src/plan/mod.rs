@@ -103,19 +103,21 @@ pub(crate) fn c_string(text: impl Into<Vec<u8>>, pointer: &str) -> Result<CStrin
     CString::new(text).map_err(|_| invalid(pointer, "holds a NUL byte"))
 }
 
+impl IdMaps {
+    fn new(uids: &[IdMapping], gids: &[IdMapping], host: &Host) -> Self {
+        let lines = |mappings: &[IdMapping]| {
+            mappings
+                .iter()
+                .fold(String::new(), |lines, m| lines + &format!("{} {} {}\n", m.container_id, m.host_id, m.size))
+        };
+        // CAP_SETGID in the parent user namespace is what lifts the need (user_namespaces(7)).
+        let cap_setgid = 1 << 6;
+        Self { uid: lines(uids), gid: lines(gids), deny_setgroups: host.capabilities & cap_setgid == 0 }
+    }
+}
+
 fn id_maps(linux: &spec::Linux, namespaces: &Namespaces, host: &Host) -> Option<IdMaps> {
-    let lines = |mappings: &[IdMapping]| {
-        mappings
-            .iter()
-            .fold(String::new(), |lines, m| lines + &format!("{} {} {}\n", m.container_id, m.host_id, m.size))
-    };
-    // CAP_SETGID in the parent user namespace is what lifts the need (user_namespaces(7)).
-    let cap_setgid = 1 << 6;
-    namespaces.makes(Kind::User).then(|| IdMaps {
-        uid: lines(&linux.uid_mappings),
-        gid: lines(&linux.gid_mappings),
-        deny_setgroups: host.capabilities & cap_setgid == 0,
-    })
+    namespaces.makes(Kind::User).then(|| IdMaps::new(&linux.uid_mappings, &linux.gid_mappings, host))
 }
 
 fn time_offsets(linux: &spec::Linux) -> String {

@@ -8,8 +8,8 @@ use anyhow::Result;
 use libc::c_ulong;
 
 use super::namespaces::{Kind as Namespace, Namespaces};
-use super::options::{Attrs, Bind, Parsed, Propagation, Reach, attr};
-use super::{Request, c_string};
+use super::options::{Attrs, Bind, IdMap, Parsed, Propagation, Reach, attr};
+use super::{IdMaps, Request, c_string};
 use crate::cgroup;
 use crate::error::invalid;
 use crate::host::Host;
@@ -65,6 +65,7 @@ pub(crate) enum What {
     Bind {
         source: CString,
         tree: Bind,
+        idmap: Option<IdMapped>,
     },
     FileSystem(FileSystem),
     Remount {
@@ -77,6 +78,14 @@ pub(crate) enum What {
         hierarchies: Vec<CgroupV1>,
         links: Vec<(CString, CString)>,
     },
+}
+
+/// The mapping of an id-mapped mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct IdMapped {
+    pub(crate) reach: Reach,
+    /// `None`: as the container's user namespace, new or joined.
+    pub(crate) own: Option<IdMaps>,
 }
 
 /// One v1 hierarchy in the container: its own mount in a cgroup namespace, else a bind of the container's part.
@@ -133,7 +142,9 @@ impl Rootfs {
             if mount.kind == "cgroup" && Parsed::of(mount).bind == Bind::No {
                 cgroup_steps(&mut steps, mount, pointer, host, namespaces, cgroup)?;
             } else {
-                steps.push(step(mount, pointer, &request.bundle)?);
+                let containers = super::id_maps(linux, namespaces, host);
+                let idmap = id_mapped(mount, containers.as_ref(), host);
+                steps.push(step(mount, pointer, &request.bundle, idmap)?);
             }
         }
         let own_dev = !steps.iter().any(binds_dev);
@@ -187,7 +198,18 @@ pub(crate) fn clean(path: &str) -> String {
     format!("/{}", parts.join("/"))
 }
 
-fn step(mount: &Mount, pointer: String, bundle: &Path) -> Result<MountStep> {
+/// The mapping that a mount asks for. One that is the same as the container's user namespace's needs no other namespace.
+fn id_mapped(mount: &Mount, containers: Option<&IdMaps>, host: &Host) -> Option<IdMapped> {
+    let asked = Parsed::of(mount).idmap;
+    let own = (!mount.uid_mappings.is_empty()).then(|| IdMaps::new(&mount.uid_mappings, &mount.gid_mappings, host));
+    if asked == IdMap::No && own.is_none() {
+        return None;
+    }
+    let reach = if asked == IdMap::Tree { Reach::Tree } else { Reach::One };
+    Some(IdMapped { reach, own: own.filter(|own| containers != Some(own)) })
+}
+
+fn step(mount: &Mount, pointer: String, bundle: &Path, idmap: Option<IdMapped>) -> Result<MountStep> {
     let parsed = Parsed::of(mount);
     let destination = destination(mount, &pointer)?;
     let mut attrs = parsed.attrs;
@@ -198,8 +220,8 @@ fn step(mount: &Mount, pointer: String, bundle: &Path) -> Result<MountStep> {
             data: if data.is_empty() { None } else { Some(c_string(data, &pointer)?) },
         }
     } else if parsed.bind != Bind::No {
-        let source = bundle.join(&mount.source);
-        What::Bind { source: c_string(source.into_os_string().into_encoded_bytes(), &pointer)?, tree: parsed.bind }
+        let source = c_string(bundle.join(&mount.source).into_os_string().into_encoded_bytes(), &pointer)?;
+        What::Bind { source, tree: parsed.bind, idmap }
     } else {
         // A bind is looked at when its source is open.
         if destination == "/proc" && mount.kind != "proc" {
@@ -473,12 +495,38 @@ mod tests {
             options: vec!["ro".into(), "size=1k".into()],
             ..Mount::default()
         };
-        let step = step(&mount, "/mounts/0".into(), Path::new("/b")).unwrap();
+        let step = step(&mount, "/mounts/0".into(), Path::new("/b"), None).unwrap();
         assert!(step.late_readonly);
         assert_eq!(step.attrs.set & attr::RDONLY, 0);
         let What::FileSystem(fs) = step.what else { panic!("not a file system") };
         assert!(fs.copy_mode);
         assert_eq!(fs.data, [(c"size".into(), Some(c"1k".into()))]);
+    }
+
+    #[test]
+    fn a_mapping_is_the_mounts_own_or_the_containers() {
+        use crate::spec::IdMapping;
+        let ids = |host_id| vec![IdMapping { container_id: 0, host_id, size: 10 }];
+        let containers = IdMaps::new(&ids(1000), &ids(2000), &Host::default());
+        let other = IdMaps::new(&ids(1000), &ids(1000), &Host::default());
+        assert_eq!((containers.uid.as_str(), containers.gid.as_str()), ("0 1000 10\n", "0 2000 10\n"));
+        let (one, tree) = (Reach::One, Reach::Tree);
+        for (options, mappings, expected) in [
+            (vec!["bind"], None, None),
+            (vec!["bind", "idmap"], None, Some((one, None))),
+            (vec!["bind", "ridmap"], None, Some((tree, None))),
+            (vec!["bind"], Some((1000, 2000)), Some((one, None))),
+            (vec!["rbind", "ridmap"], Some((1000, 2000)), Some((tree, None))),
+            (vec!["rbind"], Some((1000, 1000)), Some((one, Some(other.clone())))),
+            (vec!["rbind", "ridmap"], Some((1000, 1000)), Some((tree, Some(other)))),
+        ] {
+            let mut mount = Mount { options: options.into_iter().map(Into::into).collect(), ..Mount::default() };
+            if let Some((uid, gid)) = mappings {
+                (mount.uid_mappings, mount.gid_mappings) = (ids(uid), ids(gid));
+            }
+            let expected = expected.map(|(reach, own)| IdMapped { reach, own });
+            assert_eq!(id_mapped(&mount, Some(&containers), &Host::default()), expected, "{mount:?}");
+        }
     }
 
     #[test]
@@ -489,8 +537,8 @@ mod tests {
             options: vec!["rbind".into(), "ro".into()],
             ..Mount::default()
         };
-        let step = step(&mount, "/mounts/0".into(), Path::new("/bundle")).unwrap();
-        assert_eq!(step.what, What::Bind { source: c"/bundle/data".into(), tree: Bind::Tree });
+        let step = step(&mount, "/mounts/0".into(), Path::new("/bundle"), None).unwrap();
+        assert_eq!(step.what, What::Bind { source: c"/bundle/data".into(), tree: Bind::Tree, idmap: None });
         assert_eq!(step.attrs.set, attr::RDONLY);
     }
 }

@@ -32,7 +32,7 @@ pub(crate) fn validate(spec: &Spec) -> Result<Vec<String>> {
     }
     uts_name(spec, "/hostname", &spec.hostname)?;
     uts_name(spec, "/domainname", &spec.domainname)?;
-    warnings.extend(mounts::mounts(&spec.mounts)?);
+    warnings.extend(mounts::mounts(&spec.mounts, &spec.linux)?);
     hooks(&spec.hooks)?;
     annotations(spec)?;
     linux::linux(&spec.linux)?;

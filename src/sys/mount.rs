@@ -107,7 +107,20 @@ pub(crate) fn fsmount(fs: BorrowedFd<'_>, attributes: u64) -> Result<OwnedFd> {
 
 /// mount_setattr(2) on a mount's own descriptor. `propagation` is one MS_* flag or 0.
 pub(crate) fn mount_setattr(mount: BorrowedFd<'_>, tree: Tree, set: u64, clear: u64, propagation: u64) -> Result<()> {
-    let attr = libc::mount_attr { attr_set: set, attr_clr: clear, propagation, userns_fd: 0 };
+    set_attr(mount, tree, &libc::mount_attr { attr_set: set, attr_clr: clear, propagation, userns_fd: 0 }, || {
+        format!("set {set:#x}, clear {clear:#x}, propagation {propagation:#x}")
+    })
+}
+
+/// mount_setattr(2), MOUNT_ATTR_IDMAP: ids of the detached mount are mapped as in a user namespace.
+pub(crate) fn idmap(mount: BorrowedFd<'_>, tree: Tree, user_namespace: BorrowedFd<'_>) -> Result<()> {
+    const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
+    let userns_fd = user_namespace.as_raw_fd() as u64;
+    let attr = libc::mount_attr { attr_set: MOUNT_ATTR_IDMAP, attr_clr: 0, propagation: 0, userns_fd };
+    set_attr(mount, tree, &attr, || "MOUNT_ATTR_IDMAP".into())
+}
+
+fn set_attr(mount: BorrowedFd<'_>, tree: Tree, attr: &libc::mount_attr, args: impl FnOnce() -> String) -> Result<()> {
     let flags = libc::AT_EMPTY_PATH | if tree == Tree::Recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path is an empty C string and `attr` a valid mount_attr of the size given.
     let ret = unsafe {
@@ -116,11 +129,11 @@ pub(crate) fn mount_setattr(mount: BorrowedFd<'_>, tree: Tree, set: u64, clear: 
             mount.as_raw_fd(),
             c"".as_ptr(),
             flags,
-            &raw const attr,
+            std::ptr::from_ref(attr),
             size_of::<libc::mount_attr>(),
         )
     };
-    check("mount_setattr", ret, || format!("set {set:#x}, clear {clear:#x}, propagation {propagation:#x}")).map(drop)
+    check("mount_setattr", ret, args).map(drop)
 }
 
 /// mount(2).

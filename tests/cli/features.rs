@@ -22,15 +22,14 @@ fn versions_and_hooks() {
 }
 
 #[test]
-fn mount_options_switch_on_recursive_read_only_but_not_id_mapping() {
+fn mount_options_switch_on_recursive_read_only_and_id_mapping() {
     let features = features();
     let options = strings(&features["mountOptions"]);
     assert!(options.is_sorted());
-    for option in ["rro", "ro", "rbind", "rslave", "tmpcopyup", "rnosymfollow", "ratime"] {
+    for option in ["rro", "ro", "rbind", "rslave", "tmpcopyup", "rnosymfollow", "ratime", "idmap", "ridmap"] {
         assert!(options.contains(&option), "{option}");
     }
-    assert!(!options.contains(&"idmap") && !options.contains(&"ridmap"));
-    assert_eq!(features["linux"]["mountExtensions"]["idmap"]["enabled"], false);
+    assert_eq!(features["linux"]["mountExtensions"]["idmap"]["enabled"], true);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use crate::common::config::mount;
 use crate::common::program::start;
 use crate::common::{Container, trace};
 use crate::{container_test, skip_for_runc};
@@ -27,6 +28,10 @@ fn recovers(c: &Container, point: &str) {
 
 /// Kills `words` at each of its system calls, with the container prepared anew for each by `prepare`.
 fn killed_everywhere(c: &Container, words: &[&str], prepare: impl Fn()) {
+    killed_at_some(c, words, prepare, trace::points);
+}
+
+fn killed_at_some(c: &Container, words: &[&str], prepare: impl Fn(), points: impl Fn(&[trace::Call]) -> Vec<String>) {
     if !trace::available(c) {
         return;
     }
@@ -34,7 +39,7 @@ fn killed_everywhere(c: &Container, words: &[&str], prepare: impl Fn()) {
     prepare();
     let (_, calls) = trace::record(c, false, words);
     c.delete_force().ok();
-    for point in trace::points(&calls) {
+    for point in points(&calls) {
         prepare();
         trace::killed_at(c, false, &point, words).wait();
         recovers(c, &point);
@@ -46,6 +51,31 @@ container_test!(create_killed_anywhere, |c| {
     c.set("/linux/resources", serde_json::json!({ "pids": { "limit": 20 }, "memory": { "limit": 50_000_000 } }));
     let id = c.id.clone();
     killed_everywhere(c, &["create", &id], || ());
+});
+
+/// Two mounts with mappings of their own: each costs a process that ends before the container starts.
+fn id_mapped(c: &mut Container) {
+    for host_id in [7, 8] {
+        let mapping = serde_json::json!([{ "containerID": 0, "hostID": host_id, "size": 1 }]);
+        let mut mount = mount("bind", c.path("").to_str().unwrap(), "/tmp/a", &["bind"]);
+        (mount["uidMappings"], mount["gidMappings"]) = (mapping.clone(), mapping);
+        c.push("/mounts", mount);
+    }
+}
+
+/// The points of a trace from the first to the last of the system calls for that; the others are those of any create.
+fn mapping(calls: &[trace::Call]) -> Vec<String> {
+    let pipes = calls.iter().enumerate().filter(|(_, call)| call.name == "pipe2").map(|(at, _)| at);
+    let (first, last) = (pipes.clone().min().unwrap(), pipes.max().unwrap());
+    assert!(first < last, "one process for each mapping");
+    trace::points(calls).into_iter().skip(first - 1).take(last - first + 30).collect()
+}
+
+container_test!(a_create_that_maps_ids_killed_while_it_does, |c| {
+    skip_for_runc!(c, "runc leaves what it made");
+    id_mapped(c);
+    let id = c.id.clone();
+    killed_at_some(c, &["create", &id], || (), mapping);
 });
 
 container_test!(start_killed_anywhere, |c| {
@@ -77,6 +107,16 @@ container_test!(kill_killed_anywhere, |c| {
 
 container_test!(either_process_killed_anywhere, |c| {
     skip_for_runc!(c, "runc leaves what it made");
+    any_process_killed(c, trace::points);
+});
+
+container_test!(either_process_killed_while_ids_are_mapped, |c| {
+    skip_for_runc!(c, "runc leaves what it made");
+    id_mapped(c);
+    any_process_killed(c, mapping);
+});
+
+fn any_process_killed(c: &Container, points: impl Fn(&[trace::Call]) -> Vec<String>) {
     if !trace::available(c) {
         return;
     }
@@ -84,7 +124,7 @@ container_test!(either_process_killed_anywhere, |c| {
     let words = ["run", c.id.as_str()];
     let (_, calls) = trace::record(c, true, &words);
     // strace counts in each process of its own, so a point may be met by the one or the other.
-    for point in trace::points(&calls) {
+    for point in points(&calls) {
         let mut running = trace::killed_at(c, true, &point, &words);
         // A container that survives in `created` would be traced for ever.
         let end = Instant::now() + Duration::from_millis(700);
@@ -94,7 +134,7 @@ container_test!(either_process_killed_anywhere, |c| {
         drop(running);
         recovers(c, &point);
     }
-});
+}
 
 container_test!(create_killed_after_any_time, |c| {
     skip_for_runc!(c, "runc leaves what it made");

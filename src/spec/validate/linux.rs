@@ -97,7 +97,8 @@ fn user_mappings(linux: &Linux) -> Result<()> {
     Ok(())
 }
 
-fn id_mappings(at: &str, mappings: &[IdMapping]) -> Result<()> {
+/// Lines of a uid_map or gid_map.
+pub(super) fn id_mappings(at: &str, mappings: &[IdMapping]) -> Result<()> {
     // The kernel's UID_GID_MAP_MAX_EXTENTS.
     const MAX: usize = 340;
     if mappings.len() > MAX {

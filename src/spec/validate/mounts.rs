@@ -2,13 +2,14 @@
 
 use anyhow::Result;
 
-use super::{no_nul, unsupported};
+use super::linux::{has_namespace, id_mappings};
+use super::no_nul;
 use crate::error::invalid;
 use crate::plan::options::{self, Bind, IdMap, Parsed};
-use crate::spec::Mount;
+use crate::spec::{Linux, Mount};
 
 /// Returns warnings.
-pub(super) fn mounts(mounts: &[Mount]) -> Result<Vec<String>> {
+pub(super) fn mounts(mounts: &[Mount], linux: &Linux) -> Result<Vec<String>> {
     let mut warnings = Vec::new();
     for (i, mount) in mounts.iter().enumerate() {
         let at = format!("/mounts/{i}");
@@ -17,7 +18,7 @@ pub(super) fn mounts(mounts: &[Mount]) -> Result<Vec<String>> {
         let parsed = Parsed::of(mount);
         kind(&at, mount, &parsed)?;
         bind(&at, mount, &parsed)?;
-        id_mapped(&at, mount, &parsed)?;
+        id_mapped(&at, mount, &parsed, linux)?;
     }
     Ok(warnings)
 }
@@ -68,20 +69,35 @@ fn bind(at: &str, mount: &Mount, parsed: &Parsed) -> Result<()> {
     }
 }
 
-fn id_mapped(at: &str, mount: &Mount, parsed: &Parsed) -> Result<()> {
-    const WHAT: &str = "id-mapped mounts are";
-    if !mount.uid_mappings.is_empty() {
-        return Err(unsupported(&format!("{at}/uidMappings"), WHAT));
+/// config.md, "Linux mount options", `idmap`. Mappings without the option are honoured, as in runc.
+fn id_mapped(at: &str, mount: &Mount, parsed: &Parsed, linux: &Linux) -> Result<()> {
+    let lists = [("uidMappings", &mount.uid_mappings), ("gidMappings", &mount.gid_mappings)];
+    let option = position(mount, |alone| alone.idmap != IdMap::No).map(|(i, _)| format!("{at}/options/{i}"));
+    let own = lists.iter().find(|(_, list)| !list.is_empty()).map(|(name, _)| format!("{at}/{name}"));
+    let Some(asked) = own.clone().or(option) else { return Ok(()) };
+    if parsed.bind == Bind::No || parsed.remount {
+        return Err(invalid(
+            asked,
+            "only a new bind mount can be id-mapped, expected \"bind\" or \"rbind\" in options",
+        ));
     }
-    if !mount.gid_mappings.is_empty() {
-        return Err(unsupported(&format!("{at}/gidMappings"), WHAT));
+    if own.is_none() {
+        return match has_namespace(linux, "user") {
+            true => Ok(()),
+            false => Err(invalid(
+                asked,
+                "there is no mapping, expected uidMappings and gidMappings, or a user namespace in /linux/namespaces",
+            )),
+        };
     }
-    match position(mount, |alone| alone.idmap != IdMap::No) {
-        Some((i, option)) if parsed.idmap != IdMap::No => {
-            Err(unsupported(&format!("{at}/options/{i}"), &format!("{option:?}: {WHAT}")))
+    for (name, list) in lists {
+        let at = format!("{at}/{name}");
+        if list.is_empty() {
+            return Err(invalid(at, format_args!("is empty, expected a mapping, as {asked} has one")));
         }
-        _ => Ok(()),
+        id_mappings(&at, list)?;
     }
+    Ok(())
 }
 
 /// The first option that, alone, does what the test asks for.

@@ -234,7 +234,6 @@ fn mounts() {
         {"destination": "/", "options": ["remount", "ro"]},
     ]}));
     const FS_DATA: &str = "is an option of a file system, expected none for a bind mount";
-    const ID_MAP: &str = "id-mapped mounts are not supported yet";
     for (mount, expected) in [
         (json!({"type": "tmpfs"}), "destination: is empty, expected an absolute path".to_owned()),
         (
@@ -252,15 +251,45 @@ fn mounts() {
         (json!({"destination": "/a", "type": "bind"}), "source: is empty, expected the path to bind".into()),
         (bind(json!(["bind", "size=1"])), format!("options/1: \"size=1\" {FS_DATA}")),
         (bind(json!(["bidn"])), format!("options/0: \"bidn\" {FS_DATA}")),
-        (bind(json!(["rbind", "idmap"])), format!("options/1: \"idmap\": {ID_MAP}")),
-        (bind(json!(["ridmap"])), format!("options/0: \"ridmap\": {ID_MAP}")),
-        (json!({"destination": "/a", "type": "t", "uidMappings": [{"size": 1}]}), format!("uidMappings: {ID_MAP}")),
-        (json!({"destination": "/a", "type": "t", "gidMappings": [{"size": 1}]}), format!("gidMappings: {ID_MAP}")),
     ] {
         refused(json!({"mounts": [bind(json!([])), mount]}), &format!("/mounts/1/{expected}"));
     }
     let warnings = check(json!({"mounts": [{"destination": "a/b", "type": "tmpfs"}]})).unwrap();
     assert_eq!(warnings, ["config.json: /mounts/0/destination: \"a/b\" is relative, taken as \"/a/b\""]);
+}
+
+#[test]
+fn id_mapped_mounts() {
+    let one = json!([{"containerID": 0, "hostID": 9, "size": 1}]);
+    let mount = |options: Value, uids: &Value, gids: &Value| json!({"destination": "/a", "source": "/b", "options": options, "uidMappings": uids, "gidMappings": gids});
+    let none = json!(null);
+    let joined = json!([{"type": "user", "path": "/x"}]);
+    accepted(json!({"mounts": [
+        mount(json!(["bind"]), &one, &one),
+        mount(json!(["rbind", "ridmap"]), &one, &one),
+    ]}));
+    accepted(json!({"mounts": [mount(json!(["rbind", "idmap"]), &none, &none)], "linux": {"namespaces": joined}}));
+    const NOT_BIND: &str = "only a new bind mount can be id-mapped, expected \"bind\" or \"rbind\" in options";
+    const NO_MAPPING: &str =
+        "there is no mapping, expected uidMappings and gidMappings, or a user namespace in /linux/namespaces";
+    for (mount, expected) in [
+        (mount(json!(["bind", "idmap"]), &none, &none), format!("options/1: {NO_MAPPING}")),
+        (mount(json!(["ridmap", "rbind"]), &json!([]), &json!([])), format!("options/0: {NO_MAPPING}")),
+        (
+            mount(json!(["bind"]), &one, &none),
+            "gidMappings: is empty, expected a mapping, as /mounts/0/uidMappings has one".into(),
+        ),
+        (
+            mount(json!(["bind"]), &json!([]), &one),
+            "uidMappings: is empty, expected a mapping, as /mounts/0/gidMappings has one".into(),
+        ),
+        (mount(json!(["bind"]), &one, &json!([{"size": 0}])), "gidMappings/0/size: 0, expected at least 1".into()),
+        (mount(json!(["remount", "bind"]), &one, &one), format!("uidMappings: {NOT_BIND}")),
+        (json!({"destination": "/a", "type": "t", "options": ["ro", "idmap"]}), format!("options/1: {NOT_BIND}")),
+        (json!({"destination": "/a", "type": "t", "gidMappings": one}), format!("gidMappings: {NOT_BIND}")),
+    ] {
+        refused(json!({"mounts": [mount]}), &format!("/mounts/0/{expected}"));
+    }
 }
 
 #[test]
