@@ -42,6 +42,15 @@ fuzz: build build-guest ## Run 10,000 hostile root file systems (root; SEED=, CA
 		TARE_FUZZ_SEED=$(or $(SEED),1) TARE_FUZZ_CASES=$(or $(CASES),10000) TARE_FUZZ_SECONDS=$(or $(SECONDS),3000) \
 		$(CARGO) test --locked --test security -- hostile
 
+FUZZ_TARGETS := config seccomp options idmaps passwd names
+.PHONY: fuzz-parsers
+fuzz-parsers: ## Run libFuzzer on each parser for SECONDS (60), by cargo-fuzz; T=target chooses
+	@command -v cargo-fuzz >/dev/null || $(CARGO) install cargo-fuzz --locked
+	@# Coverage needs no nightly toolchain, but cargo-fuzz passes flags that the stable one takes only like this.
+	@cd fuzz && for target in $(or $(T),$(FUZZ_TARGETS)); do mkdir -p corpus-found/$$target; \
+		RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run --sanitizer none $$target corpus-found/$$target corpus/$$target -- \
+		-max_total_time=$(or $(SECONDS),60) -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 || exit; done
+
 .PHONY: check-defences
 check-defences: ## Take each defence out, and see the test of its CVE fail (root; minutes)
 	@scripts/check-defences

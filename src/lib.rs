@@ -23,6 +23,8 @@ pub(crate) mod cli;
 pub(crate) mod clock;
 pub(crate) mod commands;
 pub(crate) mod error;
+#[cfg(fuzzing)]
+pub mod fuzz;
 pub(crate) mod host;
 pub(crate) mod init;
 pub(crate) mod json;

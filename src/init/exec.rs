@@ -100,7 +100,7 @@ fn home(uid: u32) -> Option<Vec<u8>> {
     home_in(&text, uid)
 }
 
-fn home_in(passwd: &[u8], uid: u32) -> Option<Vec<u8>> {
+pub(crate) fn home_in(passwd: &[u8], uid: u32) -> Option<Vec<u8>> {
     passwd.split(|byte| *byte == b'\n').find_map(|line| {
         let mut fields = line.split(|byte| *byte == b':').skip(2);
         let found = std::str::from_utf8(fields.next()?).ok()?.parse() == Ok(uid);

@@ -16,6 +16,9 @@ mod rootfs;
 mod task;
 mod terminal;
 
+#[cfg(fuzzing)]
+pub(crate) use exec::home_in;
+
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
