@@ -12,8 +12,8 @@ use nix::unistd::Pid;
 use super::apply::apply;
 use super::devices;
 use super::dir::{BackOff, Dir, tree};
-use super::in_user_namespace;
 use super::knobs::Knob;
+use crate::host::in_user_namespace;
 use crate::sys::clone::{pidfd_open, pidfd_send_signal};
 
 /// What to make in one v1 hierarchy.

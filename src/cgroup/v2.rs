@@ -12,8 +12,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::apply::apply;
 use super::devices::Insn;
 use super::dir::{Dir, gone};
-use super::in_user_namespace;
 use super::knobs::{Knob, Missing};
+use crate::host::in_user_namespace;
 use crate::sys::{self, bpf};
 
 /// What to make in the v2 hierarchy.

@@ -22,9 +22,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use anyhow::{Context as _, Result};
 use nix::unistd::Pid;
 
-use crate::launch::hooks;
+use crate::launch::{hooks, prepare};
 use crate::plan::Plan;
-use crate::plan::mounts::Pivot;
+use crate::plan::mounts::{Pivot, Sources};
 use crate::plan::namespaces::Kind;
 use crate::spec;
 use crate::state::{Gate, Status};
@@ -110,11 +110,12 @@ fn create(prepared: &Prepared, outside: &Inside) -> Result<task::Ready> {
     let plan = &prepared.plan;
     outside.wait(Barrier::Go)?;
     process::setsid()?;
-    namespaces(prepared)?;
+    let opened = namespaces(prepared)?;
+    let sources = opened.as_ref().unwrap_or(&prepared.sources);
     // Modes of what is made here are exact.
     nix::sys::stat::umask(nix::sys::stat::Mode::empty());
     identity::names_and_sysctls(plan)?;
-    let built = rootfs::build(prepared)?;
+    let built = rootfs::build(&plan.rootfs, sources)?;
     if !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty() {
         outside.meet(Barrier::RuntimeHooks)?;
     }
@@ -132,8 +133,9 @@ fn create(prepared: &Prepared, outside: &Inside) -> Result<task::Ready> {
     Ok(ready)
 }
 
-/// Enters the namespaces that the clone has not entered already.
-fn namespaces(prepared: &Prepared) -> Result<()> {
+/// Enters the namespaces that the clone has not entered already. Returns the trees of bind mounts if it was the only time
+/// to open them.
+fn namespaces(prepared: &Prepared) -> Result<Option<Vec<Option<OwnedFd>>>> {
     let namespaces = &prepared.plan.namespaces;
     // Before the ids change: afterwards the offsets may no longer be written.
     if namespaces.makes(Kind::Time) {
@@ -142,10 +144,16 @@ fn namespaces(prepared: &Prepared) -> Result<()> {
     if !namespaces.bridge() {
         join(prepared)?;
     }
+    let mut flags = namespaces.unshare_flags();
+    let mut sources = None;
     if namespaces.has(Kind::User) {
+        if prepared.plan.rootfs.sources == Sources::AsCaller {
+            sys::clone::unshare(libc::CLONE_NEWNS).context("new mount namespace")?;
+            flags &= !libc::CLONE_NEWNS;
+            sources = Some(prepare::open_sources(&prepared.plan.rootfs)?);
+        }
         identity::become_root().context("user namespace")?;
     }
-    let flags = namespaces.unshare_flags();
     if flags != 0 {
         sys::clone::unshare(flags).context("new namespaces")?;
     }
@@ -155,7 +163,7 @@ fn namespaces(prepared: &Prepared) -> Result<()> {
             socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).call("socket", "AF_INET")?;
         process::loopback_up(socket.as_fd())?;
     }
-    Ok(())
+    Ok(sources)
 }
 
 /// Waits at the gate, then becomes the program.

@@ -11,9 +11,9 @@ use anyhow::{Context as _, Result};
 use nix::errno::Errno;
 use nix::sys::stat::SFlag;
 
+use super::dev;
 use super::mount::{self, Late};
 use super::paths::{Links, Root, Slot, kind};
-use super::{Prepared, dev};
 use crate::error::invalid;
 use crate::plan::mounts::{Pivot, Rootfs, clean};
 use crate::plan::options::{Attrs, Propagation, Reach, attr};
@@ -38,8 +38,9 @@ impl Built {
 }
 
 /// Makes the root a mount of its own and carries out the steps.
-pub(crate) fn build(prepared: &Prepared) -> Result<Built> {
-    let plan = &prepared.plan.rootfs;
+///
+/// `sources`: of each step, a bind mount's tree that is open already.
+pub(crate) fn build(plan: &Rootfs, sources: &[Option<OwnedFd>]) -> Result<Built> {
     if plan.pivot == Pivot::Chroot {
         let flags = nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_DIRECTORY | nix::fcntl::OFlag::O_CLOEXEC;
         let fd = nix::fcntl::open(&plan.path, flags, nix::sys::stat::Mode::empty()).call("open", &plan.path)?;
@@ -51,7 +52,7 @@ pub(crate) fn build(prepared: &Prepared) -> Result<Built> {
     // Before anything of the container is in the way: the host's own device, verified.
     let null = if plan.masked.is_empty() { None } else { host_null()? };
     let mut late = Vec::new();
-    for (step, source) in plan.steps.iter().zip(&prepared.sources) {
+    for (step, source) in plan.steps.iter().zip(sources) {
         late.extend(mount::step(&mut root, step, source.as_ref())?);
     }
     dev::populate(&root, plan)?;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use nix::unistd::Pid;
 
-use super::{cover, descriptors, hooks, prepare, process, terminal_sockets, tty};
+use super::{cover, descriptors, hooks, idmaps, prepare, process, terminal_sockets, tty};
 use crate::cgroup::{self, Cgroup};
 use crate::cli::{CreateArgs, Global};
 use crate::host::Host;
@@ -233,7 +233,7 @@ fn converse(
     undo.record.init = Identity::of(pid);
     undo.folder()?.write(&undo.record)?;
     if let Some(maps) = &plan.id_maps {
-        process::write_id_maps(pid, maps)?;
+        idmaps::write(pid, maps)?;
     }
     process::set_oom_score_adj(pid, &plan.task.limits)?;
     outside.pass(Barrier::Go)?;

@@ -11,7 +11,7 @@ use nix::sys::stat::Mode;
 use crate::error::invalid;
 use crate::init::mount::open_source;
 use crate::plan::Plan;
-use crate::plan::mounts::{MountStep, What};
+use crate::plan::mounts::{MountStep, Rootfs, Sources, What};
 use crate::plan::namespaces::{Join, Kind};
 use crate::plan::options::Bind;
 use crate::sys;
@@ -37,15 +37,18 @@ fn open_namespace(join: &Join) -> Result<OwnedFd> {
     Ok(fd)
 }
 
-/// Trees of bind mounts. In a user namespace the container's root may not reach their sources: they are opened here,
-/// with the host's rights, and attached inside.
+/// Trees of the bind mounts, by step.
 pub(crate) fn sources(plan: &Plan) -> Result<Vec<Option<OwnedFd>>> {
-    let outside = plan.namespaces.has(Kind::User) && plan.namespaces.has(Kind::Mount);
-    let open = |step: &MountStep| match outside {
-        true => source(step).with_context(|| format!("config.json: {}", step.pointer)),
-        false => Ok(None),
-    };
-    plan.rootfs.steps.iter().map(open).collect()
+    match plan.rootfs.sources {
+        Sources::Outside => open_sources(&plan.rootfs),
+        Sources::Inside | Sources::AsCaller => Ok(plan.rootfs.steps.iter().map(|_| None).collect()),
+    }
+}
+
+/// Opened by whoever calls it, with the rights of this moment, and attached inside.
+pub(crate) fn open_sources(rootfs: &Rootfs) -> Result<Vec<Option<OwnedFd>>> {
+    let open = |step: &MountStep| source(step).with_context(|| format!("config.json: {}", step.pointer));
+    rootfs.steps.iter().map(open).collect()
 }
 
 fn source(step: &MountStep) -> Result<Option<OwnedFd>> {

@@ -86,7 +86,7 @@ fn add(sets: &mut Capabilities, names: &[String]) {
 impl ExecPlan {
     /// Decides. Errors name the property.
     pub(crate) fn new(config: &Spec, process: &Process, host: &Host, passed: &Passed) -> Result<Self> {
-        let namespaces = Namespaces::new(&config.linux, host.euid == 0)?;
+        let namespaces = Namespaces::new(&config.linux, host.privileged())?;
         let flags = Kind::ALL.into_iter().filter(|kind| namespaces.has(*kind));
         Ok(Self {
             task: Task::new(process, &config.linux, &namespaces, host, passed)?,

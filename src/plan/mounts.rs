@@ -26,6 +26,7 @@ pub(crate) struct Rootfs {
     pub(crate) pivot: Pivot,
     /// In the order of config.json.
     pub(crate) steps: Vec<MountStep>,
+    pub(crate) sources: Sources,
     pub(crate) nodes: Vec<Node>,
     /// Whether /dev is the container's own and gets the default nodes and links.
     pub(crate) own_dev: bool,
@@ -41,6 +42,18 @@ pub(crate) enum Pivot {
     Move,
     /// Without a mount namespace: chroot alone, nothing is mounted.
     Chroot,
+}
+
+/// Who opens the sources of bind mounts, which root of a user namespace may not reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sources {
+    /// The container's process: there is no user namespace, or nothing is lost by it.
+    Inside,
+    /// The runtime, with its rights.
+    Outside,
+    /// The container's process, in its mount namespace but before it becomes root of its user namespace: open_tree(2)
+    /// takes CAP_SYS_ADMIN, which an ordinary user has nowhere else, and the files take his own id.
+    AsCaller,
 }
 
 /// One mount.
@@ -79,11 +92,31 @@ pub(crate) enum What {
     },
 }
 
-/// One v1 hierarchy in the container: its own mount in a cgroup namespace, else a bind of the container's part.
+/// One v1 hierarchy in the container.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct CgroupV1 {
     pub(crate) name: CString,
-    pub(crate) source: Result<FileSystem, CString>,
+    pub(crate) source: CgroupSource,
+}
+
+/// What is mounted for a v1 hierarchy.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum CgroupSource {
+    /// The hierarchy as the container's cgroup namespace shows it.
+    New(FileSystem),
+    /// The first of these directories that exists: the container's part, or the runtime's own cgroup where the container
+    /// had to do without one.
+    Bind(Vec<CString>),
+}
+
+/// What is bound where a user namespace may not mount a file system anew.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Fallback {
+    /// The first that exists is taken.
+    pub(crate) paths: Vec<CString>,
+    pub(crate) tree: Bind,
+    /// For the whole tree, beside what the mount asks for.
+    pub(crate) attrs: u64,
 }
 
 /// A new mount of a file system.
@@ -98,8 +131,7 @@ pub(crate) struct FileSystem {
     /// A tmpfs without `mode=` takes over the mode of the directory it covers.
     pub(crate) copy_mode: bool,
     pub(crate) copy_up: bool,
-    /// Bind this if the file system may not be mounted (cgroup2 in a user namespace).
-    pub(crate) fallback: Option<CString>,
+    pub(crate) fallback: Option<Fallback>,
 }
 
 /// A device node.
@@ -127,17 +159,21 @@ impl Rootfs {
     ) -> Result<Self> {
         let root = spec.root.clone().unwrap_or_default();
         let linux = &spec.linux;
+        let in_user_namespace = namespaces.has(Namespace::User) || !host.initial_user_namespace;
         let mut steps = Vec::new();
         for (index, mount) in spec.mounts.iter().enumerate() {
             let pointer = format!("/mounts/{index}");
             if mount.kind == "cgroup" && Parsed::of(mount).bind == Bind::No {
                 cgroup_steps(&mut steps, mount, pointer, host, namespaces, cgroup)?;
             } else {
-                steps.push(step(mount, pointer, &request.bundle)?);
+                let mut step = step(mount, pointer, &request.bundle)?;
+                if let (What::FileSystem(fs), true) = (&mut step.what, in_user_namespace) {
+                    fs.fallback = fallback(&mount.kind, namespaces);
+                }
+                steps.push(step);
             }
         }
         let own_dev = !steps.iter().any(binds_dev);
-        let in_user_namespace = namespaces.has(Namespace::User) || !host.initial_user_namespace;
         let rootfs = Self {
             path: request.bundle.join(&root.path),
             readonly: root.readonly,
@@ -148,6 +184,7 @@ impl Rootfs {
                 (true, false) => Pivot::Root,
             },
             steps,
+            sources: sources(namespaces, host),
             nodes: if own_dev { nodes(&linux.devices, in_user_namespace)? } else { Vec::new() },
             own_dev,
             masked: linux.masked_paths.clone(),
@@ -171,6 +208,16 @@ impl Rootfs {
             Some((_, pointer)) => Err(invalid(pointer, "needs a mount namespace: add one to /linux/namespaces")),
             None => Ok(()),
         }
+    }
+}
+
+fn sources(namespaces: &Namespaces, host: &Host) -> Sources {
+    let user = namespaces.has(Namespace::User);
+    match (user && namespaces.has(Namespace::Mount), host.privileged()) {
+        (false, _) => Sources::Inside,
+        (true, true) => Sources::Outside,
+        (true, false) if namespaces.makes(Namespace::Mount) => Sources::AsCaller,
+        (true, false) => Sources::Inside,
     }
 }
 
@@ -319,7 +366,12 @@ fn cgroup_steps(
             return Err(invalid(&pointer, "this host has no cgroup file system mounted"));
         };
         let mut what = file_system("cgroup2", Vec::new())?;
-        what.fallback = Some(path(if own_namespace { cgroup.v2.as_ref().unwrap_or(&v2.mount) } else { &v2.mount })?);
+        let paths = match (own_namespace, &cgroup.v2) {
+            (true, Some(own)) => vec![path(own)?, path(&callers(v2))?],
+            (true, None) => vec![path(&callers(v2))?],
+            (false, _) => vec![path(&v2.mount)?],
+        };
+        what.fallback = Some(Fallback { paths, tree: Bind::One, attrs: 0 });
         steps.push(MountStep { what: What::FileSystem(what), ..base });
         return Ok(());
     }
@@ -328,10 +380,11 @@ fn cgroup_steps(
     for hierarchy in &host.cgroups.v1 {
         let Some(name) = hierarchy.mount.file_name().and_then(|name| name.to_str()) else { continue };
         let source = if own_namespace {
-            Ok(file_system("cgroup", v1_data(&hierarchy.controllers))?)
+            CgroupSource::New(file_system("cgroup", v1_data(&hierarchy.controllers))?)
         } else {
             let own = cgroup.v1.iter().find(|(controllers, _)| *controllers == hierarchy.controllers);
-            Err(path(own.map_or(&hierarchy.mount, |(_, dir)| dir))?)
+            let own = own.map_or(&hierarchy.mount, |(_, dir)| dir);
+            CgroupSource::Bind(vec![path(own)?, path(&callers(hierarchy))?])
         };
         hierarchies.push(CgroupV1 { name: c_string(name, &pointer)?, source });
         // Hierarchies of several controllers are known by each of their names too.
@@ -342,6 +395,26 @@ fn cgroup_steps(
     let tmpfs = file_system("tmpfs", vec![("mode", Some("755"))])?;
     steps.push(MountStep { what: What::CgroupV1 { tmpfs, hierarchies, links }, ..base });
     Ok(())
+}
+
+/// The runtime's own cgroup in a hierarchy.
+fn callers(hierarchy: &cgroup::Hierarchy) -> PathBuf {
+    hierarchy.mount.join(clean(&hierarchy.own.to_string_lossy()).trim_start_matches('/'))
+}
+
+/// These file systems show a namespace, and are mounted with rights over it: what the container shares with the runtime
+/// can only be bound. And of proc and sysfs a user namespace may not see more than is seen around it
+/// (mount_namespaces(7)).
+fn fallback(kind: &str, namespaces: &Namespaces) -> Option<Fallback> {
+    let (path, tree, attrs) = match kind {
+        // The host's: nothing in it is the container's to write, whatever its uid may.
+        "sysfs" => (c"/sys", Bind::Tree, attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC),
+        // With a pid namespace of its own the runtime's proc would show other processes than its own.
+        "proc" if !namespaces.has(Namespace::Pid) => (c"/proc", Bind::Tree, 0),
+        "mqueue" if !namespaces.has(Namespace::Ipc) => (c"/dev/mqueue", Bind::One, 0),
+        _ => return None,
+    };
+    Some(Fallback { paths: vec![path.into()], tree, attrs })
 }
 
 /// What a v1 mount is asked for: its controllers, or none and a name.
