@@ -70,6 +70,12 @@ pub(crate) fn in_user_namespace() -> bool {
     stat("/proc/self/ns/user").is_ok_and(|user| user.st_ino != INITIAL_USER_NAMESPACE)
 }
 
+/// Whether this process has no rights over the host: an ordinary user, or root of a user namespace. Asked only after the
+/// kernel refused something.
+pub(crate) fn is_rootless() -> bool {
+    !nix::unistd::geteuid().is_root() || in_user_namespace()
+}
+
 /// A hexadecimal mask of /proc/PID/status.
 fn mask(status: &str, name: &str) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix(name));

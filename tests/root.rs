@@ -41,6 +41,8 @@ mod root {
     mod process;
     mod regressions;
     mod rootfs;
+    mod rootless;
+    mod rootless_ids;
     mod run;
     mod seccomp;
     mod start;

@@ -71,7 +71,10 @@ fn make_leaf(plan: &Plan, path: &Path, made: &mut Vec<PathBuf>) -> Result<bool> 
                 log::debug!("the container gets no cgroup of its own: {error}");
                 return Ok(false);
             }
-            let hint = "without the right to, a container can only have no limits and no cgroupsPath";
+            // The first words are runc's: engines know them.
+            let hint = "rootless needs no limits + no cgrouppath when no permission is granted for cgroups: have one \
+                        delegated by systemd (--systemd-cgroup), leave out /linux/resources and /linux/cgroupsPath, or \
+                        use --cgroup-manager=disabled";
             Err(error).with_context(|| format!("make the container's cgroup ({hint})"))
         }
         Err(error) => Err(error).context("make the container's cgroup"),

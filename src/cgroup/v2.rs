@@ -13,7 +13,7 @@ use super::apply::apply;
 use super::devices::Insn;
 use super::dir::{Dir, gone};
 use super::knobs::{Knob, Missing};
-use crate::host::in_user_namespace;
+use crate::host::is_rootless;
 use crate::sys::{self, bpf};
 
 /// What to make in the v2 hierarchy.
@@ -139,8 +139,8 @@ fn attach(dir: &Dir, program: &[Insn]) -> Result<()> {
     let done = load_and_attach(dir, program);
     match done {
         // As runc decides: bpf(2) needs the host's root, and in a user namespace nobody can make nodes anyway.
-        Err(error) if error.errno() == Errno::EPERM && in_user_namespace() => {
-            log::debug!("device rules aren't applied: not permitted in a user namespace ({error})");
+        Err(error) if error.errno() == Errno::EPERM && is_rootless() => {
+            log::debug!("device rules aren't applied: not permitted without the rights of the host ({error})");
             Ok(())
         }
         Err(error) if error.errno() == Errno::ENOSYS => {

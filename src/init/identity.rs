@@ -103,6 +103,11 @@ pub(crate) fn assume(identity: &Identity, in_user_namespace: bool) -> Result<()>
     match process::setgroups(&identity.groups) {
         // Given up for the right to map ids: fine as long as no group is asked for.
         Err(error) if error.errno() == Errno::EPERM && in_user_namespace && identity.groups.is_empty() => {}
+        Err(error) if error.errno() == Errno::EPERM && in_user_namespace => {
+            return Err(error)
+                .context("setgroups(2) was given up for this user namespace's single mapping (user_namespaces(7))")
+                .context("config.json: /process/user/additionalGids");
+        }
         result => result.context("config.json: /process/user/additionalGids")?,
     }
     process::set_keepcaps(true)?;

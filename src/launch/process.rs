@@ -41,6 +41,7 @@ pub(crate) fn set_limits(pid: Pid, task: &Task) -> Result<()> {
     let rlimits = if task.user_namespace { limits.rlimits.as_slice() } else { &[] };
     for (index, limit) in rlimits.iter().enumerate() {
         prlimit(pid.as_raw(), limit.resource, limit.soft, limit.hard)
+            .map_err(above_hard_limit)
             .with_context(|| format!("config.json: /process/rlimits/{index}"))?;
     }
     if let Some(it) = limits.scheduler {
@@ -60,6 +61,14 @@ pub(crate) fn set_limits(pid: Pid, task: &Task) -> Result<()> {
         ioprio_set(pid.as_raw(), value).context("config.json: /process/ioPriority")?;
     }
     Ok(())
+}
+
+/// Why prlimit(2) was refused: the process is ours, so it can only be for this.
+pub(crate) fn above_hard_limit(error: sys::Error) -> anyhow::Error {
+    match error.errno() {
+        Errno::EPERM => anyhow::Error::new(error).context("raising a hard limit takes CAP_SYS_RESOURCE on the host"),
+        _ => error.into(),
+    }
 }
 
 /// The pid in decimal, without newline, all of it or nothing.
