@@ -43,6 +43,7 @@ mod root {
     mod rootfs;
     mod rootless;
     mod rootless_ids;
+    mod rootless_mounts;
     mod run;
     mod seccomp;
     mod start;

@@ -71,7 +71,7 @@ fn bind(root: &Root, step: &MountStep, path: &CStr, tree: Bind, opened: Option<&
     };
     let target = bind_target(root, step, kind(source.as_fd())?)?;
     attach_with(source.as_fd(), &target, step.attrs, step.recursive)
-        .map_err(|error| locked(error, source.as_fd(), step.attrs))?;
+        .map_err(|error| locked(error, source.as_fd(), [step.attrs, step.recursive]))?;
     root.done_with(target);
     propagate(source.as_fd(), &step.propagation)?;
     Ok(source)
@@ -133,8 +133,8 @@ fn file_system(root: &Root, step: &MountStep, fs: &FileSystem) -> Result<OwnedFd
         (Err(error), Some(fallback)) if has_errno(&error, &[Errno::EPERM, Errno::EBUSY]) => {
             fall_back(root, step, fallback, &target, error)?
         }
-        (Err(error), None) if has_errno(&error, &[Errno::EPERM]) => return Err(not_permitted(error, fs)),
-        (mounted, _) => mounted?,
+        (Err(error), _) => return Err(in_this_user_namespace(error, fs)),
+        (Ok(mount), _) => mount,
     };
     root.done_with(target);
     if !step.recursive.is_empty() {
@@ -166,36 +166,39 @@ fn fall_back(
         };
         log::debug!("mount on {:?}: bound {path:?} instead: {refused:#}", step.destination);
         attach_with(mount.as_fd(), target, step.attrs, recursive)
-            .map_err(|error| locked(error, mount.as_fd(), step.attrs))?;
+            .map_err(|error| locked(error, mount.as_fd(), [step.attrs, recursive]))?;
         return Ok(mount);
     }
     Err(refused)
 }
 
-/// Why a user namespace may not mount what root of the host may.
-fn not_permitted(error: anyhow::Error, fs: &FileSystem) -> anyhow::Error {
+/// Why a mount that root of the host may make isn't made in a user namespace.
+fn in_this_user_namespace(error: anyhow::Error, fs: &FileSystem) -> anyhow::Error {
     if !in_user_namespace() {
         return error;
     }
-    error.context(match fs.kind.to_bytes() {
-        b"proc" => {
-            "a user namespace may mount proc only with a pid namespace of its own, and only where nothing covers parts of \
-             the /proc around it (masked paths of an outer container: unmask them there, or share its pid namespace)"
+    let ids = fs.data.iter().any(|(key, _)| [c"uid", c"gid"].contains(&key.as_c_str()));
+    match fs.kind.to_bytes() {
+        _ if ids && has_errno(&error, &[Errno::EINVAL]) => {
+            error.context("the ids among its options must be mapped in this user namespace")
         }
-        b"mqueue" => "a user namespace may mount mqueue only for an ipc namespace that it owns",
-        b"sysfs" | b"tmpfs" | b"devpts" | b"cgroup" | b"cgroup2" | b"overlay" => "not permitted in this user namespace",
-        _ => "a user namespace may not mount this type of file system",
-    })
+        _ if !has_errno(&error, &[Errno::EPERM]) => error,
+        b"proc" => error.context(
+            "a user namespace may mount proc only for a pid namespace of its own, and only where nothing covers parts of \
+             the /proc around it (masked paths of an outer container: unmask them there, or share its pid namespace)",
+        ),
+        _ => error.context("not permitted in this user namespace"),
+    }
 }
 
 /// Says which attributes the kernel won't take from a mount: they were set around the user namespace that it came into,
 /// and are locked there (mount_namespaces(7)).
-fn locked(error: sys::Error, mount: BorrowedFd<'_>, attrs: Attrs) -> anyhow::Error {
+fn locked(error: sys::Error, mount: BorrowedFd<'_>, asked: [Attrs; 2]) -> anyhow::Error {
     let current = match nix::sys::statfs::fstatfs(mount) {
         Ok(stat) if error.errno() == Errno::EPERM => ms_of(stat.flags().bits()),
         _ => return error.into(),
     };
-    let words = attrs.refused(current);
+    let words: Vec<&str> = asked.iter().flat_map(|attrs| attrs.refused(current)).collect();
     if words.is_empty() {
         return error.into();
     }
@@ -337,7 +340,7 @@ fn remount(root: &Root, step: &MountStep, flags: u64, data: Option<&CStr>) -> Re
         Err(error) if error.errno() == Errno::EPERM => keep_locked(target.as_fd(), step.attrs, flags, data),
         done => done,
     };
-    done.map_err(|error| locked(error, target.as_fd(), step.attrs))?;
+    done.map_err(|error| locked(error, target.as_fd(), [step.attrs, Attrs::default()]))?;
     propagate(target.as_fd(), &step.propagation)?;
     Ok(target)
 }

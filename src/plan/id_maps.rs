@@ -6,7 +6,7 @@ use anyhow::Result;
 use super::namespaces::{Kind, Namespaces};
 use crate::error::invalid;
 use crate::host::{CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN, Host};
-use crate::spec::{IdMapping, Linux, Process};
+use crate::spec::{IdMapping, Linux, Mount, Process};
 
 /// Both maps of a user namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,6 +82,35 @@ pub(crate) fn check_rights(linux: &Linux, namespaces: &Namespaces, host: &Host) 
          --rootless` writes them)"
     );
     Err(invalid("/linux/namespaces", what))
+}
+
+/// The ids of a file system's options are those of the user namespace that it is mounted in: the group 5 that engines give
+/// a devpts need not be mapped there.
+pub(crate) fn check_options(mount: &Mount, pointer: &str, linux: &Linux) -> Result<()> {
+    if !["devpts", "tmpfs"].contains(&mount.kind.as_str()) {
+        return Ok(());
+    }
+    for (index, option) in mount.options.iter().enumerate() {
+        let (mappings, id) = match option.split_once('=') {
+            Some(("uid", id)) => (&linux.uid_mappings, id),
+            Some(("gid", id)) => (&linux.gid_mappings, id),
+            _ => continue,
+        };
+        if let Ok(id) = id.parse::<u32>()
+            && !is_mapped(id, mappings)
+        {
+            let what = format!(
+                "{option:?}: {id} is not mapped in the container's user namespace, expected none or a mapped id"
+            );
+            return Err(invalid(format!("{pointer}/options/{index}"), what));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a user namespace with these mappings knows an id.
+pub(crate) fn is_mapped(id: u32, mappings: &[IdMapping]) -> bool {
+    mappings.iter().any(|m| id.checked_sub(m.container_id).is_some_and(|offset| offset < m.size))
 }
 
 #[cfg(test)]

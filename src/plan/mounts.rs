@@ -9,7 +9,7 @@ use libc::c_ulong;
 
 use super::namespaces::{Kind as Namespace, Namespaces};
 use super::options::{Attrs, Bind, Parsed, Propagation, Reach, attr};
-use super::{Request, c_string};
+use super::{Request, c_string, id_maps};
 use crate::cgroup;
 use crate::error::invalid;
 use crate::host::Host;
@@ -166,6 +166,9 @@ impl Rootfs {
             if mount.kind == "cgroup" && Parsed::of(mount).bind == Bind::No {
                 cgroup_steps(&mut steps, mount, pointer, host, namespaces, cgroup)?;
             } else {
+                if namespaces.makes(Namespace::User) {
+                    id_maps::check_options(mount, &pointer, linux)?;
+                }
                 let mut step = step(mount, pointer, &request.bundle)?;
                 if let (What::FileSystem(fs), true) = (&mut step.what, in_user_namespace) {
                     fs.fallback = fallback(&mount.kind, namespaces);
