@@ -34,6 +34,7 @@ mod root {
     mod fallbacks;
     mod hooks;
     mod identity;
+    mod join_user;
     mod kill;
     mod list;
     mod mounts;

@@ -224,6 +224,8 @@ fn converse(
     outside: &Outside,
     announce: impl FnOnce(Pid, std::os::fd::BorrowedFd<'_>) -> Result<()>,
 ) -> Result<()> {
+    // Inherited from the bridge: once that has joined a user namespace its files of /proc are root's (proc(5)).
+    process::set_oom_score_adj(undo.process()?.0, &plan.task.limits)?;
     if plan.namespaces.bridge() {
         outside.pass(Barrier::Go)?;
         cross_bridge(undo, outside)?;
@@ -235,7 +237,6 @@ fn converse(
     if let Some(maps) = &plan.id_maps {
         idmaps::write(pid, maps)?;
     }
-    process::set_oom_score_adj(pid, &plan.task.limits)?;
     outside.pass(Barrier::Go)?;
     loop {
         match hear(undo, outside)? {

@@ -82,6 +82,7 @@ user_test!(lifecycle_by_hand, |c| {
 
 user_test!(exec_joins_everything, |c| {
     c.args(&["sleep-forever"]);
+    c.set("/process/oomScoreAdj", 400);
     c.detach().ok();
     let pid = c.pid().to_string();
     let facts = c.tare(&["exec", &c.id, "/guest", "facts"]).ok().json();
@@ -91,6 +92,7 @@ user_test!(exec_joins_everything, |c| {
     }
     assert_eq!(facts["status"]["Uid"], "0 0 0 0");
     assert_eq!(facts["status"]["NoNewPrivs"], "1");
+    assert_eq!(facts["oom_score_adj"], 400);
     c.tare(&["exec", "--user", "5", &c.id, "/guest", "true"]).exits(255).has("not mapped");
     c.tare(&["exec", "--additional-gids", "0", &c.id, "/guest", "true"]).exits(255).has("additional groups");
 });
