@@ -39,6 +39,7 @@ mod root {
     mod list;
     mod mounts;
     mod namespaces;
+    mod nested;
     mod process;
     mod regressions;
     mod rootfs;

@@ -60,6 +60,8 @@ pub(crate) fn names_and_sysctls(plan: &Plan) -> Result<()> {
 pub(crate) fn join_keyring(name: &std::ffi::CStr, new: Option<bool>) -> Result<()> {
     match (process::join_session_keyring(name), new) {
         (Ok(_), None) => Ok(()),
+        // This process is in it already: that of a container of the same name around the runtime.
+        (Ok(0), _) => Ok(()),
         // A keyring that was there already, and isn't ours to change, is as it should be.
         (Ok(key), Some(user_namespace)) => match process::make_key_searchable(key, user_namespace) {
             Err(error) if error.errno() == Errno::EACCES => Ok(()),

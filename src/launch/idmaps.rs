@@ -45,7 +45,9 @@ fn write_one(pid: Pid, map: &IdMap, kind: &Kind) -> Result<()> {
         Writer::Runtime => write_proc(pid, kind.file, &map.lines).map_err(|error| match error.errno() {
             // user_namespaces(7): what is mapped must be mapped in the parent's namespace.
             Errno::EPERM => {
-                anyhow::Error::new(error).context("every host id must be mapped in the runtime's own user namespace")
+                let what =
+                    "every range of host ids must lie within one that is mapped in the runtime's own user namespace";
+                anyhow::Error::new(error).context(what)
             }
             _ => error.into(),
         }),

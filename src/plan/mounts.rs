@@ -104,8 +104,8 @@ pub(crate) struct CgroupV1 {
 pub(crate) enum CgroupSource {
     /// The hierarchy as the container's cgroup namespace shows it.
     New(FileSystem),
-    /// The first of these directories that exists: the container's part, or the runtime's own cgroup where the container
-    /// had to do without one.
+    /// The first of these directories that exists: the container's part; the runtime's own cgroup where the container had
+    /// to do without one; what is mounted where that is no more than an outer container's part.
     Bind(Vec<CString>),
 }
 
@@ -370,8 +370,8 @@ fn cgroup_steps(
         };
         let mut what = file_system("cgroup2", Vec::new())?;
         let paths = match (own_namespace, &cgroup.v2) {
-            (true, Some(own)) => vec![path(own)?, path(&callers(v2))?],
-            (true, None) => vec![path(&callers(v2))?],
+            (true, Some(own)) => vec![path(own)?, path(&callers(v2))?, path(&v2.mount)?],
+            (true, None) => vec![path(&callers(v2))?, path(&v2.mount)?],
             (false, _) => vec![path(&v2.mount)?],
         };
         what.fallback = Some(Fallback { paths, tree: Bind::One, attrs: 0 });
@@ -387,7 +387,7 @@ fn cgroup_steps(
         } else {
             let own = cgroup.v1.iter().find(|(controllers, _)| *controllers == hierarchy.controllers);
             let own = own.map_or(&hierarchy.mount, |(_, dir)| dir);
-            CgroupSource::Bind(vec![path(own)?, path(&callers(hierarchy))?])
+            CgroupSource::Bind(vec![path(own)?, path(&callers(hierarchy))?, path(&hierarchy.mount)?])
         };
         hierarchies.push(CgroupV1 { name: c_string(name, &pointer)?, source });
         // Hierarchies of several controllers are known by each of their names too.

@@ -8,7 +8,7 @@ use super::namespaces::{finish, sleeping};
 use crate::common::{Container, host, rival, strings};
 use crate::container_test;
 
-const BASE: u32 = 300_000;
+pub(super) const BASE: u32 = 300_000;
 
 /// A user namespace whose ids 0 to 65535 are the host's from [`BASE`] on, and a rootfs that they may enter.
 pub(super) fn map(c: &mut Container) {
