@@ -15,6 +15,7 @@ use super::dev;
 use super::mount::{self, Late};
 use super::paths::{Links, Root, Slot, kind};
 use crate::error::invalid;
+use crate::host::in_user_namespace;
 use crate::plan::mounts::{Pivot, Rootfs, clean};
 use crate::plan::options::{Attrs, Propagation, Reach, attr};
 use crate::sys::mount::{self as api, Tree};
@@ -73,7 +74,11 @@ fn attach_root(plan: &Rootfs) -> Result<Root> {
         if error.errno() == Errno::ENOENT {
             return invalid("/root/path", format!("{:?}: no such file or directory (ENOENT)", plan.path));
         }
-        anyhow::Error::from(error).context("config.json: /root/path")
+        let denied = error.errno() == Errno::EACCES;
+        let error = anyhow::Error::from(error);
+        // The sources of bind mounts are opened outside, but this path is mounted on, which takes reaching it inside.
+        let error = if denied && in_user_namespace() { error.context(UNREACHABLE) } else { error };
+        error.context("config.json: /root/path")
     };
     match api::open_tree(CWD, &path, Tree::Recursive) {
         Ok(tree) => {
@@ -88,6 +93,8 @@ fn attach_root(plan: &Rootfs) -> Result<Root> {
         Err(error) => Err(missing(error)),
     }
 }
+
+const UNREACHABLE: &str = "root of the container's user namespace must be able to reach it: each directory on the way needs to be searchable by it";
 
 /// pivot_root(2) refuses a new root whose parent mount is shared. The parent mount is found by trying each directory
 /// upwards: mount(2) says EINVAL for what isn't a mount point, and no mount table is read.

@@ -307,6 +307,20 @@ user_test!(a_cgroup_that_nothing_needs_is_done_without, |c| {
     assert!(theirs.iter().zip(callers.lines()).all(|(a, b)| own(a) == own(b)), "{theirs:?}\n{callers}");
 });
 
+user_test!(a_cgroup_of_the_same_name_that_belongs_to_another_is_left_alone, |c| {
+    skip_unless!(c, c.user.is_some(), "not root");
+    c.id = format!("{}-taken", c.cgroup.trim_start_matches('/'));
+    let theirs: Vec<_> = host::hierarchies().into_iter().map(|root| root.join(&c.id)).collect();
+    for dir in &theirs {
+        std::fs::create_dir(dir).unwrap();
+    }
+    c.args(&["true"]);
+    let output = c.run();
+    let left = theirs.iter().filter(|dir| std::fs::remove_dir(dir).is_ok()).count();
+    output.ok();
+    assert_eq!(left, theirs.len());
+});
+
 user_test!(a_cgroup_that_is_asked_for_and_not_to_be_had_is_an_error, |c| {
     skip_unless!(c, c.user.is_some(), "not root: this user may have a delegated cgroup");
     for (pointer, value) in [
