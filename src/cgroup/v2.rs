@@ -99,6 +99,12 @@ fn hand_down_all(leaf: &Leaf, dir: &Dir) -> sys::Result<()> {
     let above: Vec<&Path> = leaf.dir.ancestors().skip(1).take_while(|path| path.starts_with(&leaf.mount)).collect();
     for path in above.into_iter().rev() {
         let parent = Dir::new(path.to_owned());
+        // The "no internal processes" rule of cgroups(7): a cgroup with processes takes those controllers that know
+        // threads, but then its children take no process any more. The root alone (it has no type) is free of it.
+        if !parent.read("cgroup.procs")?.is_empty() && parent.read("cgroup.type").is_ok() {
+            log::debug!("cgroup controllers aren't enabled in {path:?}: it has processes of its own");
+            return Ok(());
+        }
         let enabled = parent.read("cgroup.subtree_control")?;
         for name in missing.iter().filter(|name| !has(&enabled, name)) {
             if let Err(error) = parent.write("cgroup.subtree_control", &format!("+{name}")) {

@@ -3,9 +3,9 @@
 use serde_json::json;
 
 use crate::common::config::mount;
-use crate::common::user::{become_user, mapping, uid};
+use crate::common::user::{mapping, uid};
 use crate::common::{Container, assert_has, host, program, strings};
-use crate::{container_test, skip_unless, user_test};
+use crate::{skip_unless, user_test};
 
 /// The line of mountinfo with a mount point; the last one is on top.
 fn line(facts: &serde_json::Value, point: &str) -> String {
@@ -224,18 +224,4 @@ user_test!(the_cgroups_of_the_caller_are_bound_where_there_are_none, |c| {
     let facts = c.facts();
     assert_ne!(facts["ns"]["cgroup"], host::namespace("self", "cgroup"));
     assert!(line(&facts, "/sys/fs/cgroup").contains(" ro,nosuid"));
-});
-
-container_test!(a_user_namespace_of_roots_shares_sysfs_too, |c| {
-    super::userns::map(c);
-    share(c, "network");
-    let facts = c.facts();
-    assert!(line(&facts, "/sys").contains(" ro,nosuid,nodev,noexec"), "{}", line(&facts, "/sys"));
-});
-
-// Without rights in any namespace, and with one of each kind shared: nothing but files.
-user_test!(the_command_line_alone_needs_no_rights, |c| {
-    let mut command = c.command(&["list"]);
-    become_user(&mut command, uid(c), c);
-    program::finish(&mut command, &c.dir).ok();
 });

@@ -154,7 +154,12 @@ container_test!(with_and_without_a_network_namespace, |c| {
     assert_ne!(facts["ns"]["net"], host::namespace("self", "net"));
     let kinds = c.config["linux"]["namespaces"].as_array_mut().unwrap();
     kinds.retain(|namespace| namespace["type"] != "network");
-    assert_eq!(c.facts()["ns"]["net"], host::namespace("self", "net"));
+    let facts = c.facts();
+    assert_eq!(facts["ns"]["net"], host::namespace("self", "net"));
+    // No sysfs of that namespace may be mounted: it is the host's.
+    let mounts = strings(&facts["mountinfo"]);
+    let sys = mounts.iter().find(|line| line.split(' ').nth(4) == Some("/sys")).unwrap();
+    assert!(sys.contains(" ro,nosuid,nodev,noexec"), "{sys}");
 });
 
 container_test!(a_root_file_system_that_its_root_can_not_reach_is_an_error, |c| {
