@@ -357,7 +357,7 @@ fn reopen(root: &Root, step: &MountStep) -> Result<OwnedFd> {
 }
 
 /// A path that means exactly this descriptor, for calls that know paths only.
-fn by_fd(fd: BorrowedFd<'_>) -> CString {
+pub(super) fn by_fd(fd: BorrowedFd<'_>) -> CString {
     CString::new(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap_or_default()
 }
 

@@ -235,7 +235,7 @@ fn converse(
     undo.record.init = Identity::of(pid);
     undo.folder()?.write(&undo.record)?;
     if let Some(maps) = &plan.id_maps {
-        idmaps::write(pid, maps)?;
+        idmaps::write(pid, maps, "/linux")?;
     }
     outside.pass(Barrier::Go)?;
     loop {

@@ -21,26 +21,26 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 struct Kind {
     /// Of /proc/PID.
     file: &'static str,
-    pointer: &'static str,
+    property: &'static str,
     helper: &'static str,
     ranges: &'static str,
 }
 
-const UID: Kind = Kind { file: "uid_map", pointer: "/linux/uidMappings", helper: "newuidmap", ranges: "/etc/subuid" };
-const GID: Kind = Kind { file: "gid_map", pointer: "/linux/gidMappings", helper: "newgidmap", ranges: "/etc/subgid" };
+const UID: Kind = Kind { file: "uid_map", property: "uidMappings", helper: "newuidmap", ranges: "/etc/subuid" };
+const GID: Kind = Kind { file: "gid_map", property: "gidMappings", helper: "newgidmap", ranges: "/etc/subgid" };
 
 /// Writes both maps of the user namespace of `pid`, each at once: a second write is refused (user_namespaces(7)).
 ///
-/// Errors name the property of config.json, and hold what a helper said.
-pub(crate) fn write(pid: Pid, maps: &IdMaps) -> Result<()> {
+/// Errors name the property of config.json, which is in `at`, and hold what a helper said.
+pub(crate) fn write(pid: Pid, maps: &IdMaps, at: &str) -> Result<()> {
     if maps.deny_setgroups {
         write_proc(pid, "setgroups", "deny")?;
     }
-    write_one(pid, &maps.uid, &UID)?;
-    write_one(pid, &maps.gid, &GID)
+    write_one(pid, &maps.uid, &UID, at)?;
+    write_one(pid, &maps.gid, &GID, at)
 }
 
-fn write_one(pid: Pid, map: &IdMap, kind: &Kind) -> Result<()> {
+fn write_one(pid: Pid, map: &IdMap, kind: &Kind, at: &str) -> Result<()> {
     let written = match map.writer {
         Writer::Runtime => write_proc(pid, kind.file, &map.lines).map_err(|error| match error.errno() {
             // user_namespaces(7): what is mapped must be mapped in the parent's namespace.
@@ -53,7 +53,7 @@ fn write_one(pid: Pid, map: &IdMap, kind: &Kind) -> Result<()> {
         }),
         Writer::Helper => by_helper(pid, map, kind),
     };
-    written.with_context(|| format!("config.json: {}", kind.pointer))
+    written.with_context(|| format!("config.json: {at}/{}", kind.property))
 }
 
 fn by_helper(pid: Pid, map: &IdMap, kind: &Kind) -> Result<()> {

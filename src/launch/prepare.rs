@@ -53,13 +53,15 @@ pub(crate) fn open_sources(rootfs: &Rootfs) -> Result<Vec<Option<OwnedFd>>> {
 
 fn source(step: &MountStep) -> Result<Option<OwnedFd>> {
     let What::Bind { source, tree } = &step.what else { return Ok(None) };
-    let tree = open_tree(source, *tree).map_err(|error| {
-        if error.errno() == Errno::ENOENT {
-            return invalid(format!("{}/source", step.pointer), format!("bind source {source:?}: {error}"));
+    match open_tree(source, *tree) {
+        Ok(tree) => Ok(Some(tree)),
+        // Before Linux 5.12, and in sandboxes, it is left to root of the user namespace.
+        Err(error) if error.errno() == Errno::ENOSYS => Ok(None),
+        Err(error) if error.errno() == Errno::ENOENT => {
+            Err(invalid(format!("{}/source", step.pointer), format!("bind source {source:?}: {error}")))
         }
-        error.into()
-    })?;
-    Ok(Some(tree))
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// A copy of a host mount that is a peer of the host's would carry the container's mounts out: it becomes a slave.

@@ -88,7 +88,7 @@ impl ExecPlan {
     /// Decides. Errors name the property.
     pub(crate) fn new(config: &Spec, process: &Process, host: &Host, passed: &Passed) -> Result<Self> {
         let namespaces = Namespaces::new(&config.linux, host.privileged())?;
-        IdMaps::new(&config.linux, &namespaces, host).map_or(Ok(()), |maps| maps.check_groups(process))?;
+        IdMaps::of(&config.linux, &namespaces, host).map_or(Ok(()), |maps| maps.check_groups(process))?;
         let flags = Kind::ALL.into_iter().filter(|kind| namespaces.has(*kind));
         Ok(Self {
             task: Task::new(process, &config.linux, &namespaces, host, passed)?,

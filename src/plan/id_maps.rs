@@ -35,8 +35,7 @@ pub(crate) enum Writer {
 }
 
 impl IdMaps {
-    /// None: no user namespace is made.
-    pub(crate) fn new(linux: &Linux, namespaces: &Namespaces, host: &Host) -> Option<Self> {
+    pub(crate) fn new(uids: &[IdMapping], gids: &[IdMapping], host: &Host) -> Self {
         let map = |mappings: &[IdMapping], own: u32, capability: u64| {
             let single = matches!(mappings, [only] if only.size == 1 && only.host_id == own);
             let runtime = single || host.capabilities & capability != 0;
@@ -46,15 +45,18 @@ impl IdMaps {
                 writer: if runtime { Writer::Runtime } else { Writer::Helper },
             }
         };
-        namespaces.makes(Kind::User).then(|| {
-            let gid = map(&linux.gid_mappings, host.egid, CAP_SETGID);
-            Self {
-                uid: map(&linux.uid_mappings, host.euid, CAP_SETUID),
-                // The helper decides by itself: it denies it for an own group alone (CVE-2018-7169).
-                deny_setgroups: gid.writer == Writer::Runtime && host.capabilities & CAP_SETGID == 0,
-                gid,
-            }
-        })
+        let gid = map(gids, host.egid, CAP_SETGID);
+        Self {
+            uid: map(uids, host.euid, CAP_SETUID),
+            // The helper decides by itself: it denies it for an own group alone (CVE-2018-7169).
+            deny_setgroups: gid.writer == Writer::Runtime && host.capabilities & CAP_SETGID == 0,
+            gid,
+        }
+    }
+
+    /// Of the container's user namespace, if one is made.
+    pub(crate) fn of(linux: &Linux, namespaces: &Namespaces, host: &Host) -> Option<Self> {
+        namespaces.makes(Kind::User).then(|| Self::new(&linux.uid_mappings, &linux.gid_mappings, host))
     }
 
     /// With setgroups(2) given up nobody in the namespace can have further groups.
@@ -127,10 +129,7 @@ mod tests {
                 size: *size,
             })
             .collect();
-        let namespaces = vec![Namespace { kind: "user".into(), path: None }];
-        let linux = Linux { namespaces, uid_mappings: mappings.clone(), gid_mappings: mappings, ..Linux::default() };
-        let host = Host { euid: 1000, egid: 1000, capabilities, ..Host::default() };
-        IdMaps::new(&linux, &Namespaces::new(&linux, false).unwrap(), &host).unwrap()
+        IdMaps::new(&mappings, &mappings, &Host { euid: 1000, egid: 1000, capabilities, ..Host::default() })
     }
 
     #[test]

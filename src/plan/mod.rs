@@ -23,7 +23,7 @@ use crate::cgroup::{self, Manager};
 use crate::error::invalid;
 use crate::host::Host;
 use crate::spec::{self, Hooks, Spec};
-use id_maps::IdMaps;
+pub(crate) use id_maps::IdMaps;
 use mounts::Rootfs;
 use namespaces::Namespaces;
 use task::{Passed, Task};
@@ -67,7 +67,7 @@ impl Plan {
         let (process, linux) = (spec.process.clone().unwrap_or_default(), &spec.linux);
         let namespaces = Namespaces::new(linux, host.privileged())?;
         id_maps::check_rights(linux, &namespaces, host)?;
-        let id_maps = IdMaps::new(linux, &namespaces, host);
+        let id_maps = IdMaps::of(linux, &namespaces, host);
         id_maps.as_ref().map_or(Ok(()), |maps| maps.check_groups(&process))?;
         let mut cgroup =
             cgroup::plan(request.manager, &linux.cgroups_path, &request.id, &linux.resources, &host.cgroups)?;
