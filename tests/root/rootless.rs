@@ -361,3 +361,41 @@ user_test!(a_cgroup_that_is_delegated_is_used, |c| {
     program::finish(&mut c.command_by(&[&launch], &["delete", "--force", &c.id]), &c.dir).ok();
     eventually("the cgroup is gone", || host::cgroups(&path).is_empty());
 });
+
+// A binary that the user may write is one that a container of his may: the command starts again from a sealed copy
+// (CVE-2019-5736), and all of it works from there.
+user_test!(a_binary_of_the_users_own, |c| {
+    c.args(&["sleep-forever"]);
+    c.write_config();
+    let own = c.path("run/tare");
+    std::fs::copy(tare(), &own).unwrap();
+    std::os::unix::fs::chown(&own, Some(uid(c)), Some(gid(c))).unwrap();
+    let run = |words: &[&str]| {
+        let mut command = std::process::Command::new(&own);
+        command.args(["--root", c.path("state").to_str().unwrap()]).args(words);
+        command.current_dir(c.bundle()).stdin(std::process::Stdio::null());
+        become_user(&mut command, uid(c), c);
+        program::finish(&mut command, &c.dir)
+    };
+    run(&["run", "--detach", &c.id]).ok();
+    run(&["exec", &c.id, "/guest", "true"]).ok();
+    assert_has(run(&["exec", &c.id, "/guest", "readlink", "/proc/self/exe"]).ok().stdout, "/guest");
+    run(&["delete", "--force", &c.id]).ok();
+});
+
+user_test!(a_runtime_that_was_killed_is_cleaned_up_by_its_user, |c| {
+    c.args(&["sleep-forever"]);
+    c.write_config();
+    if !crate::common::trace::available(c) {
+        return;
+    }
+    let bundle = c.bundle();
+    let words = ["run", "--detach", "--bundle", bundle.to_str().unwrap(), &c.id];
+    // As the maps are written, and as the container is on its way.
+    for point in ["inject=write:signal=SIGKILL:when=3", "inject=renameat:signal=SIGKILL:when=2"] {
+        let killed = crate::common::trace::killed_at(c, false, point, &words).wait();
+        assert_ne!(killed.code, 0, "{killed}");
+        c.delete_force().ok();
+        c.assert_clean();
+    }
+});
