@@ -5,6 +5,7 @@
 //! The container process inherits the plan with the clone, so nothing is parsed twice or sent.
 
 pub(crate) mod caps;
+pub(crate) mod cgroup_mounts;
 pub(crate) mod exec;
 pub(crate) mod id_maps;
 pub(crate) mod limits;
