@@ -70,6 +70,11 @@ pub(crate) fn in_user_namespace() -> bool {
     stat("/proc/self/ns/user").is_ok_and(|user| user.st_ino != INITIAL_USER_NAMESPACE)
 }
 
+/// Whether a user namespace is the one that this process is in.
+pub(crate) fn is_own_user_namespace(of: &nix::sys::stat::FileStat) -> bool {
+    stat("/proc/self/ns/user").is_ok_and(|own| (own.st_dev, own.st_ino) == (of.st_dev, of.st_ino))
+}
+
 /// Whether this process has no rights over the host: an ordinary user, or root of a user namespace. Asked only after the
 /// kernel refused something.
 pub(crate) fn is_rootless() -> bool {

@@ -20,8 +20,10 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context as _, Result};
+use nix::errno::Errno;
 use nix::unistd::Pid;
 
+use crate::host::is_own_user_namespace;
 use crate::launch::{hooks, prepare};
 use crate::plan::Plan;
 use crate::plan::mounts::{Pivot, Sources};
@@ -99,10 +101,18 @@ fn join(prepared: &Prepared) -> Result<()> {
         process::set_dumpable(false)?;
     }
     for (join, fd) in prepared.plan.namespaces.joins.iter().zip(&prepared.joins) {
-        sys::clone::setns(fd.as_fd(), join.kind.flag())
-            .with_context(|| format!("config.json: {}: join {:?}", join.pointer, join.path))?;
+        match sys::clone::setns(fd.as_fd(), join.kind.flag()) {
+            // setns(2) doesn't let a process reenter its own, which is all that was asked for: a container that shares
+            // the user namespace of another, which is that of a rootless engine.
+            Err(error) if error.errno() == Errno::EINVAL && join.kind == Kind::User && is_own(fd) => {}
+            joined => joined.with_context(|| format!("config.json: {}: join {:?}", join.pointer, join.path))?,
+        }
     }
     Ok(())
+}
+
+fn is_own(user_namespace: &OwnedFd) -> bool {
+    nix::sys::stat::fstat(user_namespace).is_ok_and(|stat| is_own_user_namespace(&stat))
 }
 
 /// Everything up to the gate.

@@ -108,6 +108,18 @@ container_test!(root_joins_namespaces_of_different_owners, |c| {
     first.finish();
 });
 
+// As containers of a rootless engine do that share one's user namespace, which is the engine's.
+container_test!(the_runtimes_own_user_namespace_is_joined_already, |c| {
+    let own = json!({ "type": "user", "path": "/proc/self/ns/user" });
+    c.set("/linux/namespaces", json!([{ "type": "mount" }, { "type": "pid" }, own]));
+    c.args(&["sleep-forever"]);
+    c.detach().ok();
+    let facts = c.tare(&["exec", &c.id, "/guest", "facts"]).ok().json();
+    assert_eq!(facts["ns"]["user"], host::namespace("self", "user"));
+    assert_eq!(facts["ns"]["pid"], host::namespace(&c.pid().to_string(), "pid"));
+    assert_eq!(facts["status"]["Uid"], "0 0 0 0");
+});
+
 user_test!(exec_into_a_container_that_joined, |c| {
     let mut first = first(c, as_owner_of(c));
     join(c, first.pid(), &["user", "network", "ipc", "uts"], &["mount", "pid"]);
