@@ -143,6 +143,10 @@ fn create(prepared: &Prepared, outside: &Inside) -> Result<task::Ready> {
     Ok(ready)
 }
 
+/// Root of a user namespace may make mount namespaces: only a security module takes that right from it.
+const RESTRICTED: &str = "the user namespace gives no rights on this host: for ordinary users AppArmor may withhold them \
+                          (sysctl kernel.apparmor_restrict_unprivileged_userns)";
+
 /// Enters the namespaces that the clone has not entered already. Returns the trees of bind mounts if it was the only time
 /// to open them.
 fn namespaces(prepared: &Prepared) -> Result<Option<Vec<Option<OwnedFd>>>> {
@@ -158,7 +162,7 @@ fn namespaces(prepared: &Prepared) -> Result<Option<Vec<Option<OwnedFd>>>> {
     let mut sources = None;
     if namespaces.has(Kind::User) {
         if prepared.plan.rootfs.sources == Sources::AsCaller {
-            sys::clone::unshare(libc::CLONE_NEWNS).context("new mount namespace")?;
+            sys::clone::unshare(libc::CLONE_NEWNS).context(RESTRICTED).context("new mount namespace")?;
             flags &= !libc::CLONE_NEWNS;
             sources = Some(prepare::open_sources(&prepared.plan.rootfs)?);
         }

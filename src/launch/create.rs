@@ -193,7 +193,9 @@ fn spawn(
     let bridge = prepared.plan.namespaces.bridge();
     let flags = if bridge { 0 } else { prepared.plan.namespaces.clone_flags() };
     let cgroup = undo.cgroup.as_ref().and_then(|cgroup| cgroup.clone_fd());
-    let (cloned, placed) = clone_into(flags, cgroup)?;
+    let makes_user = prepared.plan.namespaces.makes(Kind::User);
+    let (cloned, placed) = clone_into(flags, cgroup)
+        .map_err(|error| if makes_user { idmaps::explain_clone(error) } else { error.into() })?;
     match cloned {
         Cloned::Child => {
             // The lock is the creator's: it must end with it. End-of-file must be seen. And nothing that waits in the

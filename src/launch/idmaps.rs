@@ -12,6 +12,7 @@ use nix::unistd::{Pid, getuid};
 
 use super::process::write_proc;
 use crate::plan::id_maps::{IdMap, IdMaps, Writer};
+use crate::sys;
 use crate::sys::process::signal_default;
 
 /// Where the helpers are looked for without a PATH, as by execvp(3) and with the folders that it leaves out.
@@ -75,6 +76,19 @@ fn by_helper(pid: Pid, map: &IdMap, kind: &Kind) -> Result<()> {
     let said = [output.stderr, output.stdout].concat();
     let said = one_line(&String::from_utf8_lossy(&said));
     bail!("{helper}: {said} ({}): does {ranges} give these ids to {}?", output.status, user());
+}
+
+/// Why no user namespace is made (user_namespaces(7), clone(2)).
+pub(super) fn explain_clone(error: sys::Error) -> anyhow::Error {
+    let why = match error.errno() {
+        Errno::ENOSPC | Errno::EUSERS => "no more user namespaces are allowed (sysctl user.max_user_namespaces)",
+        Errno::EPERM | Errno::EACCES => {
+            "this host doesn't let this user make a user namespace (sysctl kernel.unprivileged_userns_clone, a profile of \
+             seccomp or AppArmor, or a chroot around the runtime)"
+        }
+        _ => return error.into(),
+    };
+    anyhow::Error::new(error).context(why)
 }
 
 /// The program that execvp(3) would take.

@@ -209,3 +209,14 @@ user_test!(a_user_namespace_is_known_by_its_inode, |c| {
     assert_eq!(words(&strings(&facts["uid_map"])[0]), [0, 0, u32::MAX]);
     assert!(strings(&facts["mountinfo"]).iter().any(|line| line.contains(" /null /dev/null ")));
 });
+
+user_test!(a_host_that_allows_no_user_namespaces_is_named, |c| {
+    let script = c.path("none");
+    let text = "#!/bin/sh\nexec unshare --user --mount --map-root-user sh -c \
+        'echo 0 >/proc/sys/user/max_user_namespaces && exec \"$@\"' sh \"$@\"\n";
+    std::fs::write(&script, text).unwrap();
+    host::chmod(&script, 0o755);
+    c.set("/linux/uidMappings", mapping(0, 0, 1)).set("/linux/gidMappings", mapping(0, 0, 1));
+    run(c, &[script.display().to_string()], &[]).fails(&["ENOSPC", "user.max_user_namespaces"]);
+    c.assert_clean();
+});
