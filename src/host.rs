@@ -10,12 +10,18 @@ use crate::sys;
 /// identity maps in namespaces of its own.
 pub(crate) const INITIAL_USER_NAMESPACE: u64 = 0xefff_fffd;
 
+/// Bits of [`Host::capabilities`] (capabilities(7)).
+pub(crate) const CAP_SETGID: u64 = 1 << 6;
+pub(crate) const CAP_SETUID: u64 = 1 << 7;
+pub(crate) const CAP_SYS_ADMIN: u64 = 1 << 21;
+
 /// What planning needs to know.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Host {
     /// Whether this process is in the initial user namespace: outside it no device node can be made.
     pub(crate) initial_user_namespace: bool,
     pub(crate) euid: u32,
+    pub(crate) egid: u32,
     /// The file mode creation mask that the program would inherit, if it is known.
     pub(crate) umask: Option<u32>,
     pub(crate) cgroups: Layout,
@@ -31,8 +37,14 @@ pub(crate) struct Host {
 
 impl Host {
     pub(crate) fn probe() -> Result<Self> {
-        let initial_user_namespace = in_initial_user_namespace();
+        let initial_user_namespace = !in_user_namespace();
         Ok(Self { cgroups: Layout::probe()?, initial_user_namespace, umask: None, ..Self::process()? })
+    }
+
+    /// Whether this process may mount and join what its own user namespace owns. Root may lack it (a container's), and
+    /// what it has reaches no further than that namespace.
+    pub(crate) fn privileged(&self) -> bool {
+        self.capabilities & CAP_SYS_ADMIN != 0
     }
 
     /// What `exec` needs.
@@ -43,6 +55,7 @@ impl Host {
             initial_user_namespace: false,
             umask: status.lines().find_map(|line| u32::from_str_radix(line.strip_prefix("Umask:")?.trim(), 8).ok()),
             euid: ids(&status, "Uid:").nth(1).unwrap_or(u32::MAX),
+            egid: ids(&status, "Gid:").nth(1).unwrap_or(u32::MAX),
             groups: status.lines().any(|line| line.strip_prefix("Groups:").is_some_and(|list| !list.trim().is_empty())),
             cgroups: Layout::default(),
             ignored_signals: mask(&status, "SigIgn:"),
@@ -52,9 +65,20 @@ impl Host {
     }
 }
 
-/// Whether this process is in the initial user namespace.
-pub(crate) fn in_initial_user_namespace() -> bool {
-    stat("/proc/self/ns/user").is_ok_and(|user| user.st_ino == INITIAL_USER_NAMESPACE)
+/// Whether this process is in a user namespace that isn't the host's. Without /proc nothing says so.
+pub(crate) fn in_user_namespace() -> bool {
+    stat("/proc/self/ns/user").is_ok_and(|user| user.st_ino != INITIAL_USER_NAMESPACE)
+}
+
+/// Whether a user namespace is the one that this process is in.
+pub(crate) fn is_own_user_namespace(of: &nix::sys::stat::FileStat) -> bool {
+    stat("/proc/self/ns/user").is_ok_and(|own| (own.st_dev, own.st_ino) == (of.st_dev, of.st_ino))
+}
+
+/// Whether this process has no rights over the host: an ordinary user, or root of a user namespace. Asked only after the
+/// kernel refused something.
+pub(crate) fn is_rootless() -> bool {
+    !nix::unistd::geteuid().is_root() || in_user_namespace()
 }
 
 /// A hexadecimal mask of /proc/PID/status.

@@ -264,6 +264,21 @@ impl Released {
     }
 }
 
+/// Sticky, as in runc: cleaners of the runtime directory leave it alone (XDG Base Directory Specification).
+fn make_root(root: &Path) -> Result<()> {
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o1700).create(root);
+    made.call("mkdir", root).map_err(|error| with_remedy(error, root))
+}
+
+/// An ordinary user has no place in /run but his own.
+fn with_remedy(error: sys::Error, path: &Path) -> anyhow::Error {
+    let denied = matches!(error.errno(), Errno::EACCES | Errno::EPERM | Errno::EROFS);
+    if !denied || !path.starts_with("/run") {
+        return error.into();
+    }
+    anyhow::Error::new(error).context("no place for the state of containers: set XDG_RUNTIME_DIR, or give --root")
+}
+
 const GATE: &str = "start";
 const RESULT: &str = "result";
 const CONFIG: &str = "config.json";
@@ -277,12 +292,12 @@ impl Folder {
         let mut made = nix::unistd::mkdir(&path, Mode::from_bits_truncate(0o711));
         if made == Err(Errno::ENOENT) {
             // Only its owner looks into it: the state tells where everything of every container is.
-            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(root).call("mkdir", root)?;
+            make_root(root)?;
             made = nix::unistd::mkdir(&path, Mode::from_bits_truncate(0o711));
         }
         match made {
             Err(Errno::EEXIST) => bail!("{}: {id:?}", phrase::ALREADY_EXISTS),
-            made => made.call("mkdir", &path)?,
+            made => made.call("mkdir", &path).map_err(|error| with_remedy(error, &path))?,
         }
         let folder = Self::open(root, id)?;
         // Should it be deleted between the two, the record can't be written into it.

@@ -36,13 +36,18 @@ mod root {
     mod hooks;
     mod identity;
     mod idmap;
+    mod join_user;
     mod kill;
     mod list;
     mod mounts;
     mod namespaces;
+    mod nested;
     mod process;
     mod regressions;
     mod rootfs;
+    mod rootless;
+    mod rootless_ids;
+    mod rootless_mounts;
     mod run;
     mod seccomp;
     mod start;

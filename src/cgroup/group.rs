@@ -65,17 +65,31 @@ fn make_all(plan: &Plan, made: &mut Vec<PathBuf>) -> Result<Group> {
 fn make_leaf(plan: &Plan, path: &Path, made: &mut Vec<PathBuf>) -> Result<bool> {
     match make(path, made) {
         Ok(true) => Ok(true),
+        Ok(false) if plan.optional && !is_ours(path) => {
+            log::debug!("the container gets no cgroup of its own: {path:?} is somebody else's");
+            Ok(false)
+        }
         Ok(false) => check_unused(path).map(|()| true),
         Err(error) if matches!(error.errno(), Errno::EACCES | Errno::EPERM | Errno::EROFS) => {
             if plan.optional {
                 log::debug!("the container gets no cgroup of its own: {error}");
                 return Ok(false);
             }
-            let hint = "without the right to, a container can only have no limits and no cgroupsPath";
+            // The first words are runc's: engines know them.
+            let hint = "rootless needs no limits + no cgrouppath when no permission is granted for cgroups: have one \
+                        delegated by systemd (--systemd-cgroup), leave out /linux/resources and /linux/cgroupsPath, or \
+                        use --cgroup-manager=disabled";
             Err(error).with_context(|| format!("make the container's cgroup ({hint})"))
         }
         Err(error) => Err(error).context("make the container's cgroup"),
     }
+}
+
+/// Whether processes may be moved into a cgroup that is there already.
+fn is_ours(path: &Path) -> bool {
+    use nix::unistd::{AccessFlags, faccessat};
+    let flags = nix::fcntl::AtFlags::AT_EACCESS;
+    faccessat(nix::fcntl::AT_FDCWD, &path.join("cgroup.procs"), AccessFlags::W_OK, flags).is_ok()
 }
 
 /// A leaf that somebody left, or made in advance with limits of his own, is fine if nothing lives in it.

@@ -241,12 +241,5 @@ pub(crate) fn is_v2(dir: &Path) -> bool {
     layout::kind_of(dir) == Some(layout::Kind::V2)
 }
 
-/// Whether the runtime is in a user namespace other than the host's. Asked only after the kernel refused something.
-fn in_user_namespace() -> bool {
-    /// PROC_USER_INIT_INO (include/linux/proc_ns.h).
-    const INITIAL: u64 = 0xEFFF_FFFD;
-    nix::sys::stat::stat("/proc/self/ns/user").is_ok_and(|stat| stat.st_ino != INITIAL)
-}
-
 #[cfg(test)]
 mod tests;

@@ -12,8 +12,8 @@ use nix::unistd::Pid;
 use super::apply::apply;
 use super::devices;
 use super::dir::{BackOff, Dir, tree};
-use super::in_user_namespace;
 use super::knobs::Knob;
+use crate::host::is_rootless;
 use crate::sys::clone::{pidfd_open, pidfd_send_signal};
 
 /// What to make in one v1 hierarchy.
@@ -77,10 +77,10 @@ fn apply_devices(dir: &Dir, writes: &[devices::Write]) -> Result<()> {
             _ => dir.open(write.file, OFlag::O_WRONLY).context("device rules")?,
         };
         match dir.write_to(&fd, write.file, &write.rule) {
-            // The kernel lets nobody but the host's root change device rules. runc leaves them out there as well:
-            // a user namespace's processes can't make nodes, and the host's nodes keep their owners.
-            Err(error) if error.errno() == Errno::EPERM && in_user_namespace() => {
-                log::debug!("device rules aren't applied: not permitted in a user namespace");
+            // The kernel lets nobody but root of the host change device rules. runc leaves them out for others, too:
+            // their processes can make no nodes, and the nodes of the host keep their owners.
+            Err(error) if error.errno() == Errno::EPERM && is_rootless() => {
+                log::debug!("device rules aren't applied: not permitted without the rights of the host");
                 return Ok(());
             }
             Err(error) if error.errno() == Errno::EPERM => {

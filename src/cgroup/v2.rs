@@ -12,8 +12,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::apply::apply;
 use super::devices::Insn;
 use super::dir::{Dir, gone};
-use super::in_user_namespace;
 use super::knobs::{Knob, Missing};
+use crate::host::is_rootless;
 use crate::sys::{self, bpf};
 
 /// What to make in the v2 hierarchy.
@@ -99,6 +99,12 @@ fn hand_down_all(leaf: &Leaf, dir: &Dir) -> sys::Result<()> {
     let above: Vec<&Path> = leaf.dir.ancestors().skip(1).take_while(|path| path.starts_with(&leaf.mount)).collect();
     for path in above.into_iter().rev() {
         let parent = Dir::new(path.to_owned());
+        // The "no internal processes" rule of cgroups(7): a cgroup with processes takes those controllers that know
+        // threads, but then its children take no process any more. The root alone (it has no type) is free of it.
+        if !parent.read("cgroup.procs")?.is_empty() && parent.read("cgroup.type").is_ok() {
+            log::debug!("cgroup controllers aren't enabled in {path:?}: it has processes of its own");
+            return Ok(());
+        }
         let enabled = parent.read("cgroup.subtree_control")?;
         for name in missing.iter().filter(|name| !has(&enabled, name)) {
             if let Err(error) = parent.write("cgroup.subtree_control", &format!("+{name}")) {
@@ -139,8 +145,8 @@ fn attach(dir: &Dir, program: &[Insn]) -> Result<()> {
     let done = load_and_attach(dir, program);
     match done {
         // As runc decides: bpf(2) needs the host's root, and in a user namespace nobody can make nodes anyway.
-        Err(error) if error.errno() == Errno::EPERM && in_user_namespace() => {
-            log::debug!("device rules aren't applied: not permitted in a user namespace ({error})");
+        Err(error) if error.errno() == Errno::EPERM && is_rootless() => {
+            log::debug!("device rules aren't applied: not permitted without the rights of the host ({error})");
             Ok(())
         }
         Err(error) if error.errno() == Errno::ENOSYS => {

@@ -2,14 +2,12 @@
 //! because engines give `--root` to some of them only.
 
 use std::ffi::OsString;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use nix::unistd::geteuid;
 
-/// Inode of the initial user namespace: PROC_USER_INIT_INO, fixed since Linux 3.8.
-const INITIAL_USER_NAMESPACE: u64 = 0xEFFF_FFFD;
+use crate::host::in_user_namespace;
 
 /// The directory for `--root`, or the default; absolute, never `/`.
 pub(super) fn resolve(given: Option<PathBuf>) -> Result<PathBuf> {
@@ -40,12 +38,6 @@ fn default(
         Some(dir) if !root() || (user.as_deref() != Some("root".as_ref()) && inside()) => Path::new(&dir).join("tare"),
         _ => PathBuf::from("/run/tare"),
     }
-}
-
-/// Whether this is a user namespace that isn't the host's.
-pub(super) fn in_user_namespace() -> bool {
-    // Without /proc nothing says that we are in one.
-    std::fs::metadata("/proc/self/ns/user").is_ok_and(|namespace| namespace.ino() != INITIAL_USER_NAMESPACE)
 }
 
 /// Removes `.` and `..` by their text, as Go's filepath.Clean does.

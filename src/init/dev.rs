@@ -9,10 +9,10 @@ use nix::errno::Errno;
 use nix::sys::stat::{Mode, SFlag, mknodat};
 use nix::unistd::{Gid, Uid};
 
-use super::mount::attach;
+use super::mount::{attach, by_fd};
 use super::paths::{Links, Root};
 use crate::plan::mounts::{Node, Rootfs};
-use crate::sys::mount::{Tree, open_tree};
+use crate::sys::mount::{self as api, Tree, open_tree};
 use crate::sys::{self, Context, fs::CWD};
 
 const LINKS: [(&str, &CStr); 5] = [
@@ -103,11 +103,19 @@ fn same(dir: BorrowedFd<'_>, name: &CStr, node: &Node) -> Result<()> {
 
 /// mknod(2) isn't permitted in a user namespace: the host's node is bound onto an empty file.
 fn bind(root: &Root, node: &Node) -> Result<()> {
-    let tree = host_node(node)?;
-    Ok(attach(tree.as_fd(), &root.file_slot(&node.path)?)?)
+    let host = host_node(node)?;
+    let slot = root.file_slot(&node.path)?;
+    match open_tree(host.as_fd(), c"", Tree::One) {
+        Ok(tree) => attach(tree.as_fd(), &slot)?,
+        Err(error) if error.errno() == Errno::ENOSYS => {
+            api::mount(Some(&by_fd(host.as_fd())), &slot.path(), None, libc::MS_BIND, None)?;
+        }
+        Err(error) => return Err(error.into()),
+    }
+    Ok(())
 }
 
-/// A detached mount of the host's node, which must be the device that is asked for.
+/// The host's node, which must be the device that is asked for.
 fn host_node(node: &Node) -> Result<OwnedFd> {
     let path = CString::new(node.path.as_str())?;
     let handle = sys::fs::openat2(CWD, &path, libc::O_PATH | libc::O_NOFOLLOW, 0, 0).context("on the host")?;
@@ -115,5 +123,5 @@ fn host_node(node: &Node) -> Result<OwnedFd> {
     if stat.st_mode & libc::S_IFMT != node.kind || stat.st_rdev != node.dev {
         anyhow::bail!("the host has another device there, and in a user namespace none can be made");
     }
-    Ok(open_tree(handle.as_fd(), c"", Tree::One)?)
+    Ok(handle)
 }

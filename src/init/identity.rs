@@ -65,6 +65,8 @@ pub(crate) fn sysctls(plan: &Plan, procfs: &Procfs) -> Result<()> {
 pub(crate) fn join_keyring(name: &std::ffi::CStr, new: Option<bool>) -> Result<()> {
     match (process::join_session_keyring(name), new) {
         (Ok(_), None) => Ok(()),
+        // This process is in it already: that of a container of the same name around the runtime.
+        (Ok(0), _) => Ok(()),
         // A keyring that was there already, and isn't ours to change, is as it should be.
         (Ok(key), Some(user_namespace)) => match process::make_key_searchable(key, user_namespace) {
             Err(error) if error.errno() == Errno::EACCES => Ok(()),
@@ -108,6 +110,11 @@ pub(crate) fn assume(identity: &Identity, in_user_namespace: bool) -> Result<()>
     match process::setgroups(&identity.groups) {
         // Given up for the right to map ids: fine as long as no group is asked for.
         Err(error) if error.errno() == Errno::EPERM && in_user_namespace && identity.groups.is_empty() => {}
+        Err(error) if error.errno() == Errno::EPERM && in_user_namespace => {
+            return Err(error)
+                .context("setgroups(2) was given up for this user namespace's single mapping (user_namespaces(7))")
+                .context("config.json: /process/user/additionalGids");
+        }
         result => result.context("config.json: /process/user/additionalGids")?,
     }
     process::set_keepcaps(true)?;

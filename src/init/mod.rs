@@ -24,12 +24,14 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context as _, Result};
+use nix::errno::Errno;
 use nix::unistd::Pid;
 
 use self::procfs::Procfs;
-use crate::launch::hooks;
+use crate::host::is_own_user_namespace;
+use crate::launch::{hooks, prepare};
 use crate::plan::Plan;
-use crate::plan::mounts::Pivot;
+use crate::plan::mounts::{Pivot, Sources};
 use crate::plan::namespaces::Kind;
 use crate::spec;
 use crate::state::{Gate, Status};
@@ -106,10 +108,18 @@ fn join(prepared: &Prepared) -> Result<()> {
         process::set_dumpable(false)?;
     }
     for (join, fd) in prepared.plan.namespaces.joins.iter().zip(&prepared.joins) {
-        sys::clone::setns(fd.as_fd(), join.kind.flag())
-            .with_context(|| format!("config.json: {}: join {:?}", join.pointer, join.path))?;
+        match sys::clone::setns(fd.as_fd(), join.kind.flag()) {
+            // setns(2) doesn't let a process reenter its own, which is all that was asked for: a container that shares
+            // the user namespace of another, which is that of a rootless engine.
+            Err(error) if error.errno() == Errno::EINVAL && join.kind == Kind::User && is_own(fd) => {}
+            joined => joined.with_context(|| format!("config.json: {}: join {:?}", join.pointer, join.path))?,
+        }
     }
     Ok(())
+}
+
+fn is_own(user_namespace: &OwnedFd) -> bool {
+    nix::sys::stat::fstat(user_namespace).is_ok_and(|stat| is_own_user_namespace(&stat))
 }
 
 /// Everything up to the gate.
@@ -117,14 +127,15 @@ fn create(prepared: &Prepared, outside: &Inside) -> Result<task::Ready> {
     let plan = &prepared.plan;
     outside.wait(Barrier::Go)?;
     process::setsid()?;
-    namespaces(prepared)?;
+    let opened = namespaces(prepared)?;
+    let sources = opened.as_ref().unwrap_or(&prepared.sources);
     // Modes of what is made here are exact.
     nix::sys::stat::umask(nix::sys::stat::Mode::empty());
     identity::names(plan)?;
     if let Some(procfs) = &prepared.procfs {
         identity::sysctls(plan, procfs)?;
     }
-    let built = rootfs::build(prepared)?;
+    let built = rootfs::build(&plan.rootfs, sources)?;
     if !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty() {
         outside.meet(Barrier::RuntimeHooks)?;
     }
@@ -142,8 +153,13 @@ fn create(prepared: &Prepared, outside: &Inside) -> Result<task::Ready> {
     Ok(ready)
 }
 
-/// Enters the namespaces that the clone has not entered already.
-fn namespaces(prepared: &Prepared) -> Result<()> {
+/// Root of a user namespace may make mount namespaces: only a security module takes that right from it.
+const RESTRICTED: &str = "the user namespace gives no rights on this host: for ordinary users AppArmor may withhold them \
+                          (sysctl kernel.apparmor_restrict_unprivileged_userns)";
+
+/// Enters the namespaces that the clone has not entered already. Returns the trees of bind mounts if it was the only time
+/// to open them.
+fn namespaces(prepared: &Prepared) -> Result<Option<Vec<Option<OwnedFd>>>> {
     let namespaces = &prepared.plan.namespaces;
     // Before the ids change: afterwards the offsets may no longer be written.
     if let (true, Some(procfs)) = (namespaces.makes(Kind::Time), &prepared.procfs) {
@@ -152,10 +168,16 @@ fn namespaces(prepared: &Prepared) -> Result<()> {
     if !namespaces.bridge() {
         join(prepared)?;
     }
+    let mut flags = namespaces.unshare_flags();
+    let mut sources = None;
     if namespaces.has(Kind::User) {
+        if prepared.plan.rootfs.sources == Sources::AsCaller {
+            sys::clone::unshare(libc::CLONE_NEWNS).context(RESTRICTED).context("new mount namespace")?;
+            flags &= !libc::CLONE_NEWNS;
+            sources = Some(prepare::open_sources(&prepared.plan.rootfs)?);
+        }
         identity::become_root().context("user namespace")?;
     }
-    let flags = namespaces.unshare_flags();
     if flags != 0 {
         sys::clone::unshare(flags).context("new namespaces")?;
     }
@@ -165,7 +187,7 @@ fn namespaces(prepared: &Prepared) -> Result<()> {
             socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).call("socket", "AF_INET")?;
         process::loopback_up(socket.as_fd())?;
     }
-    Ok(())
+    Ok(sources)
 }
 
 /// Waits at the gate, then becomes the program.

@@ -12,7 +12,9 @@ use nix::sys::stat::{Mode, SFlag, fstatat, mkdirat};
 use super::paths::{Content, Links, PROC_SUPER_MAGIC, Root, Slot, fs_type, kind};
 use super::{copyup, dev};
 use crate::error::{Invalid, invalid};
-use crate::plan::mounts::{CgroupV1, FileSystem, MountStep, What};
+use crate::host::in_user_namespace;
+use crate::plan::cgroup_mounts::{CgroupSource, CgroupV1};
+use crate::plan::mounts::{Fallback, FileSystem, MountStep, What};
 use crate::plan::options::{Attrs, Bind, Propagation, Reach, attr};
 use crate::sys::mount::{self as api, Tree};
 use crate::sys::{self, Context};
@@ -70,7 +72,8 @@ fn bind(root: &Root, step: &MountStep, path: &CStr, tree: Bind, opened: Option<&
     };
     only_proc_on_proc(step, path, source.as_fd())?;
     let target = bind_target(root, step, kind(source.as_fd())?)?;
-    attach_with(source.as_fd(), &target, step.attrs, step.recursive)?;
+    attach_with(source.as_fd(), &target, step.attrs, step.recursive)
+        .map_err(|error| locked(error, source.as_fd(), [step.attrs, step.recursive]))?;
     root.done_with(target);
     propagate(source.as_fd(), &step.propagation)?;
     Ok(source)
@@ -132,19 +135,17 @@ fn file_system(root: &Root, step: &MountStep, fs: &FileSystem) -> Result<OwnedFd
         target => target?,
     };
     let made = if fs.only_mount2 { Err(lacking()) } else { new_mount(root, step, fs, &target) };
-    let mount = match made {
-        Ok(mount) => {
-            attach(mount.as_fd(), &target)?;
-            mount
+    let mounted = match made {
+        Ok(mount) => attach(mount.as_fd(), &target).map(|()| mount).map_err(Into::into),
+        Err(error) if has_errno(&error, &[Errno::ENOSYS]) => mount_by_mount2(root, step, fs, &target),
+        Err(error) => Err(error),
+    };
+    let mount = match (mounted, &fs.fallback) {
+        (Err(error), Some(fallback)) if has_errno(&error, &[Errno::EPERM, Errno::EBUSY]) => {
+            fall_back(root, step, fallback, &target, error)?
         }
-        Err(error) if has_errno(&error, &[Errno::ENOSYS]) => mount_by_mount2(root, step, fs, &target)?,
-        Err(error) if fs.fallback.is_some() && has_errno(&error, &[Errno::EPERM, Errno::EBUSY]) => {
-            let path = fs.fallback.as_deref().unwrap_or_default();
-            let mount = open_source(path, Tree::One).map_err(|_| error)?;
-            attach_with(mount.as_fd(), &target, step.attrs, Attrs::default())?;
-            mount
-        }
-        Err(error) => return Err(error),
+        (Err(error), _) => return Err(in_this_user_namespace(error, fs)),
+        (Ok(mount), _) => mount,
     };
     root.done_with(target);
     if !step.recursive.is_empty() {
@@ -152,6 +153,69 @@ fn file_system(root: &Root, step: &MountStep, fs: &FileSystem) -> Result<OwnedFd
     }
     propagate(mount.as_fd(), &step.propagation)?;
     Ok(mount)
+}
+
+/// Binds what is there already in the place of a new mount that isn't permitted.
+fn fall_back(
+    root: &Root,
+    step: &MountStep,
+    fallback: &Fallback,
+    target: &Slot<'_>,
+    refused: anyhow::Error,
+) -> Result<OwnedFd> {
+    let reach = if fallback.tree == Bind::Tree { Tree::Recursive } else { Tree::One };
+    let recursive = Attrs { set: step.recursive.set | fallback.attrs, ..step.recursive };
+    for path in &fallback.paths {
+        let mount = match open_source(path, reach) {
+            Err(error) if error.errno() == Errno::ENOENT => continue,
+            Err(error) if error.errno() == Errno::ENOSYS => {
+                return bind_by_mount2(root, &MountStep { recursive, ..step.clone() }, path, reach);
+            }
+            // What can't be bound either says less than the mount that was asked for.
+            Err(_) => return Err(refused),
+            Ok(mount) => mount,
+        };
+        log::debug!("mount on {:?}: bound {path:?} instead: {refused:#}", step.destination);
+        attach_with(mount.as_fd(), target, step.attrs, recursive)
+            .map_err(|error| locked(error, mount.as_fd(), [step.attrs, recursive]))?;
+        return Ok(mount);
+    }
+    Err(refused)
+}
+
+/// Why a mount that root of the host may make isn't made in a user namespace.
+fn in_this_user_namespace(error: anyhow::Error, fs: &FileSystem) -> anyhow::Error {
+    if !in_user_namespace() {
+        return error;
+    }
+    let ids = fs.data.iter().any(|(key, _)| [c"uid", c"gid"].contains(&key.as_c_str()));
+    match fs.kind.to_bytes() {
+        _ if ids && has_errno(&error, &[Errno::EINVAL]) => {
+            error.context("the ids among its options must be mapped in this user namespace")
+        }
+        _ if !has_errno(&error, &[Errno::EPERM]) => error,
+        b"proc" => error.context(
+            "a user namespace may mount proc only for a pid namespace of its own, and only where nothing covers parts of \
+             the /proc around it (masked paths of an outer container: unmask them there, or share its pid namespace)",
+        ),
+        _ => error.context("not permitted in this user namespace"),
+    }
+}
+
+/// Says which attributes the kernel won't take from a mount: they were set around the user namespace that it came into,
+/// and are locked there (mount_namespaces(7)).
+fn locked(error: sys::Error, mount: BorrowedFd<'_>, asked: [Attrs; 2]) -> anyhow::Error {
+    let current = match nix::sys::statfs::fstatfs(mount) {
+        Ok(stat) if error.errno() == Errno::EPERM => ms_of(stat.flags().bits()),
+        _ => return error.into(),
+    };
+    let words: Vec<&str> = asked.iter().flat_map(|attrs| attrs.refused(current)).collect();
+    if words.is_empty() {
+        return error.into();
+    }
+    let what =
+        format!("cannot clear locked flags of the source: {} (set outside of this user namespace)", words.join(", "));
+    anyhow::Error::new(error).context(what)
 }
 
 /// The attributes go on the whole tree at its end: the links and directories are made in it before.
@@ -168,8 +232,8 @@ fn cgroup_v1(
         mkdirat(&base, name.as_c_str(), Mode::from_bits_truncate(0o755)).call("mkdir", name)?;
         let slot = Slot::Below(base.as_fd(), name.clone());
         let mount = match source {
-            Ok(fs) => new_mount(root, &plain, fs, &slot),
-            Err(path) => open_source(path, Tree::One).map_err(Into::into),
+            CgroupSource::New(fs) => new_mount(root, &plain, fs, &slot),
+            CgroupSource::Bind(paths) => open_first(paths).map_err(Into::into),
         };
         let mount = mount.with_context(|| format!("hierarchy {name:?}"))?;
         attach(mount.as_fd(), &slot)?;
@@ -190,6 +254,18 @@ fn cgroup_v1(
     }
     attributes(base.as_fd(), Attrs::default(), step.recursive)?;
     Ok(base)
+}
+
+/// The first of these directories that exists.
+fn open_first(paths: &[CString]) -> sys::Result<OwnedFd> {
+    let mut missing = Err(sys::Error::new("open_tree", "", Errno::ENOENT));
+    for path in paths {
+        missing = match open_source(path, Tree::One) {
+            Err(error) if error.errno() == Errno::ENOENT => Err(error),
+            opened => return opened,
+        };
+    }
+    missing
 }
 
 fn lacking() -> anyhow::Error {
@@ -270,9 +346,20 @@ fn mount_by_mount2(root: &Root, step: &MountStep, fs: &FileSystem, target: &Slot
 
 fn remount(root: &Root, step: &MountStep, flags: u64, data: Option<&CStr>) -> Result<OwnedFd> {
     let target = root.place(&step.destination, 0, Links::Follow)?;
-    api::mount(None, &by_fd(target.as_fd()), None, flags, data)?;
+    let done = match api::mount(None, &by_fd(target.as_fd()), None, flags, data) {
+        // mount(2) takes what isn't mentioned for cleared, and what is locked can't be.
+        Err(error) if error.errno() == Errno::EPERM => keep_locked(target.as_fd(), step.attrs, flags, data),
+        done => done,
+    };
+    done.map_err(|error| locked(error, target.as_fd(), [step.attrs, Attrs::default()]))?;
     propagate(target.as_fd(), &step.propagation)?;
     Ok(target)
+}
+
+/// A remount that changes nothing but what it mentions.
+fn keep_locked(target: BorrowedFd<'_>, attrs: Attrs, flags: u64, data: Option<&CStr>) -> sys::Result<()> {
+    let current = nix::sys::statfs::fstatfs(target).call("fstatfs", "mount")?.flags();
+    api::mount(None, &by_fd(target), None, flags | attrs.ms_flags_over(ms_of(current.bits())), data)
 }
 
 /// After mount(2) the old handle is below the mount: look again to be on it.
@@ -281,7 +368,7 @@ fn reopen(root: &Root, step: &MountStep) -> Result<OwnedFd> {
 }
 
 /// A path that means exactly this descriptor, for calls that know paths only.
-fn by_fd(fd: BorrowedFd<'_>) -> CString {
+pub(super) fn by_fd(fd: BorrowedFd<'_>) -> CString {
     CString::new(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap_or_default()
 }
 

@@ -11,10 +11,11 @@ use anyhow::{Context as _, Result};
 use nix::errno::Errno;
 use nix::sys::stat::SFlag;
 
+use super::dev;
 use super::mount::{self, Late};
 use super::paths::{Links, Root, Slot, kind};
-use super::{Prepared, dev};
 use crate::error::invalid;
+use crate::host::in_user_namespace;
 use crate::plan::mounts::{Pivot, Rootfs, clean};
 use crate::plan::options::{Attrs, Propagation, Reach, attr};
 use crate::sys::mount::{self as api, Tree};
@@ -38,8 +39,9 @@ impl Built {
 }
 
 /// Makes the root a mount of its own and carries out the steps.
-pub(crate) fn build(prepared: &Prepared) -> Result<Built> {
-    let plan = &prepared.plan.rootfs;
+///
+/// `sources`: of each step, a bind mount's tree that is open already.
+pub(crate) fn build(plan: &Rootfs, sources: &[Option<OwnedFd>]) -> Result<Built> {
     if plan.pivot == Pivot::Chroot {
         let flags = nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_DIRECTORY | nix::fcntl::OFlag::O_CLOEXEC;
         let fd = nix::fcntl::open(&plan.path, flags, nix::sys::stat::Mode::empty()).call("open", &plan.path)?;
@@ -51,7 +53,7 @@ pub(crate) fn build(prepared: &Prepared) -> Result<Built> {
     // Before anything of the container is in the way: the host's own device, verified.
     let null = if plan.masked.is_empty() { None } else { host_null()? };
     let mut late = Vec::new();
-    for (step, source) in plan.steps.iter().zip(&prepared.sources) {
+    for (step, source) in plan.steps.iter().zip(sources) {
         late.extend(mount::step(&mut root, step, source.as_ref())?);
     }
     dev::populate(&root, plan)?;
@@ -72,7 +74,11 @@ fn attach_root(plan: &Rootfs) -> Result<Root> {
         if error.errno() == Errno::ENOENT {
             return invalid("/root/path", format!("{:?}: no such file or directory (ENOENT)", plan.path));
         }
-        anyhow::Error::from(error).context("config.json: /root/path")
+        let denied = error.errno() == Errno::EACCES;
+        let error = anyhow::Error::from(error);
+        // The sources of bind mounts are opened outside, but this path is mounted on, which takes reaching it inside.
+        let error = if denied && in_user_namespace() { error.context(UNREACHABLE) } else { error };
+        error.context("config.json: /root/path")
     };
     match api::open_tree(CWD, &path, Tree::Recursive) {
         Ok(tree) => {
@@ -87,6 +93,8 @@ fn attach_root(plan: &Rootfs) -> Result<Root> {
         Err(error) => Err(missing(error)),
     }
 }
+
+const UNREACHABLE: &str = "root of the container's user namespace must be able to reach it: each directory on the way needs to be searchable by it";
 
 /// pivot_root(2) refuses a new root whose parent mount is shared. The parent mount is found by trying each directory
 /// upwards: mount(2) says EINVAL for what isn't a mount point, and no mount table is read.

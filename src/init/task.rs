@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result};
 use nix::sys::stat::{Mode, umask};
 
 use super::{exec, identity};
+use crate::launch::process::above_hard_limit;
 use crate::plan::task::Task;
 use crate::sys::clone::CStrings;
 use crate::sys::{self, process};
@@ -66,6 +67,7 @@ pub(super) fn assume(task: &Task, early: bool) -> Result<Ready> {
 fn set_rlimits(task: &Task) -> Result<()> {
     for (index, limit) in task.limits.rlimits.iter().enumerate() {
         process::prlimit(0, limit.resource, limit.soft, limit.hard)
+            .map_err(above_hard_limit)
             .with_context(|| format!("config.json: /process/rlimits/{index}"))?;
     }
     Ok(())

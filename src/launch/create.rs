@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use nix::unistd::Pid;
 
-use super::{cover, descriptors, hooks, idmapped, prepare, process, terminal_sockets, tty};
+use super::{cover, descriptors, hooks, idmapped, idmaps, prepare, process, terminal_sockets, tty};
 use crate::cgroup::{self, Cgroup};
 use crate::cli::{CreateArgs, Global};
 use crate::host::Host;
@@ -194,7 +194,9 @@ fn spawn(
     let bridge = prepared.plan.namespaces.bridge();
     let flags = if bridge { 0 } else { prepared.plan.namespaces.clone_flags() };
     let cgroup = undo.cgroup.as_ref().and_then(|cgroup| cgroup.clone_fd());
-    let (cloned, placed) = clone_into(flags, cgroup)?;
+    let makes_user = prepared.plan.namespaces.makes(Kind::User);
+    let (cloned, placed) = clone_into(flags, cgroup)
+        .map_err(|error| if makes_user { idmaps::explain_clone(error) } else { error.into() })?;
     match cloned {
         Cloned::Child => {
             // The lock is the creator's: it must end with it. End-of-file must be seen. And nothing that waits in the
@@ -226,6 +228,8 @@ fn converse(
     announce: impl FnOnce(Pid, std::os::fd::BorrowedFd<'_>) -> Result<()>,
 ) -> Result<()> {
     let plan = &prepared.plan;
+    // Inherited from the bridge: once that has joined a user namespace its files of /proc are root's (proc(5)).
+    process::set_oom_score_adj(undo.process()?.0, &plan.task.limits)?;
     if plan.namespaces.bridge() {
         outside.pass(Barrier::Go)?;
         cross_bridge(undo, outside)?;
@@ -235,10 +239,9 @@ fn converse(
     undo.record.init = Identity::of(pid);
     undo.folder()?.write(&undo.record)?;
     if let Some(maps) = &plan.id_maps {
-        process::write_id_maps(pid, maps, "/linux")?;
+        idmaps::write(pid, maps, "/linux")?;
     }
     idmapped::map(prepared, pid)?;
-    process::set_oom_score_adj(pid, &plan.task.limits)?;
     outside.pass(Barrier::Go)?;
     loop {
         match hear(undo, outside)? {

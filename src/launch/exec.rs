@@ -13,7 +13,7 @@ use super::{cover, descriptors, process, terminal_sockets, tty};
 use crate::cgroup::{self, Cgroup, Location};
 use crate::cli::{ExecArgs, Global};
 use crate::error::{Invalid, phrase};
-use crate::host::Host;
+use crate::host::{Host, is_own_user_namespace};
 use crate::init::join::{self, PreparedExec};
 use crate::plan::exec::{Changes, ExecPlan};
 use crate::plan::limits::cpu_mask;
@@ -51,7 +51,10 @@ pub(crate) fn exec(global: &Global, args: &ExecArgs) -> Result<Running> {
         preserve_fds: passed.count,
         listen: passed.listen,
     };
-    let plan = ExecPlan::new(&config, &process, &Host::process()?, &passed)?;
+    let mut plan = ExecPlan::new(&config, &process, &Host::process()?, &passed)?;
+    if plan.joins(Kind::User) && shares_user_namespace(init) {
+        plan.namespaces &= !Kind::User.flag();
+    }
     let socket = args.console_socket.as_deref();
     if socket.is_some() && !(args.detach && process.terminal) {
         bail!("--console-socket: only with --detach and a terminal");
@@ -105,6 +108,12 @@ fn init_of(record: &Record, args: &ExecArgs) -> Result<(Identity, OwnedFd)> {
         bail!("cannot exec in a paused container (use --ignore-paused to override): {:?}", record.id);
     }
     Ok((init, pidfd))
+}
+
+/// A container may have joined the user namespace that this process is in, which can't be joined again (setns(2)).
+fn shares_user_namespace(init: Identity) -> bool {
+    let path = format!("/proc/{}/ns/user", init.pid);
+    nix::sys::stat::stat(path.as_str()).is_ok_and(|stat| is_own_user_namespace(&stat))
 }
 
 /// Lets the children of this process be born in the container's pid namespace; false where only a process in its user

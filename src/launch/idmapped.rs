@@ -17,10 +17,11 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, fstat};
 use nix::unistd::Pid;
 
-use super::process::write_id_maps;
+use super::idmaps;
 use crate::error::invalid;
 use crate::host::INITIAL_USER_NAMESPACE;
 use crate::init::Prepared;
+use crate::plan::id_maps::{IdMap, Writer};
 use crate::plan::mounts::{IdMapped, MountStep, What};
 use crate::plan::namespaces::Kind;
 use crate::plan::options::{Bind, Reach};
@@ -87,7 +88,7 @@ fn user_namespace(maps: &IdMaps, at: &str) -> Result<OwnedFd> {
             sys::exit(0)
         }
         Cloned::Parent { pid, pidfd } => {
-            let made = write_id_maps(pid, maps, at).and_then(|()| Ok(open_namespace(pid)?));
+            let made = idmaps::write(pid, maps, at).and_then(|()| Ok(open_namespace(pid)?));
             drop(ours);
             wait(pidfd.as_fd())?;
             made
@@ -143,7 +144,8 @@ fn refused(plan: &Plan, step: &MountStep, namespace: BorrowedFd<'_>, error: sys:
 
 /// Whether a mount can be mapped as in some other user namespace.
 fn maps_elsewhere(mount: &OwnedFd) -> bool {
-    let one = IdMaps { uid: "0 0 1\n".into(), gid: "0 0 1\n".into(), deny_setgroups: true };
+    let root = IdMap { lines: "0 0 1\n".into(), writer: Writer::Runtime };
+    let one = IdMaps { uid: root.clone(), gid: root, deny_setgroups: true };
     user_namespace(&one, "").is_ok_and(|namespace| api::idmap(mount.as_fd(), Tree::One, namespace.as_fd()).is_ok())
 }
 

@@ -9,6 +9,7 @@ pub(crate) mod descriptors;
 pub(crate) mod exec;
 pub(crate) mod hooks;
 mod idmapped;
+mod idmaps;
 pub(crate) mod prepare;
 pub(crate) mod process;
 pub(crate) mod start;

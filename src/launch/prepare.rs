@@ -12,7 +12,7 @@ use super::idmapped;
 use crate::error::invalid;
 use crate::init::mount::open_source;
 use crate::plan::Plan;
-use crate::plan::mounts::{MountStep, What};
+use crate::plan::mounts::{MountStep, Rootfs, Sources, What};
 use crate::plan::namespaces::{Join, Kind};
 use crate::plan::options::{Bind, Propagation, Reach};
 use crate::sys;
@@ -38,25 +38,44 @@ fn open_namespace(join: &Join) -> Result<OwnedFd> {
     Ok(fd)
 }
 
-/// Trees of bind mounts. In a user namespace the container's root may not reach their sources, nor may it map ids: they
-/// are opened here, with the host's rights, and attached inside.
+/// Trees of the bind mounts, by step: all of them where root of the user namespace may not reach them, else those whose
+/// ids are to be mapped, which takes rights that only the outside has.
 pub(crate) fn sources(plan: &Plan) -> Result<Vec<Option<OwnedFd>>> {
-    let user_namespace = plan.namespaces.has(Kind::User) && plan.namespaces.has(Kind::Mount);
-    let propagation = propagation(plan.rootfs.propagation, user_namespace);
-    let open = |step: &MountStep| match &step.what {
-        What::Bind { source, tree, idmap } if user_namespace || idmap.is_some() => {
-            open_tree(source, *tree, propagation).map(Some).map_err(|error| explain(step, source, error))
+    match plan.rootfs.sources {
+        Sources::Outside => open_sources(&plan.rootfs),
+        Sources::Inside | Sources::AsCaller => {
+            let propagation = propagation(plan.rootfs.propagation, false);
+            let open = |step: &MountStep| match step.what {
+                What::Bind { idmap: Some(_), .. } => source(step, propagation),
+                _ => Ok(None),
+            };
+            plan.rootfs.steps.iter().map(open).collect()
         }
-        _ => Ok(None),
-    };
-    plan.rootfs.steps.iter().map(open).collect()
+    }
 }
 
-fn explain(step: &MountStep, source: &CString, error: sys::Error) -> anyhow::Error {
+/// Opened by whoever calls it, with the rights of this moment, and attached inside, in a user namespace.
+pub(crate) fn open_sources(rootfs: &Rootfs) -> Result<Vec<Option<OwnedFd>>> {
+    let propagation = propagation(rootfs.propagation, true);
+    rootfs.steps.iter().map(|step| source(step, propagation)).collect()
+}
+
+fn source(step: &MountStep, propagation: u64) -> Result<Option<OwnedFd>> {
+    let What::Bind { source, tree, idmap } = &step.what else { return Ok(None) };
+    let error = match open_tree(source, *tree, propagation) {
+        Ok(tree) => return Ok(Some(tree)),
+        Err(error) => error,
+    };
     match error.errno() {
-        Errno::ENOENT => invalid(format!("{}/source", step.pointer), format!("bind source {source:?}: {error}")),
-        Errno::ENOSYS if matches!(step.what, What::Bind { idmap: Some(_), .. }) => idmapped::lacking(step, &error),
-        _ => anyhow::Error::from(error).context(format!("config.json: {}", step.pointer)),
+        Errno::ENOENT => Err(invalid(format!("{}/source", step.pointer), format!("bind source {source:?}: {error}"))),
+        Errno::ENOSYS if idmap.is_some() => Err(idmapped::lacking(step, &error)),
+        // Before Linux 5.12, and in sandboxes, it is left to root of the user namespace.
+        Errno::ENOSYS => Ok(None),
+        // open_tree(2) takes CAP_SYS_ADMIN in the user namespace that owns the mounts.
+        Errno::EPERM if idmap.is_some() => {
+            Err(invalid(&step.pointer, format!("mapping ids takes CAP_SYS_ADMIN on the host: {error}")))
+        }
+        _ => Err(anyhow::Error::from(error).context(format!("config.json: {}", step.pointer))),
     }
 }
 

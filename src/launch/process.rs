@@ -1,4 +1,4 @@
-//! What is done to the container's process from outside, with the host's rights: id maps, limits, pid file.
+//! What is done to the container's process from outside, with the host's rights: limits, pid file.
 
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -8,31 +8,28 @@ use anyhow::{Context as _, Result};
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
-use crate::plan::IdMaps;
 use crate::plan::task::{Limits, Task};
 use crate::sys::process::{SchedAttr, ioprio_set, prlimit, sched_setattr};
 use crate::sys::{self, Context};
 
-/// Writes the maps of a new user namespace, each in one write (user_namespaces(7)). `at` holds the properties that they
-/// come from.
-pub(crate) fn write_id_maps(pid: Pid, maps: &IdMaps, at: &str) -> Result<()> {
-    if maps.deny_setgroups {
-        write_proc(pid, "setgroups", "deny")?;
-    }
-    write_proc(pid, "uid_map", &maps.uid).with_context(|| format!("config.json: {at}/uidMappings"))?;
-    write_proc(pid, "gid_map", &maps.gid).with_context(|| format!("config.json: {at}/gidMappings"))
-}
-
-fn write_proc(pid: Pid, file: &str, text: &str) -> Result<()> {
+pub(super) fn write_proc(pid: Pid, file: &str, text: &str) -> sys::Result<()> {
     let path = format!("/proc/{pid}/{file}");
-    Ok(std::fs::write(&path, text).call("write", &path)?)
+    std::fs::write(&path, text).call("write", &path)
 }
 
 /// Before the process allocates anything.
 pub(crate) fn set_oom_score_adj(pid: Pid, limits: &Limits) -> Result<()> {
     let Some(value) = limits.oom_score_adj else { return Ok(()) };
-    write_proc(pid, "oom_score_adj", &value.to_string())
-        .with_context(|| format!("config.json: /process/oomScoreAdj: {value}"))
+    let written = write_proc(pid, "oom_score_adj", &value.to_string());
+    written
+        .map_err(|error| match error.errno() {
+            // proc_pid_oom_score_adj(5).
+            Errno::EACCES | Errno::EPERM => {
+                anyhow::Error::new(error).context(format!("{value}: lowering it takes CAP_SYS_RESOURCE on the host"))
+            }
+            _ => anyhow::Error::new(error).context(value),
+        })
+        .context("config.json: /process/oomScoreAdj")
 }
 
 /// When the process is otherwise complete: low limits would hinder the way there. With the host's rights, so that hard
@@ -44,6 +41,7 @@ pub(crate) fn set_limits(pid: Pid, task: &Task) -> Result<()> {
     let rlimits = if task.user_namespace { limits.rlimits.as_slice() } else { &[] };
     for (index, limit) in rlimits.iter().enumerate() {
         prlimit(pid.as_raw(), limit.resource, limit.soft, limit.hard)
+            .map_err(above_hard_limit)
             .with_context(|| format!("config.json: /process/rlimits/{index}"))?;
     }
     if let Some(it) = limits.scheduler {
@@ -63,6 +61,14 @@ pub(crate) fn set_limits(pid: Pid, task: &Task) -> Result<()> {
         ioprio_set(pid.as_raw(), value).context("config.json: /process/ioPriority")?;
     }
     Ok(())
+}
+
+/// Why prlimit(2) was refused: the process is ours, so it can only be for this.
+pub(crate) fn above_hard_limit(error: sys::Error) -> anyhow::Error {
+    match error.errno() {
+        Errno::EPERM => anyhow::Error::new(error).context("raising a hard limit takes CAP_SYS_RESOURCE on the host"),
+        _ => error.into(),
+    }
 }
 
 /// The pid in decimal, without newline, all of it or nothing.

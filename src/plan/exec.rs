@@ -4,6 +4,7 @@
 
 use anyhow::Result;
 
+use super::id_maps::IdMaps;
 use super::namespaces::{Kind, Namespaces};
 use super::task::{Passed, Task};
 use crate::error::invalid;
@@ -86,7 +87,8 @@ fn add(sets: &mut Capabilities, names: &[String]) {
 impl ExecPlan {
     /// Decides. Errors name the property.
     pub(crate) fn new(config: &Spec, process: &Process, host: &Host, passed: &Passed) -> Result<Self> {
-        let namespaces = Namespaces::new(&config.linux, host.euid == 0)?;
+        let namespaces = Namespaces::new(&config.linux, host.privileged())?;
+        IdMaps::of(&config.linux, &namespaces, host).map_or(Ok(()), |maps| maps.check_groups(process))?;
         let flags = Kind::ALL.into_iter().filter(|kind| namespaces.has(*kind));
         Ok(Self {
             task: Task::new(process, &config.linux, &namespaces, host, passed)?,

@@ -5,7 +5,9 @@
 //! The container process inherits the plan with the clone, so nothing is parsed twice or sent.
 
 pub(crate) mod caps;
+pub(crate) mod cgroup_mounts;
 pub(crate) mod exec;
+pub(crate) mod id_maps;
 pub(crate) mod limits;
 pub(crate) mod mounts;
 pub(crate) mod namespaces;
@@ -21,9 +23,10 @@ use anyhow::Result;
 use crate::cgroup::{self, Manager};
 use crate::error::invalid;
 use crate::host::Host;
-use crate::spec::{self, Hooks, IdMapping, Spec};
+use crate::spec::{self, Hooks, Spec};
+pub(crate) use id_maps::IdMaps;
 use mounts::Rootfs;
-use namespaces::{Kind, Namespaces};
+use namespaces::Namespaces;
 use task::{Passed, Task};
 
 /// What the command line asked for.
@@ -45,7 +48,7 @@ pub(crate) struct Plan {
     pub(crate) id: String,
     pub(crate) bundle: PathBuf,
     pub(crate) namespaces: Namespaces,
-    /// The lines of uid_map and gid_map of a new user namespace.
+    /// Of a new user namespace.
     pub(crate) id_maps: Option<IdMaps>,
     /// The lines of /proc/self/timens_offsets.
     pub(crate) time_offsets: String,
@@ -59,27 +62,21 @@ pub(crate) struct Plan {
     pub(crate) hooks: Hooks,
 }
 
-/// user_namespaces(7).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct IdMaps {
-    pub(crate) uid: String,
-    pub(crate) gid: String,
-    /// Whether setgroups(2) must be given up before the gid map may be written.
-    pub(crate) deny_setgroups: bool,
-}
-
 impl Plan {
     /// Decides. Errors name the property.
     pub(crate) fn new(spec: &Spec, host: &Host, request: &Request) -> Result<Self> {
         let (process, linux) = (spec.process.clone().unwrap_or_default(), &spec.linux);
-        let namespaces = Namespaces::new(linux, host.euid == 0)?;
+        let namespaces = Namespaces::new(linux, host.privileged())?;
+        id_maps::check_rights(linux, &namespaces, host)?;
+        let id_maps = IdMaps::of(linux, &namespaces, host);
+        id_maps.as_ref().map_or(Ok(()), |maps| maps.check_groups(&process))?;
         let mut cgroup =
             cgroup::plan(request.manager, &linux.cgroups_path, &request.id, &linux.resources, &host.cgroups)?;
         cgroup.optional &= request.rootless;
         Ok(Self {
             id: request.id.clone(),
             bundle: request.bundle.clone(),
-            id_maps: id_maps(linux, &namespaces, host),
+            id_maps,
             time_offsets: time_offsets(linux),
             rootfs: Rootfs::new(spec, host, request, &namespaces, &cgroup.location)?,
             cgroup,
@@ -101,23 +98,6 @@ impl Plan {
 /// A C string of a property; a NUL byte in it is an error that names the property.
 pub(crate) fn c_string(text: impl Into<Vec<u8>>, pointer: &str) -> Result<CString> {
     CString::new(text).map_err(|_| invalid(pointer, "holds a NUL byte"))
-}
-
-impl IdMaps {
-    fn new(uids: &[IdMapping], gids: &[IdMapping], host: &Host) -> Self {
-        let lines = |mappings: &[IdMapping]| {
-            mappings
-                .iter()
-                .fold(String::new(), |lines, m| lines + &format!("{} {} {}\n", m.container_id, m.host_id, m.size))
-        };
-        // CAP_SETGID in the parent user namespace is what lifts the need (user_namespaces(7)).
-        let cap_setgid = 1 << 6;
-        Self { uid: lines(uids), gid: lines(gids), deny_setgroups: host.capabilities & cap_setgid == 0 }
-    }
-}
-
-fn id_maps(linux: &spec::Linux, namespaces: &Namespaces, host: &Host) -> Option<IdMaps> {
-    namespaces.makes(Kind::User).then(|| IdMaps::new(&linux.uid_mappings, &linux.gid_mappings, host))
 }
 
 fn time_offsets(linux: &spec::Linux) -> String {

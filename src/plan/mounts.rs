@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use libc::c_ulong;
 
+use super::cgroup_mounts::CgroupV1;
 use super::namespaces::{Kind as Namespace, Namespaces};
 use super::options::{Attrs, Bind, IdMap, Parsed, Propagation, Reach, attr};
-use super::{IdMaps, Request, c_string};
+use super::{IdMaps, Request, c_string, cgroup_mounts, id_maps};
 use crate::cgroup;
 use crate::error::invalid;
 use crate::host::Host;
@@ -26,6 +27,7 @@ pub(crate) struct Rootfs {
     pub(crate) pivot: Pivot,
     /// In the order of config.json.
     pub(crate) steps: Vec<MountStep>,
+    pub(crate) sources: Sources,
     pub(crate) nodes: Vec<Node>,
     /// Whether /dev is the container's own and gets the default nodes and links.
     pub(crate) own_dev: bool,
@@ -41,6 +43,18 @@ pub(crate) enum Pivot {
     Move,
     /// Without a mount namespace: chroot alone, nothing is mounted.
     Chroot,
+}
+
+/// Who opens the sources of bind mounts, which root of a user namespace may not reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sources {
+    /// The container's process: there is no user namespace, or nothing is lost by it.
+    Inside,
+    /// The runtime, with its rights.
+    Outside,
+    /// The container's process, in its mount namespace but before it becomes root of its user namespace: open_tree(2)
+    /// takes CAP_SYS_ADMIN, which an ordinary user has nowhere else, and the files take his own id.
+    AsCaller,
 }
 
 /// One mount.
@@ -88,11 +102,14 @@ pub(crate) struct IdMapped {
     pub(crate) own: Option<IdMaps>,
 }
 
-/// One v1 hierarchy in the container: its own mount in a cgroup namespace, else a bind of the container's part.
+/// What is bound where a user namespace may not mount a file system anew.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct CgroupV1 {
-    pub(crate) name: CString,
-    pub(crate) source: Result<FileSystem, CString>,
+pub(crate) struct Fallback {
+    /// The first that exists is taken.
+    pub(crate) paths: Vec<CString>,
+    pub(crate) tree: Bind,
+    /// For the whole tree, beside what the mount asks for.
+    pub(crate) attrs: u64,
 }
 
 /// A new mount of a file system.
@@ -107,8 +124,7 @@ pub(crate) struct FileSystem {
     /// A tmpfs without `mode=` takes over the mode of the directory it covers.
     pub(crate) copy_mode: bool,
     pub(crate) copy_up: bool,
-    /// Bind this if the file system may not be mounted (cgroup2 in a user namespace).
-    pub(crate) fallback: Option<CString>,
+    pub(crate) fallback: Option<Fallback>,
 }
 
 /// A device node.
@@ -136,19 +152,26 @@ impl Rootfs {
     ) -> Result<Self> {
         let root = spec.root.clone().unwrap_or_default();
         let linux = &spec.linux;
+        let in_user_namespace = namespaces.has(Namespace::User) || !host.initial_user_namespace;
         let mut steps = Vec::new();
         for (index, mount) in spec.mounts.iter().enumerate() {
             let pointer = format!("/mounts/{index}");
             if mount.kind == "cgroup" && Parsed::of(mount).bind == Bind::No {
-                cgroup_steps(&mut steps, mount, pointer, host, namespaces, cgroup)?;
+                cgroup_mounts::steps(&mut steps, mount, pointer, host, namespaces, cgroup)?;
             } else {
-                let containers = super::id_maps(linux, namespaces, host);
+                if namespaces.makes(Namespace::User) {
+                    id_maps::check_options(mount, &pointer, linux)?;
+                }
+                let containers = IdMaps::of(linux, namespaces, host);
                 let idmap = id_mapped(mount, containers.as_ref(), host);
-                steps.push(step(mount, pointer, &request.bundle, idmap)?);
+                let mut step = step(mount, pointer, &request.bundle, idmap)?;
+                if let (What::FileSystem(fs), true) = (&mut step.what, in_user_namespace) {
+                    fs.fallback = fallback(&mount.kind, namespaces);
+                }
+                steps.push(step);
             }
         }
         let own_dev = !steps.iter().any(binds_dev);
-        let in_user_namespace = namespaces.has(Namespace::User) || !host.initial_user_namespace;
         let rootfs = Self {
             path: request.bundle.join(&root.path),
             readonly: root.readonly,
@@ -159,6 +182,7 @@ impl Rootfs {
                 (true, false) => Pivot::Root,
             },
             steps,
+            sources: sources(namespaces, host),
             nodes: if own_dev { nodes(&linux.devices, in_user_namespace)? } else { Vec::new() },
             own_dev,
             masked: linux.masked_paths.clone(),
@@ -182,6 +206,16 @@ impl Rootfs {
             Some((_, pointer)) => Err(invalid(pointer, "needs a mount namespace: add one to /linux/namespaces")),
             None => Ok(()),
         }
+    }
+}
+
+fn sources(namespaces: &Namespaces, host: &Host) -> Sources {
+    let user = namespaces.has(Namespace::User);
+    match (user && namespaces.has(Namespace::Mount), host.privileged()) {
+        (false, _) => Sources::Inside,
+        (true, true) => Sources::Outside,
+        (true, false) if namespaces.makes(Namespace::Mount) => Sources::AsCaller,
+        (true, false) => Sources::Inside,
     }
 }
 
@@ -260,7 +294,7 @@ const PROC_FILES: [&str; 10] = [
     "/proc/sys/crypto/fips_enabled",
 ];
 
-fn destination(mount: &Mount, pointer: &str) -> Result<String> {
+pub(super) fn destination(mount: &Mount, pointer: &str) -> Result<String> {
     let clean = clean(&mount.destination);
     let refuse =
         |what: &str| Err(invalid(format!("{pointer}/destination"), format!("{:?}: {what}", mount.destination)));
@@ -304,79 +338,19 @@ fn file_system(mount: &Mount, parsed: &Parsed, pointer: &str) -> Result<FileSyst
     })
 }
 
-/// `type: cgroup`: the one v2 hierarchy, or every v1 hierarchy below a tmpfs, as the host has it.
-fn cgroup_steps(
-    steps: &mut Vec<MountStep>,
-    mount: &Mount,
-    pointer: String,
-    host: &Host,
-    namespaces: &Namespaces,
-    cgroup: &cgroup::Location,
-) -> Result<()> {
-    let parsed = Parsed::of(mount);
-    let destination = destination(mount, &pointer)?;
-    let own_namespace = namespaces.has(Namespace::Cgroup);
-    let base = MountStep {
-        pointer: pointer.clone(),
-        destination: destination.clone(),
-        what: What::Remount { flags: 0, data: None },
-        attrs: parsed.attrs,
-        recursive: parsed.recursive,
-        propagation: parsed.propagation.clone(),
-        late_readonly: false,
+/// These file systems show a namespace, and are mounted with rights over it: what the container shares with the runtime
+/// can only be bound. And of proc and sysfs a user namespace may not see more than is seen around it
+/// (mount_namespaces(7)).
+fn fallback(kind: &str, namespaces: &Namespaces) -> Option<Fallback> {
+    let (path, tree, attrs) = match kind {
+        // The host's: nothing in it is the container's to write, whatever its uid may.
+        "sysfs" => (c"/sys", Bind::Tree, attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC),
+        // With a pid namespace of its own the runtime's proc would show other processes than its own.
+        "proc" if !namespaces.has(Namespace::Pid) => (c"/proc", Bind::Tree, 0),
+        "mqueue" if !namespaces.has(Namespace::Ipc) => (c"/dev/mqueue", Bind::One, 0),
+        _ => return None,
     };
-    let file_system = |kind: &str, data: Vec<(&str, Option<&str>)>| -> Result<FileSystem> {
-        let data = data.into_iter().map(|(key, value)| {
-            Ok((c_string(key, &pointer)?, value.map(|value| c_string(value, &pointer)).transpose()?))
-        });
-        Ok(FileSystem {
-            kind: c_string(kind, &pointer)?,
-            source: Some(c_string(if kind == "tmpfs" { "tmpfs" } else { "cgroup" }, &pointer)?),
-            data: data.collect::<Result<_>>()?,
-            flags: parsed.ms_flags(),
-            only_mount2: false,
-            copy_mode: false,
-            copy_up: false,
-            fallback: None,
-        })
-    };
-    let path = |path: &Path| c_string(path.as_os_str().as_encoded_bytes(), &pointer);
-    if host.cgroups.v1.is_empty() {
-        let Some(v2) = &host.cgroups.v2 else {
-            return Err(invalid(&pointer, "this host has no cgroup file system mounted"));
-        };
-        let mut what = file_system("cgroup2", Vec::new())?;
-        what.fallback = Some(path(if own_namespace { cgroup.v2.as_ref().unwrap_or(&v2.mount) } else { &v2.mount })?);
-        steps.push(MountStep { what: What::FileSystem(what), ..base });
-        return Ok(());
-    }
-    let mut hierarchies = Vec::new();
-    let mut links = Vec::new();
-    for hierarchy in &host.cgroups.v1 {
-        let Some(name) = hierarchy.mount.file_name().and_then(|name| name.to_str()) else { continue };
-        let source = if own_namespace {
-            Ok(file_system("cgroup", v1_data(&hierarchy.controllers))?)
-        } else {
-            let own = cgroup.v1.iter().find(|(controllers, _)| *controllers == hierarchy.controllers);
-            Err(path(own.map_or(&hierarchy.mount, |(_, dir)| dir))?)
-        };
-        hierarchies.push(CgroupV1 { name: c_string(name, &pointer)?, source });
-        // Hierarchies of several controllers are known by each of their names too.
-        for controller in hierarchy.controllers.split(',').filter(|c| *c != name && !c.starts_with("name=")) {
-            links.push((c_string(controller, &pointer)?, c_string(name, &pointer)?));
-        }
-    }
-    let tmpfs = file_system("tmpfs", vec![("mode", Some("755"))])?;
-    steps.push(MountStep { what: What::CgroupV1 { tmpfs, hierarchies, links }, ..base });
-    Ok(())
-}
-
-/// What a v1 mount is asked for: its controllers, or none and a name.
-fn v1_data(controllers: &str) -> Vec<(&str, Option<&str>)> {
-    match controllers.strip_prefix("name=") {
-        Some(name) => vec![("none", None), ("name", Some(name))],
-        None => controllers.split(',').map(|controller| (controller, None)).collect(),
-    }
+    Some(Fallback { paths: vec![path.into()], tree, attrs })
 }
 
 fn binds_dev(step: &MountStep) -> bool {
@@ -509,7 +483,6 @@ mod tests {
         let ids = |host_id| vec![IdMapping { container_id: 0, host_id, size: 10 }];
         let containers = IdMaps::new(&ids(1000), &ids(2000), &Host::default());
         let other = IdMaps::new(&ids(1000), &ids(1000), &Host::default());
-        assert_eq!((containers.uid.as_str(), containers.gid.as_str()), ("0 1000 10\n", "0 2000 10\n"));
         let (one, tree) = (Reach::One, Reach::Tree);
         for (options, mappings, expected) in [
             (vec!["bind"], None, None),

@@ -308,6 +308,21 @@ impl Attrs {
         (kept & !cleared) | self.ms_flags()
     }
 
+    /// The words that ask for something else than a mount that has `current` (in `MS_` bits) does.
+    pub(crate) fn refused(&self, current: c_ulong) -> Vec<&'static str> {
+        let words = MS.iter().zip(["ro", "nosuid", "nodev", "noexec", "nodiratime", "nosymfollow"]);
+        let mut words: Vec<&str> =
+            words.filter(|((bit, ms), _)| self.clear & bit != 0 && current & ms != 0).map(|(_, word)| word).collect();
+        let time = match current & (libc::MS_NOATIME | libc::MS_RELATIME) {
+            0 => libc::MS_STRICTATIME,
+            time => time,
+        };
+        if self.ms_time().is_some_and(|asked| asked != time) {
+            words.push(if time == libc::MS_NOATIME { "noatime" } else { "its access time" });
+        }
+        words
+    }
+
     /// The access time asked for, if any.
     fn ms_time(&self) -> Option<c_ulong> {
         (self.clear & attr::ATIME != 0).then_some(match self.set & attr::ATIME {

@@ -4,6 +4,7 @@ use std::ffi::CString;
 
 use anyhow::Result;
 
+use super::id_maps::is_mapped;
 use super::namespaces::{Kind, Namespaces};
 use super::program::Program;
 use super::{c_string, caps, limits};
@@ -138,8 +139,7 @@ fn identity(process: &spec::Process, linux: &spec::Linux, namespaces: &Namespace
 }
 
 fn mapped(id: u32, mappings: &[IdMapping], pointer: &str) -> Result<()> {
-    let inside = |m: &IdMapping| id.checked_sub(m.container_id).is_some_and(|offset| offset < m.size);
-    if mappings.iter().any(inside) {
+    if is_mapped(id, mappings) {
         return Ok(());
     }
     Err(invalid(pointer, format!("{id} is not mapped in the container's user namespace")))

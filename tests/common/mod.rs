@@ -11,6 +11,7 @@ pub mod program;
 #[allow(unsafe_code)]
 pub mod pty;
 pub mod trace;
+pub mod user;
 
 use std::fmt::Debug;
 use std::fs;
@@ -63,9 +64,12 @@ macro_rules! skip_for_runc {
 pub fn with_container(name: &str, body: impl FnOnce(&mut Container)) {
     // A crate of tests and its folder have one name.
     let name = name.trim_start_matches("root::").trim_start_matches("security::");
-    if !root(name) {
-        return;
+    if root(name) {
+        with_prepared_container(name, body);
     }
+}
+
+fn with_prepared_container(name: &str, body: impl FnOnce(&mut Container)) {
     let mut container = Container::new(name);
     body(&mut container);
     container.finish();
@@ -98,6 +102,8 @@ pub struct Container {
     pub config: Value,
     /// The folder that holds the container's cgroup, from the root of each hierarchy.
     pub cgroup: String,
+    /// Who runs the commands, if not the one who runs the tests: an ordinary user (see [`user`]).
+    pub user: Option<u32>,
     finished: bool,
 }
 
@@ -118,7 +124,7 @@ impl Container {
         let cgroup = format!("/{unique}");
         let id = format!("c{number}");
         let config = config::default(&format!("{cgroup}/{id}"), &dir);
-        Self { name: name.into(), id, dir, config, cgroup, finished: false }
+        Self { name: name.into(), id, dir, config, cgroup, user: None, finished: false }
     }
 
     /// Sets what a JSON pointer names, making the objects above it.
@@ -185,6 +191,9 @@ impl Container {
         all.extend(words);
         let mut command = Command::new(all.first().unwrap());
         command.args(all.get(1..).unwrap()).current_dir(self.bundle()).stdin(Stdio::null());
+        if let Some(uid) = self.user {
+            user::become_user(&mut command, uid, self);
+        }
         command
     }
 

@@ -3,7 +3,7 @@
 use crate::common::config::mount;
 use crate::common::program::finish;
 use crate::common::{Container, guest, mountinfo, strings};
-use crate::container_test;
+use crate::{container_test, user_test};
 
 /// Runs `facts` in a container with mounts of every sort, with and without the system calls: nothing may differ.
 fn same_without(c: &mut Container, names: &str) {
@@ -22,7 +22,7 @@ fn same_without(c: &mut Container, names: &str) {
     let prefix = [guest().to_str().unwrap(), "with", &option, "--"];
     let without = finish(&mut c.command_by(&prefix, &["run", &c.id]), &c.dir).ok().json();
     let shape = |facts| {
-        mountinfo::all(facts)
+        let mut shape: Vec<(String, String, Vec<String>, Vec<String>)> = mountinfo::all(facts)
             .into_iter()
             // Masked files, which kernel has which: covered by the null device of the host or of the container.
             .filter(|m| !(m.point.starts_with("/proc/") && ["devtmpfs", "tmpfs"].contains(&m.fstype.as_str())))
@@ -36,7 +36,10 @@ fn same_without(c: &mut Container, names: &str) {
                     m.propagation.iter().map(|p| p.split(':').next().unwrap().to_owned()).collect(),
                 )
             })
-            .collect::<Vec<(String, String, Vec<String>, Vec<String>)>>()
+            .collect();
+        // The order of the tree's making, which differs; what is on the same place stays in order.
+        shape.sort_by(|(a, ..), (b, ..)| a.cmp(b));
+        shape
     };
     assert_eq!(shape(&without), shape(&with));
     for key in ["hostname", "env", "cwd", "loopback", "rlimits", "keyring"] {
@@ -102,4 +105,26 @@ container_test!(a_lifecycle_by_hand_without_pidfds, |c| {
     c.wait_status("stopped");
     finish(&mut c.command_by(&prefix, &["delete", "--force", &c.id]), &c.dir).ok();
     c.assert_clean();
+});
+
+container_test!(user_namespaces_without_the_new_mount_calls, |c| {
+    super::userns::map(c);
+    same_without(c, "fsopen,fsconfig,fsmount,fspick,open_tree,move_mount,mount_setattr");
+});
+
+container_test!(user_namespaces_without_mount_setattr, |c| {
+    super::userns::map(c);
+    same_without(c, "mount_setattr");
+});
+
+user_test!(rootless_without_mount_setattr, |c| {
+    same_without(c, "mount_setattr");
+});
+
+user_test!(rootless_without_the_new_mount_calls, |c| {
+    same_without(c, "fsopen,fsconfig,fsmount,fspick,open_tree,move_mount,mount_setattr");
+});
+
+user_test!(rootless_without_clone3, |c| {
+    same_without(c, "clone3");
 });

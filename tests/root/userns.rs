@@ -8,7 +8,7 @@ use super::namespaces::{finish, sleeping};
 use crate::common::{Container, host, rival, strings};
 use crate::container_test;
 
-const BASE: u32 = 300_000;
+pub(super) const BASE: u32 = 300_000;
 
 /// A user namespace whose ids 0 to 65535 are the host's from [`BASE`] on, and a rootfs that they may enter.
 pub(super) fn map(c: &mut Container) {
@@ -125,6 +125,49 @@ container_test!(joins_a_user_namespace_with_the_namespaces_it_owns, |c| {
     assert_eq!(facts["status"]["Uid"], "0 0 0 0");
     assert_eq!(facts["pid"], 1);
     finish(other);
+});
+
+// Volumes below folders that are another's alone, as Kubernetes has them.
+container_test!(sources_that_only_the_host_reaches_are_mounted, |c| {
+    map(c);
+    for (name, owner) in [("roots", 0), ("others", 777)] {
+        let folder = c.path(name);
+        std::fs::create_dir_all(folder.join("data")).unwrap();
+        std::fs::write(folder.join("data/file"), name).unwrap();
+        std::os::unix::fs::chown(&folder, Some(owner), Some(owner)).unwrap();
+        host::chmod(&folder, 0o700);
+        let (source, destination) = (folder.join("data"), format!("/{name}"));
+        c.push("/mounts", json!({ "destination": destination, "source": source, "options": ["rbind", "ro"] }));
+    }
+    let text = c.prints(&["all", "cat", "/roots/file", ",", "cat", "/others/file"]);
+    assert!(text.contains("roots") && text.contains("others"), "{text}");
+    let mounts = host::mounts();
+    assert!(!mounts.contains(c.dir.to_str().unwrap()), "{mounts}");
+});
+
+container_test!(with_and_without_a_network_namespace, |c| {
+    map(c);
+    let facts = c.facts();
+    assert_eq!(facts["loopback"], "up");
+    // The host's root may drop groups.
+    assert_eq!(facts["setgroups"], "allow");
+    assert_ne!(facts["ns"]["net"], host::namespace("self", "net"));
+    let kinds = c.config["linux"]["namespaces"].as_array_mut().unwrap();
+    kinds.retain(|namespace| namespace["type"] != "network");
+    let facts = c.facts();
+    assert_eq!(facts["ns"]["net"], host::namespace("self", "net"));
+    // No sysfs of that namespace may be mounted: it is the host's.
+    let mounts = strings(&facts["mountinfo"]);
+    let sys = mounts.iter().find(|line| line.split(' ').nth(4) == Some("/sys")).unwrap();
+    assert!(sys.contains(" ro,nosuid,nodev,noexec"), "{sys}");
+});
+
+container_test!(a_root_file_system_that_its_root_can_not_reach_is_an_error, |c| {
+    map(c);
+    host::chmod(&c.bundle(), 0o700);
+    let output = c.run().fails(&["config.json: /root/path", "EACCES", "root of the container's user namespace"]);
+    assert!(output.stderr.contains(c.rootfs().to_str().unwrap()), "{output}");
+    host::chmod(&c.bundle(), 0o755);
 });
 
 container_test!(a_user_namespace_without_mappings_is_an_error, |c| {
