@@ -38,6 +38,8 @@ mod root {
     mod list;
     mod mounts;
     mod namespaces;
+    mod notify;
+    mod notify_errors;
     mod process;
     mod regressions;
     mod rootfs;

@@ -42,7 +42,7 @@ fn open_namespace(join: &Join) -> Result<OwnedFd> {
 pub(crate) fn sources(plan: &Plan) -> Result<Vec<Option<OwnedFd>>> {
     let outside = plan.namespaces.has(Kind::User) && plan.namespaces.has(Kind::Mount);
     let open = |step: &MountStep| match outside {
-        true => source(step).with_context(|| format!("config.json: {}", step.pointer)),
+        true => source(step).with_context(|| step.asked_by()),
         false => Ok(None),
     };
     plan.rootfs.steps.iter().map(open).collect()
