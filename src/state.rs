@@ -488,7 +488,11 @@ impl Folder {
         }
         let path = self.path();
         match nix::unistd::unlinkat(nix::fcntl::AT_FDCWD, &path, nix::unistd::UnlinkatFlags::RemoveDir) {
-            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            Ok(()) | Err(Errno::ENOENT) => {
+                // A command removes one, and ends: the kernel closes it then.
+                std::mem::forget(self);
+                Ok(())
+            }
             Err(Errno::ENOTEMPTY) => {
                 // The FIFOs, which a run has none of, the new record of a writer that was killed before it could
                 // rename it, and a socket.

@@ -29,11 +29,13 @@ mod root {
     mod exec;
     mod exec_cgroup;
     mod exec_errors;
+    mod exec_many;
     mod exec_process;
     mod exec_terminal;
     mod fallbacks;
     mod hooks;
     mod identity;
+    mod interrupt;
     mod kill;
     mod list;
     mod mounts;
@@ -49,5 +51,6 @@ mod root {
     mod state;
     mod stress;
     mod terminal;
+    mod terminal_streams;
     mod userns;
 }
