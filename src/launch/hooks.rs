@@ -229,9 +229,9 @@ impl Running {
                 ],
                 remaining,
             )?;
-            if interrupted {
+            if interrupted && let Err(error) = interrupt.check() {
                 self.kill()?;
-                return Err(interrupt.error());
+                return Err(error);
             }
             if ended {
                 return Ok(End::Ended(wait(self.pidfd.as_fd())?));

@@ -16,7 +16,7 @@ use crate::error::Interrupted;
 use crate::sys::Context as _;
 use crate::sys::clone::{Ended, peek_ended, pidfd_send_signal, reap, reap_any, wait};
 use crate::sys::poll::{self, poll};
-use crate::sys::process::signal_default;
+use crate::sys::process::{signal_default, signal_ignored};
 
 use super::tty::{self, Raw};
 use relay::Relay;
@@ -66,17 +66,21 @@ impl<'a> Interrupt<'a> {
         self.0.map(|signals| (signals.as_fd(), poll::IN))
     }
 
-    /// The error that it is, once it has come.
-    pub(crate) fn error(self) -> anyhow::Error {
-        let first = self.0.and_then(|signals| pending(signals).into_iter().next());
-        Interrupted { signal: first.map_or(libc::SIGINT, |received| received.number) }.into()
+    /// An error if it has come. What the caller ignores (nohup(1), a shell's job in the background) is none: blocked, it
+    /// is queued all the same.
+    pub(crate) fn check(self) -> Result<()> {
+        let received = self.0.map(pending).unwrap_or_default();
+        match received.into_iter().find(|received| !signal_ignored(received.number)) {
+            Some(Received { number, .. }) => Err(Interrupted { signal: number }.into()),
+            None => Ok(()),
+        }
     }
 
     /// Waits until a descriptor can be read; an error if that takes until the interrupt comes.
     pub(crate) fn wait(self, fd: BorrowedFd<'_>) -> Result<()> {
         while self.0.is_some() {
             match poll([self.interest(), Some((fd, poll::IN))], None)? {
-                [true, _] => return Err(self.error()),
+                [true, _] => self.check()?,
                 [_, true] => break,
                 _ => {}
             }

@@ -121,15 +121,34 @@ container_test!(by_control_c_on_its_terminal, |c| {
     assert_eq!(tcgetattr(&slave).unwrap().local_flags, before.local_flags);
 });
 
-container_test!(a_signal_that_asks_for_nothing_is_kept, |c| {
-    // It is forwarded once there is a program; this one ignores it.
+/// A hook that waits for `go`, before a program that ends with 7.
+fn pause(c: &mut Container) {
     let args = json!(["hook", "all", "write", c.path("hanging"), "x", ",", "wait-file", c.path("go")]);
     c.set("/hooks/prestart", json!([{ "path": guest(), "args": args }]));
     c.args(&["exit", "7"]);
     c.write_config();
+}
+
+container_test!(a_signal_that_asks_for_nothing_is_kept, |c| {
+    // It is forwarded once there is a program; this one ignores it.
+    pause(c);
     let mut running = start(&mut c.command(&["run", &c.id]), &c.dir);
     eventually("the hook runs", || hangs(c));
     for signal in [Signal::SIGUSR1, Signal::SIGWINCH, Signal::SIGCHLD, Signal::SIGPIPE] {
+        running.signal(signal);
+    }
+    super::notify::assert_goes_on(&mut running);
+    std::fs::write(c.path("go"), "").unwrap();
+    running.wait().exits(7);
+});
+
+container_test!(what_the_caller_ignores_does_not_end_it, |c| {
+    // nohup(1), or a shell's job in the background.
+    pause(c);
+    let prefix = [guest().to_str().unwrap(), "with", "ignore=1", "ignore=2", "ignore=3", "--"];
+    let mut running = start(&mut c.command_by(&prefix, &["run", &c.id]), &c.dir);
+    eventually("the hook runs", || hangs(c));
+    for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT] {
         running.signal(signal);
     }
     super::notify::assert_goes_on(&mut running);
