@@ -11,7 +11,7 @@ use serde_json::json;
 use super::exec::line;
 use super::terminal::{facts, resize};
 use crate::common::program::{finish, guest, start};
-use crate::common::{Container, assert_has, eventually, pty};
+use crate::common::{Container, assert_has, eventually, host, pty};
 use crate::{container_test, skip_for_runc};
 
 /// More than a terminal, a pipe and the runtime's buffers hold together.
@@ -46,11 +46,6 @@ fn piped(mut command: Command) -> (std::process::Child, ChildStdout) {
     (child, pipe)
 }
 
-fn cpu_time(pid: u32) -> Duration {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap();
-    Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
-}
-
 container_test!(a_reader_that_pauses_costs_nothing_and_loses_nothing, |c| {
     skip_for_runc!(c, "runc needs a terminal");
     let word = "x".repeat(WORD);
@@ -61,9 +56,9 @@ container_test!(a_reader_that_pauses_costs_nothing_and_loses_nothing, |c| {
         pipe.read_exact(&mut first).unwrap();
         // All buffers are full now.
         std::thread::sleep(Duration::from_millis(300));
-        let before = cpu_time(child.id());
+        let before = host::cpu_time(child.id().cast_signed());
         std::thread::sleep(Duration::from_millis(300));
-        let spent = cpu_time(child.id()) - before;
+        let spent = host::cpu_time(child.id().cast_signed()) - before;
         assert!(spent < Duration::from_millis(30), "{}: {spent:?}", words[0]);
         let mut rest = String::new();
         pipe.read_to_string(&mut rest).unwrap();
