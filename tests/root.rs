@@ -42,6 +42,7 @@ mod root {
     mod namespaces;
     mod notify;
     mod notify_errors;
+    mod notify_systemd;
     mod process;
     mod regressions;
     mod rootfs;

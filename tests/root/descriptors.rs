@@ -161,7 +161,7 @@ container_test!(sockets_of_systemd_come_in_by_every_command, |c| {
         crate::common::program::start(c.command_by(&prefix, &["create", &c.id]).env("LISTEN_FDNAMES", "a:b"), &c.dir);
     crate::common::eventually("created", || c.tare(&["state", &c.id]).stdout.contains("\"created\""));
     finish(c.command(&["start", &c.id]).env("LISTEN_FDNAMES", "not:these"), &c.dir).ok();
-    create.wait_for("ready");
+    crate::common::eventually("the payload has told", || create.printed().contains("ready"));
     assert_told(&serde_json::from_str(create.printed().lines().next().unwrap()).unwrap());
     assert_told(&by_systemd(&super::exec::line(c, &[], &["facts"])).json());
     // Without the variables it is an exec as any other.
