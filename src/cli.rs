@@ -22,6 +22,7 @@ pub(crate) use args::{
 pub(crate) use id::Id;
 
 use crate::cgroup::Manager;
+use crate::error::Interrupted;
 use crate::host::Host;
 use crate::sys::Context as _;
 use crate::{commands, log, spec, sys};
@@ -69,7 +70,11 @@ fn run(args: impl Iterator<Item = OsString>) -> i32 {
     let normalised = normalise::normalise(&definition, args.skip(1));
     // Engines tell a failure of the runtime from the program's own by it.
     let failure = if normalised.command.as_deref() == Some("exec") { 255 } else { 1 };
-    act(&mut definition, normalised).unwrap_or_else(|error| fail::report(&error, failure))
+    act(&mut definition, normalised).unwrap_or_else(|error| {
+        // As if the signal had ended the program, which didn't come so far.
+        let interrupted = error.downcast_ref::<Interrupted>().map(|interrupted| 128 + interrupted.signal);
+        fail::report(&error, interrupted.unwrap_or(failure))
+    })
 }
 
 fn act(definition: &mut clap::Command, normalised: Normalised) -> Result<i32> {

@@ -38,6 +38,20 @@ impl Display for Invalid {
 
 impl std::error::Error for Invalid {}
 
+/// A foreground `run` was asked to end while it made the container.
+#[derive(Debug)]
+pub(crate) struct Interrupted {
+    pub(crate) signal: i32,
+}
+
+impl Display for Interrupted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "interrupted by {}", crate::signal::name(self.signal))
+    }
+}
+
+impl std::error::Error for Interrupted {}
+
 /// An error that names a property of config.json by its JSON pointer.
 pub(crate) fn invalid(pointer: impl Display, what: impl Display) -> anyhow::Error {
     Invalid { pointer: pointer.to_string(), what: what.to_string() }.into()

@@ -284,6 +284,9 @@ const RESULT: &str = "result";
 const CONFIG: &str = "config.json";
 const STATE: &str = "state.json";
 const NEW_STATE: &str = "state.json.new";
+/// What a container that notifies a service manager gets to see of its folder.
+const NOTIFY: &str = "notify";
+pub(crate) const NOTIFY_SOCKET: &str = "notify/notify.sock";
 
 impl Folder {
     /// Claims an id: makes its folder and takes the lock. The id is taken from here on.
@@ -443,6 +446,21 @@ impl Folder {
         Ok(Gate { gate: open(GATE)?, result: open(RESULT)? })
     }
 
+    /// Where the folder of [`Self::make_notify`] will be.
+    pub(crate) fn notify_path(root: &Path, id: &str) -> PathBuf {
+        root.join(id).join(NOTIFY)
+    }
+
+    /// Makes the folder of the socket by which the container notifies; any user of the container may look into it.
+    pub(crate) fn make_notify(&self) -> Result<()> {
+        let (path, mode) = (self.path().join(NOTIFY), Mode::from_bits_truncate(0o755));
+        nix::sys::stat::mkdirat(&self.fd, NOTIFY, mode).call("mkdir", &path)?;
+        // Whatever the caller's umask.
+        let follow = nix::sys::stat::FchmodatFlags::FollowSymlink;
+        nix::sys::stat::fchmodat(&self.fd, NOTIFY, mode, follow).call("chmod", &path)?;
+        Ok(())
+    }
+
     fn open_fifo(&self, name: &str, flags: OFlag) -> sys::Result<OwnedFd> {
         let flags = flags | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
         openat(&self.fd, name, flags, Mode::empty()).call("open", self.path().join(name))
@@ -485,12 +503,20 @@ impl Folder {
         }
         let path = self.path();
         match nix::unistd::unlinkat(nix::fcntl::AT_FDCWD, &path, nix::unistd::UnlinkatFlags::RemoveDir) {
-            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            Ok(()) | Err(Errno::ENOENT) => {
+                // A command removes one, and ends: the kernel closes it then.
+                std::mem::forget(self);
+                Ok(())
+            }
             Err(Errno::ENOTEMPTY) => {
-                // The FIFOs, which a run has none of, and the new record of a writer that was killed before it could
-                // rename it.
-                for name in [GATE, RESULT, NEW_STATE] {
+                // The FIFOs, which a run has none of, the new record of a writer that was killed before it could
+                // rename it, and a socket.
+                for name in [GATE, RESULT, NEW_STATE, NOTIFY_SOCKET] {
                     self.unlink(name)?;
+                }
+                match nix::unistd::unlinkat(&self.fd, NOTIFY, nix::unistd::UnlinkatFlags::RemoveDir) {
+                    Ok(()) | Err(Errno::ENOENT) => {}
+                    Err(errno) => return Err(errno).call("rmdir", path.join(NOTIFY)).map_err(Into::into),
                 }
                 std::fs::remove_dir(&path).call("rmdir", &path).map_err(Into::into)
             }

@@ -110,6 +110,12 @@ impl From<Outside> for OwnedFd {
     }
 }
 
+impl AsFd for Outside {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 impl Outside {
     /// Waits for the next message.
     pub(crate) fn hear(&self) -> Result<Heard> {

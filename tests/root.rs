@@ -30,18 +30,23 @@ mod root {
     mod exec;
     mod exec_cgroup;
     mod exec_errors;
+    mod exec_many;
     mod exec_process;
     mod exec_terminal;
     mod fallbacks;
     mod hooks;
     mod identity;
     mod idmap;
+    mod interrupt;
     mod join_user;
     mod kill;
     mod list;
     mod mounts;
     mod namespaces;
     mod nested;
+    mod notify;
+    mod notify_errors;
+    mod notify_systemd;
     mod process;
     mod regressions;
     mod rootfs;
@@ -54,5 +59,6 @@ mod root {
     mod state;
     mod stress;
     mod terminal;
+    mod terminal_streams;
     mod userns;
 }

@@ -16,7 +16,7 @@ pub(crate) fn run(global: &Global, args: &ExecArgs) -> Result<i32> {
     // Before the clone: a program that ends at once must not be missed.
     let signals = block_signals()?;
     let Running { pid, pidfd, master } = exec(global, args)?;
-    let ended = supervise(Foreground { pidfd: pidfd.as_fd(), pid, signals, master, subreaper: false })?;
+    let ended = supervise(Foreground { pidfd: pidfd.as_fd(), pid, signals, master, subreaper: false, notify: None })?;
     // The process ends here, and the kernel closes what is left.
     std::mem::forget(pidfd);
     Ok(exit_status(ended))

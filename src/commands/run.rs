@@ -7,27 +7,37 @@ use anyhow::Result;
 use crate::cli::{Global, RunArgs};
 use crate::launch::create::{Created, Stay, create};
 use crate::launch::delete::{delete_after_failure, delete_ended};
+use crate::launch::notify::Proxy;
 use crate::launch::start::start_created;
-use crate::launch::supervise::{Foreground, block_signals, exit_status, supervise};
+use crate::launch::supervise::{Foreground, Interrupt, block_signals_but_to_end, exit_status, hear_all, supervise};
 use crate::sys::process::set_child_subreaper;
 
 pub(crate) fn run(global: &Global, args: RunArgs) -> Result<i32> {
     if args.detach {
-        let created = create(global, &args.create, Stay::Detached)?;
-        begin(created).map(drop)?;
+        let never = Interrupt::default();
+        let Created { lock, pid, pidfd, notify, .. } =
+            begin(create(global, &args.create, Stay::Detached, never)?, never)?;
+        if let Some(sockets) = notify {
+            // Whoever stops the container meanwhile needs it.
+            drop(lock);
+            Proxy::new(sockets, pid.as_raw().cast_unsigned()).until_ready(pidfd.as_fd())?;
+        }
         return Ok(0);
     }
     // Before the clone: a program that ends at once must not be missed.
-    let signals = block_signals()?;
+    let mut signals = block_signals_but_to_end()?;
     let subreaper = !args.no_subreaper;
     if subreaper {
         set_child_subreaper(true)?;
     }
-    let mut created = begin(create(global, &args.create, Stay::Foreground)?)?;
-    let master = created.master.take();
-    let Created { folder, record, lock, pid, pidfd, outside, .. } = created;
+    let interrupt = Interrupt::by(&signals);
+    let created = begin(create(global, &args.create, Stay::Foreground, interrupt)?, interrupt)?;
+    hear_all(&mut signals)?;
+    let Created { folder, record, lock, pid, pidfd, outside, master, notify, .. } = created;
     let released = lock.release()?;
-    let ended = supervise(Foreground { pidfd: pidfd.as_fd(), pid, signals, master, subreaper })?;
+    // The service ends with this process, which stays its main one.
+    let notify = notify.map(|sockets| Proxy::new(sockets, std::process::id()));
+    let ended = supervise(Foreground { pidfd: pidfd.as_fd(), pid, signals, master, subreaper, notify })?;
     if !args.keep {
         // The program has ended, and its status is what the caller waits for, whatever becomes of the rest.
         let deleted = released.take(&folder).and_then(|lock| delete_ended(folder, &record, lock));
@@ -41,8 +51,8 @@ pub(crate) fn run(global: &Global, args: RunArgs) -> Result<i32> {
 }
 
 /// Starts; a container that can't be started is removed again.
-fn begin(created: Created) -> Result<Created> {
-    match start_created(&created) {
+fn begin(created: Created, interrupt: Interrupt<'_>) -> Result<Created> {
+    match start_created(&created, interrupt) {
         Ok(()) => Ok(created),
         Err(error) => {
             let Created { folder, record, lock, .. } = created;

@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::cli::{Global, StartArgs};
 use crate::launch::delete::delete_after_failure;
-use crate::launch::start::{Failure, start};
+use crate::launch::start::{Failure, Notifying, start};
 use crate::state::Folder;
 
 pub(crate) fn run(global: &Global, args: StartArgs) -> Result<i32> {
@@ -12,7 +12,11 @@ pub(crate) fn run(global: &Global, args: StartArgs) -> Result<i32> {
     let lock = folder.lock()?;
     let record = folder.record()?;
     match start(&folder, &record) {
-        Ok(()) => Ok(0),
+        Ok(notifying) => {
+            // Whoever stops the container meanwhile needs it.
+            drop(lock);
+            notifying.map_or(Ok(()), Notifying::wait).map(|()| 0)
+        }
         Err(Failure::Start(error)) => Err(error),
         Err(Failure::Poststart(error)) => {
             delete_after_failure(folder, &record, lock);

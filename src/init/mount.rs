@@ -34,7 +34,7 @@ pub(crate) fn step(root: &mut Root, step: &MountStep, source: Option<&OwnedFd>) 
     let mount = mounted.map_err(|error| match error.is::<Invalid>() {
         // It names its property already.
         true => error,
-        false => error.context(format!("config.json: {}: mount on {:?}", step.pointer, step.destination)),
+        false => error.context(format!("{}: mount on {:?}", step.asked_by(), step.destination)),
     })?;
     let late = if step.late_readonly { Some(Late(mount.try_clone().call("dup", "mount")?)) } else { None };
     let known = match &step.what {

@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use nix::unistd::Pid;
 
-use super::{cover, descriptors, hooks, idmapped, idmaps, prepare, process, terminal_sockets, tty};
+use super::notify::{Manager, Sockets};
+use super::supervise::Interrupt;
+use super::{cover, descriptors, hooks, idmapped, idmaps, notify, prepare, process, terminal_sockets, tty};
 use crate::cgroup::{self, Cgroup};
 use crate::cli::{CreateArgs, Global};
 use crate::host::Host;
@@ -47,6 +49,10 @@ pub(crate) struct Created {
     pub(crate) outside: Outside,
     /// The terminal's master, of a foreground run.
     pub(crate) master: Option<OwnedFd>,
+    /// Of a run that was started by a service manager.
+    pub(crate) notify: Option<Sockets>,
+    /// Whether hooks run in the container before its program does.
+    pub(crate) start_container: bool,
 }
 
 /// Files and sockets of the command line, absolute: the bundle becomes the current directory.
@@ -58,10 +64,12 @@ struct Paths {
     pidfd_socket: Option<PathBuf>,
 }
 
-/// Creates a container.
-pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay) -> Result<Created> {
+/// Creates a container, unless it is interrupted.
+pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay, interrupt: Interrupt<'_>) -> Result<Created> {
     cover::draw()?;
-    let passed = descriptors::settle(args.preserve_fds)?;
+    let mut passed = descriptors::settle(args.preserve_fds)?;
+    let manager = if stay == Stay::Created { Manager::named()? } else { Manager::connected()? };
+    passed.listen.extend(manager.as_ref().map(|_| notify::variable()));
     let paths = Paths::new(args)?;
     let bundle = enter_bundle(&args.bundle)?;
     let (spec, config) = spec::load::load(&bundle, paths.config.as_deref())?;
@@ -77,6 +85,7 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay) -> Result<C
         manager: global.manager,
         rootless: global.is_rootless(&host),
         no_pivot: args.no_pivot,
+        notify: manager.as_ref().map(|_| Folder::notify_path(&global.root, args.id.as_str())),
         passed: Passed {
             keyring: (!args.no_new_keyring).then(|| format!("_ses.{}", args.id)),
             new_keyring: true,
@@ -89,9 +98,10 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay) -> Result<C
 
     let record = record(&plan, &spec, &host)?;
     let (folder, lock) = Folder::claim(&global.root, &plan.id)?;
-    let mut undo = Undo::new(folder, record, plan.hooks.clone());
+    let mut undo = Undo::new(folder, record, plan.hooks.clone(), interrupt);
     undo.folder()?.write(&undo.record)?;
     undo.folder()?.write_config(&config)?;
+    let notify = manager.map(|manager| prepare_notify(manager, undo.folder()?, stay)).transpose()?.flatten();
     let (console, terminal) = terminal_sockets(plan.task.terminal.is_some(), paths.console_socket.as_deref())?;
     let pidfd_socket =
         paths.pidfd_socket.as_deref().map(|path| tty::connect_for("--pidfd-socket", path)).transpose()?;
@@ -116,7 +126,9 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay) -> Result<C
         paths.pid_file.as_deref().map_or(Ok(()), |path| process::write_pid_file(path, pid))
     })?;
     let master = terminal.map(|socket| tty::receive(socket.as_fd())).transpose()?;
-    undo.keep(lock, outside, master)
+    let start_container = !prepared.plan.hooks.start_container.is_empty();
+    let (folder, record, (pid, pidfd)) = undo.keep()?;
+    Ok(Created { folder, record, lock, pid, pidfd, outside, master, notify, start_container })
 }
 
 impl Paths {
@@ -153,6 +165,12 @@ fn check_terminal(spec: &Spec, paths: &Paths, stay: Stay) -> Result<()> {
     }
 }
 
+/// Makes what is mounted for the container to notify by, and the socket unless `start` does so.
+fn prepare_notify(manager: Manager, folder: &Folder, stay: Stay) -> Result<Option<Sockets>> {
+    folder.make_notify()?;
+    if stay == Stay::Created { Ok(None) } else { Sockets::bind(manager, folder).map(Some) }
+}
+
 /// Looked at early, so that the error comes before any side effect.
 fn check_rootfs(plan: &Plan) -> Result<()> {
     let path = &plan.rootfs.path;
@@ -186,7 +204,7 @@ fn record(plan: &Plan, spec: &Spec, host: &Host) -> Result<Record> {
 
 /// Clones the container's process, or the bridge to it. The clone never returns from here.
 fn spawn(
-    undo: &mut Undo,
+    undo: &mut Undo<'_>,
     prepared: &Prepared,
     (outside, inside): (Outside, Inside),
     lock: Lock,
@@ -222,7 +240,7 @@ fn spawn(
 
 /// Takes the process through its barriers. `announce` is the last thing before it may go to the gate.
 fn converse(
-    undo: &mut Undo,
+    undo: &mut Undo<'_>,
     prepared: &Prepared,
     outside: &Outside,
     announce: impl FnOnce(Pid, std::os::fd::BorrowedFd<'_>) -> Result<()>,
@@ -248,8 +266,9 @@ fn converse(
             Heard::Reached(Barrier::RuntimeHooks) => {
                 let state = undo.record.state(Status::Creating);
                 let environment = own_environment();
-                hooks::run(hooks::Kind::Prestart, &plan.hooks.prestart, &state, &environment)?;
-                hooks::run(hooks::Kind::CreateRuntime, &plan.hooks.create_runtime, &state, &environment)?;
+                let run = |kind, list| hooks::run_unless(undo.interrupt, kind, list, &state, &environment);
+                run(hooks::Kind::Prestart, &plan.hooks.prestart)?;
+                run(hooks::Kind::CreateRuntime, &plan.hooks.create_runtime)?;
                 outside.pass(Barrier::RuntimeHooks)?;
             }
             Heard::Reached(Barrier::Ready) => break,
@@ -265,7 +284,7 @@ fn converse(
 }
 
 /// Learns the pid of the final process; the bridge has done its part and is reaped.
-fn cross_bridge(undo: &mut Undo, outside: &Outside) -> Result<()> {
+fn cross_bridge(undo: &mut Undo<'_>, outside: &Outside) -> Result<()> {
     let Heard::Pid(pid) = hear(undo, outside)? else { bail!("internal error: no pid from the bridge process") };
     let pidfd = pidfd_open(pid)?;
     if let Some((_, bridge)) = undo.process.replace((pid, pidfd)) {
@@ -275,7 +294,8 @@ fn cross_bridge(undo: &mut Undo, outside: &Outside) -> Result<()> {
 }
 
 /// The next message that isn't a failure. A failure inside reads as if it had happened here.
-fn hear(undo: &mut Undo, outside: &Outside) -> Result<Heard> {
+fn hear(undo: &mut Undo<'_>, outside: &Outside) -> Result<Heard> {
+    undo.interrupt.wait(outside.as_fd())?;
     match outside.hear()? {
         Heard::Failed(text) => bail!("unable to start container process: {text}"),
         Heard::Closed => bail!("unable to start container process: {}", undo.post_mortem()),
@@ -284,7 +304,8 @@ fn hear(undo: &mut Undo, outside: &Outside) -> Result<Heard> {
 }
 
 /// What has been made so far; dropped before [`Undo::keep`], it is unmade, newest first.
-struct Undo {
+struct Undo<'a> {
+    interrupt: Interrupt<'a>,
     folder: Option<Folder>,
     record: Record,
     hooks: Hooks,
@@ -292,9 +313,9 @@ struct Undo {
     process: Option<(Pid, OwnedFd)>,
 }
 
-impl Undo {
-    fn new(folder: Folder, record: Record, hooks: Hooks) -> Self {
-        Self { folder: Some(folder), record, hooks, cgroup: None, process: None }
+impl<'a> Undo<'a> {
+    fn new(folder: Folder, record: Record, hooks: Hooks, interrupt: Interrupt<'a>) -> Self {
+        Self { interrupt, folder: Some(folder), record, hooks, cgroup: None, process: None }
     }
 
     fn folder(&self) -> Result<&Folder> {
@@ -320,11 +341,11 @@ impl Undo {
     }
 
     /// Everything stays.
-    fn keep(mut self, lock: Lock, outside: Outside, master: Option<OwnedFd>) -> Result<Created> {
-        let (pid, pidfd) = self.process.take().context("internal error: no process")?;
+    fn keep(mut self) -> Result<(Folder, Record, (Pid, OwnedFd))> {
+        let process = self.process.take().context("internal error: no process")?;
         self.cgroup = None;
         let folder = self.folder.take().context("internal error: no folder")?;
-        Ok(Created { folder, record: self.record.clone(), lock, pid, pidfd, outside, master })
+        Ok((folder, self.record.clone(), process))
     }
 
     fn undo(&mut self) -> Result<()> {
@@ -349,7 +370,7 @@ impl Undo {
     }
 }
 
-impl Drop for Undo {
+impl Drop for Undo<'_> {
     fn drop(&mut self) {
         if let Err(error) = self.undo() {
             log::warn!("container {:?}: clean up after the failure: {error:#}", self.record.id);

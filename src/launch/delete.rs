@@ -55,6 +55,11 @@ fn remove(folder: Folder, record: &Record, lock: Lock) -> Result<()> {
     let poststop: Vec<Hook> = if record.poststop { poststop(&folder) } else { Vec::new() };
     cgroup::open(&record.cgroup)?.remove()?;
     folder.remove()?;
+    if poststop.is_empty() {
+        // The command ends with it, and the kernel closes it then.
+        std::mem::forget(lock);
+        return Ok(());
+    }
     drop(lock);
     // As the specification says: a failing hook is a warning, and never keeps a container alive.
     hooks::run_poststop(&poststop, &record.state(Status::Stopped), &own_environment());

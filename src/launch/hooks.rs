@@ -17,6 +17,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Pid, pipe2, read, setpgid, write};
 
+use super::supervise::Interrupt;
 use crate::spec::{Hook, State};
 use crate::sys::clone::{CStrings, Cloned, Ended, execve_errno, fork, pidfd_send_signal, wait};
 use crate::sys::poll::{self, poll};
@@ -52,7 +53,18 @@ impl Kind {
 
 /// Runs hooks in order; the first that fails ends it. `environment` is for hooks that name none of their own.
 pub(crate) fn run(kind: Kind, hooks: &[Hook], state: &State, environment: &[CString]) -> Result<()> {
-    for_each(kind, hooks, state, environment, Err)
+    run_unless(Interrupt::default(), kind, hooks, state, environment)
+}
+
+/// [`run`] until it is interrupted: then the hook is killed.
+pub(crate) fn run_unless(
+    interrupt: Interrupt<'_>,
+    kind: Kind,
+    hooks: &[Hook],
+    state: &State,
+    environment: &[CString],
+) -> Result<()> {
+    for_each(kind, hooks, state, (environment, interrupt), Err)
 }
 
 /// Runs every poststop hook: the container is gone, so a failure is a warning and the next one runs all the same.
@@ -61,7 +73,7 @@ pub(crate) fn run_poststop(hooks: &[Hook], state: &State, environment: &[CString
         log::warn!("{error:#}");
         Ok(())
     };
-    if let Err(error) = for_each(Kind::Poststop, hooks, state, environment, warn) {
+    if let Err(error) = for_each(Kind::Poststop, hooks, state, (environment, Interrupt::default()), warn) {
         log::warn!("{error:#}");
     }
 }
@@ -70,7 +82,7 @@ fn for_each(
     kind: Kind,
     hooks: &[Hook],
     state: &State,
-    environment: &[CString],
+    (environment, interrupt): (&[CString], Interrupt<'_>),
     mut failed: impl FnMut(anyhow::Error) -> Result<()>,
 ) -> Result<()> {
     if hooks.is_empty() {
@@ -81,7 +93,7 @@ fn for_each(
     // Inherited as ignored from a careless parent, it would make the kernel reap the hooks and lose how they ended.
     process::signal_default(libc::SIGCHLD);
     for (index, hook) in hooks.iter().enumerate() {
-        let result = run_one(hook, &state, environment);
+        let result = run_one(hook, &state, environment, interrupt);
         let named = result.with_context(|| {
             let kind = kind.name();
             format!("config.json: /hooks/{kind}/{index}: error running {kind} hook #{index} ({:?})", hook.path)
@@ -91,11 +103,11 @@ fn for_each(
     Ok(())
 }
 
-fn run_one(hook: &Hook, state: &[u8], environment: &[CString]) -> Result<()> {
+fn run_one(hook: &Hook, state: &[u8], environment: &[CString], interrupt: Interrupt<'_>) -> Result<()> {
     let program = Program::of(hook, environment)?;
     let timeout = hook.timeout.and_then(|seconds| u64::try_from(seconds).ok()).filter(|seconds| *seconds > 0);
     let mut running = Running::start(&program)?;
-    let end = running.attend(state, timeout)?;
+    let end = running.attend(state, timeout, interrupt)?;
     running.stdout.drain();
     running.stderr.drain();
     match (end, running.exec_failure()) {
@@ -193,7 +205,7 @@ impl Running {
     }
 
     /// Feeds and hears the hook until its process ends or its time is up.
-    fn attend(&mut self, state: &[u8], timeout: Option<u64>) -> Result<End> {
+    fn attend(&mut self, state: &[u8], timeout: Option<u64>, interrupt: Interrupt<'_>) -> Result<End> {
         // A time beyond the clock's range is no limit.
         let deadline = timeout.and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
         let mut left = state;
@@ -205,8 +217,9 @@ impl Running {
             if remaining == Some(Duration::ZERO) {
                 return self.kill().map(|()| End::TimedOut(timeout.unwrap_or(0)));
             }
-            let [ended, stdin, stdout, stderr] = poll(
+            let [interrupted, ended, stdin, stdout, stderr] = poll(
                 [
+                    interrupt.interest(),
                     Some((self.pidfd.as_fd(), poll::IN)),
                     self.stdin.as_ref().map(|stdin| (stdin.writer.as_fd(), poll::OUT)),
                     self.stdout.interest(),
@@ -214,6 +227,10 @@ impl Running {
                 ],
                 remaining,
             )?;
+            if interrupted && let Err(error) = interrupt.check() {
+                self.kill()?;
+                return Err(error);
+            }
             if ended {
                 return Ok(End::Ended(wait(self.pidfd.as_fd())?));
             }

@@ -75,7 +75,7 @@ fn source(step: &MountStep, propagation: u64) -> Result<Option<OwnedFd>> {
         Errno::EPERM if idmap.is_some() => {
             Err(invalid(&step.pointer, format!("mapping ids takes CAP_SYS_ADMIN on the host: {error}")))
         }
-        _ => Err(anyhow::Error::from(error).context(format!("config.json: {}", step.pointer))),
+        _ => Err(anyhow::Error::from(error).context(step.asked_by())),
     }
 }
 

@@ -8,6 +8,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::create::Created;
 use super::hooks;
+use super::notify::{Manager, Proxy, Sockets};
+use super::supervise::Interrupt;
 use crate::error::phrase;
 use crate::init::own_environment;
 use crate::state::{Folder, Record, STARTING, Status};
@@ -25,17 +27,50 @@ pub(crate) enum Failure {
     Poststart(anyhow::Error),
 }
 
-/// Starts a container in whatever state it is, with its poststart hooks. Returns when the program runs.
-pub(crate) fn start(folder: &Folder, record: &Record) -> Result<(), Failure> {
-    open_gate(folder, record).and_then(|gate| release(folder, gate)).map_err(Failure::Start)?;
-    poststart(folder, record).map_err(Failure::Poststart)
+/// What is to be waited for after a start that a service manager has asked for.
+#[derive(Debug)]
+pub(crate) struct Notifying {
+    proxy: Proxy,
+    pidfd: OwnedFd,
 }
 
-/// [`start`] of a container that this very process has created: over the channel.
-pub(crate) fn start_created(created: &Created) -> Result<()> {
+impl Notifying {
+    /// Waits until the container is ready, or has ended. Without the container's lock, as that may be for ever.
+    pub(crate) fn wait(self) -> Result<()> {
+        self.proxy.until_ready(self.pidfd.as_fd())
+    }
+}
+
+/// Starts a container in whatever state it is, with its poststart hooks. Returns when the program runs.
+pub(crate) fn start(folder: &Folder, record: &Record) -> Result<Option<Notifying>, Failure> {
+    let begin = || {
+        let manager = Manager::connected()?;
+        let gate = open_gate(folder, record)?;
+        let notifying = manager.map(|manager| notifying(manager, folder, record)).transpose()?;
+        release(folder, gate).map(|()| notifying)
+    };
+    let notifying = begin().map_err(Failure::Start)?;
+    poststart(folder, record, Interrupt::default()).map_err(Failure::Poststart)?;
+    Ok(notifying)
+}
+
+/// Before the program runs: what it says first must find a socket.
+fn notifying(manager: Manager, folder: &Folder, record: &Record) -> Result<Notifying> {
+    let sockets = Sockets::bind(manager, folder)?;
+    let init = record.init.context(DIED)?;
+    let pidfd = init.pidfd()?.context(DIED)?;
+    Ok(Notifying { proxy: Proxy::new(sockets, init.pid.cast_unsigned()), pidfd })
+}
+
+/// [`start`] of a container that this very process has created: over the channel. Unless it is interrupted.
+pub(crate) fn start_created(created: &Created, interrupt: Interrupt<'_>) -> Result<()> {
     let Created { folder, record, outside, .. } = created;
     outside.pass(Barrier::Start)?;
     let mut starting = false;
+    // Nothing else lasts.
+    if created.start_container {
+        interrupt.wait(outside.as_fd())?;
+    }
     loop {
         match outside.hear()? {
             Heard::Starting => starting = true,
@@ -45,7 +80,7 @@ pub(crate) fn start_created(created: &Created) -> Result<()> {
             other => bail!("internal error: unexpected message from the container process: {other:?}"),
         }
     }
-    poststart(folder, record)
+    poststart(folder, record, interrupt)
 }
 
 fn open_gate(folder: &Folder, record: &Record) -> Result<OwnedFd> {
@@ -66,12 +101,13 @@ fn release(folder: &Folder, gate: OwnedFd) -> Result<()> {
     await_exec(&result)
 }
 
-fn poststart(folder: &Folder, record: &Record) -> Result<()> {
+fn poststart(folder: &Folder, record: &Record, interrupt: Interrupt<'_>) -> Result<()> {
     if !record.poststart {
         return Ok(());
     }
     let hooks = folder.config()?.hooks.poststart;
-    hooks::run(hooks::Kind::Poststart, &hooks, &record.state(Status::Running), &own_environment())
+    let state = record.state(Status::Running);
+    hooks::run_unless(interrupt, hooks::Kind::Poststart, &hooks, &state, &own_environment())
 }
 
 /// Reads the result to its end: the process closes it by executing its program, or by dying.

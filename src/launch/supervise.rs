@@ -7,14 +7,16 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::Result;
 use nix::errno::Errno;
-use nix::sys::signal::SigSet;
+use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 
+use super::notify::Proxy;
+use crate::error::Interrupted;
 use crate::sys::Context as _;
 use crate::sys::clone::{Ended, peek_ended, pidfd_send_signal, reap, reap_any, wait};
 use crate::sys::poll::{self, poll};
-use crate::sys::process::signal_default;
+use crate::sys::process::{signal_default, signal_ignored};
 
 use super::tty::{self, Raw};
 use relay::Relay;
@@ -26,11 +28,65 @@ mod tests;
 /// Blocks every signal and returns the descriptor they are read from. Called before the clone, which inherits the mask:
 /// the container process empties it before it executes anything.
 pub(crate) fn block_signals() -> Result<SignalFd> {
+    block_and_hear(&SigSet::all())
+}
+
+/// [`block_signals`], but only those that ask the runtime to end can be read, until [`hear_all`].
+pub(crate) fn block_signals_but_to_end() -> Result<SignalFd> {
+    block_and_hear(&TO_END.into_iter().collect())
+}
+
+/// Lets every signal be read: those that came before, too.
+pub(crate) fn hear_all(signals: &mut SignalFd) -> Result<()> {
+    Ok(signals.set_mask(&SigSet::all()).call("signalfd", "all")?)
+}
+
+fn block_and_hear(set: &SigSet) -> Result<SignalFd> {
     // Inherited as ignored, the kernel would reap the payload and lose how it ended.
     signal_default(libc::SIGCHLD);
-    let all = SigSet::all();
-    all.thread_block().call("sigprocmask", "all")?;
-    Ok(SignalFd::with_flags(&all, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).call("signalfd", "all")?)
+    SigSet::all().thread_block().call("sigprocmask", "all")?;
+    Ok(SignalFd::with_flags(set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).call("signalfd", "all")?)
+}
+
+/// The signals that ask a program to end.
+const TO_END: [Signal; 4] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM];
+
+/// Whether a foreground `run` was asked to end while it still makes the container. The default is never.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Interrupt<'a>(Option<&'a SignalFd>);
+
+impl<'a> Interrupt<'a> {
+    /// By signals that [`block_signals_but_to_end`] returned.
+    pub(crate) fn by(signals: &'a SignalFd) -> Self {
+        Self(Some(signals))
+    }
+
+    /// What to poll for.
+    pub(crate) fn interest(self) -> Option<(BorrowedFd<'a>, i16)> {
+        self.0.map(|signals| (signals.as_fd(), poll::IN))
+    }
+
+    /// An error if it has come. What the caller ignores (nohup(1), a shell's job in the background) is none: blocked, it
+    /// is queued all the same.
+    pub(crate) fn check(self) -> Result<()> {
+        let received = self.0.map(pending).unwrap_or_default();
+        match received.into_iter().find(|received| !signal_ignored(received.number)) {
+            Some(Received { number, .. }) => Err(Interrupted { signal: number }.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until a descriptor can be read; an error if that takes until the interrupt comes.
+    pub(crate) fn wait(self, fd: BorrowedFd<'_>) -> Result<()> {
+        while self.0.is_some() {
+            match poll([self.interest(), Some((fd, poll::IN))], None)? {
+                [true, _] => self.check()?,
+                [_, true] => break,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A container process, a child of this one, and what `run` holds for it.
@@ -43,12 +99,14 @@ pub(crate) struct Foreground<'a> {
     pub(crate) master: Option<OwnedFd>,
     /// Whether the container's orphans become children of this process.
     pub(crate) subreaper: bool,
+    /// Passes on what the container says to the service manager.
+    pub(crate) notify: Option<Proxy>,
 }
 
 /// Stays with the container process until it ends, reaps it, and returns how it ended. Other children (a subreaper's
 /// orphans) are reaped on the way; those that are still alive at the end stay.
 pub(crate) fn supervise(foreground: Foreground<'_>) -> Result<Ended> {
-    let Foreground { pidfd, pid, signals, master, subreaper } = foreground;
+    let Foreground { pidfd, pid, signals, master, subreaper, mut notify } = foreground;
     let terminal = master.is_some();
     let mut relay = master.map(Relay::new).transpose()?;
     // Restored by its drop on every way out of here.
@@ -56,7 +114,8 @@ pub(crate) fn supervise(foreground: Foreground<'_>) -> Result<Ended> {
     loop {
         let [input, output, master] = relay.as_ref().map_or([None; 3], Relay::interest);
         let fixed = [(pidfd, poll::IN), (signals.as_fd(), poll::IN)].map(Some);
-        let [ended, signal, streams @ ..] = poll([fixed[0], fixed[1], input, output, master], None)?;
+        let said = notify.as_ref().map(Proxy::interest);
+        let [ended, signal, said, streams @ ..] = poll([fixed[0], fixed[1], said, input, output, master], None)?;
         // At the end nothing is left to forward to, and what is to be reaped is reaped below.
         if signal && !ended {
             for signal in pending(&signals) {
@@ -69,8 +128,12 @@ pub(crate) fn supervise(foreground: Foreground<'_>) -> Result<Ended> {
         if let Some(relay) = &mut relay {
             relay.turn(streams);
         }
+        if let Some(notify) = notify.as_mut().filter(|_| said) {
+            notify.turn();
+        }
     }
     let ended = wait(pidfd)?;
+    notify.iter_mut().for_each(Proxy::finish);
     // The payload's status is safe: what is left are orphans.
     while subreaper && reap_any().is_some() {}
     if let Some(relay) = &mut relay {
@@ -152,7 +215,7 @@ fn finish(relay: &mut Relay, signals: &SignalFd) -> Result<()> {
 }
 
 fn asks_to_end(signal: Received) -> bool {
-    matches!(signal.number, libc::SIGHUP | libc::SIGINT | libc::SIGQUIT | libc::SIGTERM)
+    TO_END.into_iter().any(|asks| asks as i32 == signal.number)
 }
 
 /// The exit status of a foreground `run`: the payload's own, or 128 and the signal's number.

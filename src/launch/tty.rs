@@ -36,21 +36,27 @@ pub(crate) fn connect_for(option: &str, path: &Path) -> Result<OwnedFd> {
 fn connect_stream(path: &Path) -> sys::Result<OwnedFd> {
     let socket =
         socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).call("socket", "unix stream")?;
-    let (_at, address) = match UnixAddr::new(path) {
-        Ok(address) => (None, address),
-        // Longer than sockaddr_un holds (youki#2915), as a state folder below a test's temporary folder easily is.
-        Err(Errno::ENAMETOOLONG) => {
-            let at = open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).call("open", path)?;
-            let short = format!("/proc/self/fd/{}", at.as_raw_fd());
-            (Some(at), UnixAddr::new(short.as_str()).call("connect", path)?)
-        }
-        Err(errno) => return Err(errno).call("connect", path),
-    };
+    let (_at, address) = address(path)?;
     loop {
         match connect_socket(socket.as_raw_fd(), &address) {
             Err(Errno::EINTR) => {}
             result => return result.call("connect", path).map(|()| socket),
         }
+    }
+}
+
+/// The address of a socket in the file system, and what it must not outlive.
+pub(super) fn address(path: &Path) -> sys::Result<(Option<OwnedFd>, UnixAddr)> {
+    match UnixAddr::new(path) {
+        Ok(address) => Ok((None, address)),
+        // Longer than sockaddr_un holds (youki#2915), as a state folder below a test's temporary folder easily is.
+        Err(Errno::ENAMETOOLONG) => {
+            let at = open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).call("open", path)?;
+            let short = format!("/proc/self/fd/{}", at.as_raw_fd());
+            let address = UnixAddr::new(short.as_str()).call("connect", path)?;
+            Ok((Some(at), address))
+        }
+        Err(errno) => Err(errno).call("connect", path),
     }
 }
 

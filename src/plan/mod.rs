@@ -39,6 +39,8 @@ pub(crate) struct Request {
     /// A cgroup that can't be made, and that nothing needs, is forgiven.
     pub(crate) rootless: bool,
     pub(crate) no_pivot: bool,
+    /// The folder with the socket by which the container notifies (NOTIFY_SOCKET).
+    pub(crate) notify: Option<PathBuf>,
     pub(crate) passed: Passed,
 }
 

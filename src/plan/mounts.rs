@@ -35,6 +35,9 @@ pub(crate) struct Rootfs {
     pub(crate) readonly_paths: Vec<String>,
 }
 
+/// Where a container finds the socket by which it notifies, as in runc.
+pub(crate) const NOTIFY_FOLDER: &str = "/run/notify";
+
 /// How the root of the process is changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pivot {
@@ -142,6 +145,13 @@ pub(crate) struct Node {
     pub(crate) bind: bool,
 }
 
+impl MountStep {
+    /// What asks for it, as an error calls it: a property, or a variable of the caller's environment.
+    pub(crate) fn asked_by(&self) -> String {
+        if self.pointer.starts_with('/') { format!("config.json: {}", self.pointer) } else { self.pointer.clone() }
+    }
+}
+
 impl Rootfs {
     pub(crate) fn new(
         spec: &Spec,
@@ -171,6 +181,7 @@ impl Rootfs {
                 steps.push(step);
             }
         }
+        steps.extend(request.notify.as_deref().map(|folder| notify(folder, namespaces)).transpose()?);
         let own_dev = !steps.iter().any(binds_dev);
         let rootfs = Self {
             path: request.bundle.join(&root.path),
@@ -277,6 +288,24 @@ fn step(mount: &Mount, pointer: String, bundle: &Path, idmap: Option<IdMapped>) 
         recursive: parsed.recursive,
         propagation: parsed.propagation,
         late_readonly,
+    })
+}
+
+/// The folder with the socket by which the container notifies. Read-only, it can still be connected to.
+fn notify(folder: &Path, namespaces: &Namespaces) -> Result<MountStep> {
+    const POINTER: &str = "NOTIFY_SOCKET";
+    if !namespaces.has(Namespace::Mount) {
+        anyhow::bail!("{POINTER}: needs a mount namespace: add one to /linux/namespaces");
+    }
+    let mount = Mount {
+        destination: NOTIFY_FOLDER.into(),
+        options: ["bind", "nosuid", "noexec", "nodev", "ro"].map(Into::into).into(),
+        ..Mount::default()
+    };
+    let source = c_string(folder.as_os_str().as_encoded_bytes(), POINTER)?;
+    Ok(MountStep {
+        what: What::Bind { source, tree: Bind::One, idmap: None },
+        ..step(&mount, POINTER.into(), folder, None)?
     })
 }
 

@@ -50,7 +50,7 @@ pub(crate) struct Passed {
     pub(crate) new_keyring: bool,
     /// Descriptors from 3 on that it keeps.
     pub(crate) preserve_fds: u32,
-    /// `LISTEN_FDS` and `LISTEN_FDNAMES`, when they are meant for this process.
+    /// Variables that the runtime adds: `LISTEN_FDS` and its kin when they are meant for this process, `NOTIFY_SOCKET`.
     pub(crate) listen: Vec<String>,
 }
 

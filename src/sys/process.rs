@@ -185,6 +185,16 @@ pub(crate) fn signal_default(signal: i32) {
     unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), old, size_of::<u64>()) };
 }
 
+/// Whether a signal is ignored.
+pub(crate) fn signal_ignored(signal: i32) -> bool {
+    let mut now = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: no action is set; `now` has room for the old one.
+    let ret = unsafe { libc::sigaction(signal, std::ptr::null(), now.as_mut_ptr()) };
+    // SAFETY: all zeroes is a valid value, and the call wrote a whole one, if anything.
+    let now = unsafe { now.assume_init() };
+    ret == 0 && now.sa_sigaction == libc::SIG_IGN
+}
+
 /// A peer that went away shows as EPIPE: the runtime must live to clean up. The program gets the default back.
 pub(crate) fn ignore_sigpipe() {
     // SAFETY: SIG_IGN installs no code.

@@ -116,6 +116,12 @@ pub fn process_state(pid: i32) -> Option<char> {
     stat.rsplit_once(") ")?.1.chars().next()
 }
 
+/// The CPU time of a process so far.
+pub fn cpu_time(pid: i32) -> std::time::Duration {
+    let text = fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap();
+    std::time::Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
+}
+
 /// A namespace of a process, as `pid:[4026531836]`.
 pub fn namespace(pid: &str, name: &str) -> String {
     fs::read_link(format!("/proc/{pid}/ns/{name}")).unwrap().to_string_lossy().into_owned()

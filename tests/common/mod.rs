@@ -6,6 +6,8 @@
 
 pub mod config;
 pub mod host;
+#[allow(unsafe_code)]
+pub mod manager;
 pub mod mountinfo;
 pub mod program;
 #[allow(unsafe_code)]

@@ -14,6 +14,7 @@ mod act;
 mod demo;
 mod facts;
 mod json;
+mod notify;
 mod outside;
 mod sys;
 
@@ -61,6 +62,8 @@ fn dispatch(args: &[String], words: &[&str]) -> Outcome {
         "with" => outside::with(rest),
         "rusage" => outside::rusage(rest),
         "hook" => outside::hook(args, rest),
+        "notify" => notify::notify(rest),
+        "notify-barrier" => notify::barrier(),
         _ => act::dispatch(command, rest),
     }
 }

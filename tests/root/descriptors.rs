@@ -134,3 +134,36 @@ container_test!(variables_of_systemd_for_another_process_mean_nothing, |c| {
     assert_eq!(names(&facts), Vec::<String>::new());
     assert!(!facts["env"].to_string().contains("LISTEN_"), "{}", facts["env"]);
 });
+
+container_test!(sockets_of_systemd_come_in_by_every_command, |c| {
+    skip_for_runc!(c, "runc 1.1 loses them between create and start");
+    for name in ["three", "four"] {
+        std::fs::write(c.path(name), "").unwrap();
+    }
+    let options = [("3", "three"), ("4", "four")].map(|(fd, name)| format!("open={fd}:{}", c.path(name).display()));
+    let prefix = [guest().to_str().unwrap(), "with", &options[0], &options[1], "listen=2", "--"];
+    let by_systemd = |words: &[&str]| finish(c.command_by(&prefix, words).env("LISTEN_FDNAMES", "a:b"), &c.dir).ok();
+    let assert_told = |facts: &Value| {
+        assert_eq!(names(facts), ["3:three", "4:four"]);
+        let env = crate::common::strings(&facts["env"]);
+        let told: Vec<_> = env.iter().filter(|entry| entry.starts_with("LISTEN_")).collect();
+        assert_eq!(told, ["LISTEN_FDS=2", "LISTEN_PID=1", "LISTEN_FDNAMES=a:b"]);
+    };
+    let mut config = c.config.clone();
+    let write = |config: &Value| std::fs::write(c.bundle().join("config.json"), config.to_string()).unwrap();
+    config["process"]["args"] = serde_json::json!(["/guest", "facts"]);
+    write(&config);
+    assert_told(&by_systemd(&["run", &c.id]).json());
+    // The one that creates passes them: `start` may be another's.
+    config["process"]["args"] = serde_json::json!(["/guest", "all", "facts", ",", "sleep-forever"]);
+    write(&config);
+    let mut create =
+        crate::common::program::start(c.command_by(&prefix, &["create", &c.id]).env("LISTEN_FDNAMES", "a:b"), &c.dir);
+    crate::common::eventually("created", || c.tare(&["state", &c.id]).stdout.contains("\"created\""));
+    finish(c.command(&["start", &c.id]).env("LISTEN_FDNAMES", "not:these"), &c.dir).ok();
+    crate::common::eventually("the payload has told", || create.printed().contains("ready"));
+    assert_told(&serde_json::from_str(create.printed().lines().next().unwrap()).unwrap());
+    assert_told(&by_systemd(&super::exec::line(c, &[], &["facts"])).json());
+    // Without the variables it is an exec as any other.
+    assert_eq!(names(&super::exec::facts(c, &[])), Vec::<String>::new());
+});

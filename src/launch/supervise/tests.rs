@@ -61,7 +61,7 @@ fn start(script: &str, slave: Option<&OwnedFd>) -> (Pid, OwnedFd) {
 fn run(script: &str) -> Ended {
     let signals = block_signals().unwrap();
     let (pid, pidfd) = start(script, None);
-    supervise(Foreground { pidfd: pidfd.as_fd(), pid, signals, master: None, subreaper: true }).unwrap()
+    supervise(Foreground { pidfd: pidfd.as_fd(), pid, signals, master: None, subreaper: true, notify: None }).unwrap()
 }
 
 /// On a terminal, with these standard streams; the terminal is raw, as a program that wants bytes has it.
@@ -77,8 +77,15 @@ fn run_on_terminal(script: &str, input: &OwnedFd, output: OwnedFd) -> Ended {
     fs::dup_onto(output.as_fd(), 1).unwrap();
     drop(output);
     let before = [0, 1].map(|number| fcntl(fs::borrow(number), FcntlArg::F_GETFL).unwrap());
-    let ended =
-        supervise(Foreground { pidfd: pidfd.as_fd(), pid, signals, master: Some(master), subreaper: true }).unwrap();
+    let ended = supervise(Foreground {
+        pidfd: pidfd.as_fd(),
+        pid,
+        signals,
+        master: Some(master),
+        subreaper: true,
+        notify: None,
+    })
+    .unwrap();
     assert_eq!(before, [0, 1].map(|number| fcntl(fs::borrow(number), FcntlArg::F_GETFL).unwrap()));
     fs::dup_onto(null().as_fd(), 1).unwrap();
     ended
@@ -131,7 +138,8 @@ fn a_payload_that_has_ended_already_is_no_problem() {
         let (pid, pidfd) = start("exit 3", None);
         poll([Some((pidfd.as_fd(), poll::IN))], None).unwrap();
         let ended =
-            supervise(Foreground { pidfd: pidfd.as_fd(), pid, signals, master: None, subreaper: true }).unwrap();
+            supervise(Foreground { pidfd: pidfd.as_fd(), pid, signals, master: None, subreaper: true, notify: None })
+                .unwrap();
         assert_eq!(ended, Ended::Exited(3));
     });
 }

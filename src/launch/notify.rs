@@ -1,0 +1,340 @@
+//! `NOTIFY_SOCKET`: what a container says to the service manager that has started the runtime (sd_notify(3)).
+//!
+//! The container gets a socket of its own, in a folder of its state that is mounted at [`mounts::NOTIFY_FOLDER`]; the
+//! runtime passes on what comes through it. A foreground `run` does so for its whole life, a `start` or detached `run`
+//! until the container is ready. Everything is said in the runtime's own name: it is the process that the manager knows
+//! (`NotifyAccess=main`).
+//!
+//! Only the pid of the main process is put right, for the container numbers its processes otherwise: the runtime's own
+//! in the foreground, where the service ends with it, else that of the container's init. Descriptors go on as they came
+//! (`FDSTORE=1`; with `BARRIER=1` the manager closes the one that the container waits for).
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::io::IoSlice;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, bind, connect, sendmsg, socket,
+};
+use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
+use nix::unistd::{UnlinkatFlags, pipe2, unlinkat};
+
+use super::tty;
+use crate::plan::mounts;
+use crate::state::{Folder, NOTIFY_SOCKET};
+use crate::sys::poll::{self, poll};
+use crate::sys::socket::receive_datagram;
+use crate::sys::{self, Context as _};
+
+/// What systemd takes of one message (NOTIFY_BUFFER_MAX).
+const LONGEST: usize = 4096;
+
+/// How many messages a socket queues at most, with systemd's own net.unix.max_dgram_qlen: after the container's end
+/// there are no more.
+const QUEUED: usize = 512;
+
+/// How long the manager may take to say that it has heard everything, as in runc.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The same for the last words of a container whose end the caller waits for.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// The service manager's socket.
+#[derive(Debug)]
+pub(crate) struct Manager {
+    name: OsString,
+    /// None: nothing is said from here.
+    socket: Option<OwnedFd>,
+}
+
+impl Manager {
+    /// The one that the runtime's environment names, not connected; a name of an unknown form is an error.
+    pub(crate) fn named() -> Result<Option<Self>> {
+        let Some(name) = std::env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty()) else { return Ok(None) };
+        if !name.as_bytes().starts_with(b"/") && !name.as_bytes().starts_with(b"@") {
+            bail!("NOTIFY_SOCKET={name:?}: expected an absolute path, or @ and an abstract name");
+        }
+        Ok(Some(Self { name, socket: None }))
+    }
+
+    /// The same, connected: one that can't be reached is an error.
+    pub(crate) fn connected() -> Result<Option<Self>> {
+        let Some(mut manager) = Self::named()? else { return Ok(None) };
+        manager.connect().with_context(|| format!("NOTIFY_SOCKET={:?}", manager.name))?;
+        Ok(Some(manager))
+    }
+
+    fn connect(&mut self) -> sys::Result<()> {
+        let (_at, address) = match self.name.as_bytes().strip_prefix(b"@") {
+            Some(name) => (None, UnixAddr::new_abstract(name).call("connect", &self.name)?),
+            None => tty::address(Path::new(&self.name))?,
+        };
+        let socket = datagram_socket()?;
+        connect(socket.as_raw_fd(), &address).call("connect", &self.name)?;
+        self.socket = Some(socket);
+        Ok(())
+    }
+
+    /// Says something, without waiting. EAGAIN: there is no room now.
+    fn send(&mut self, message: &Message) -> sys::Result<()> {
+        match self.try_send(message) {
+            // It was started again, with a new socket of the same name.
+            Err(Errno::ECONNREFUSED | Errno::ENOTCONN) => {
+                self.connect()?;
+                self.try_send(message)
+            }
+            sent => sent,
+        }
+        .call("sendmsg", &self.name)
+    }
+
+    fn try_send(&self, message: &Message) -> nix::Result<()> {
+        let Some(socket) = &self.socket else { return Err(Errno::ENOTCONN) };
+        let fds: Vec<_> = message.fds.iter().map(AsRawFd::as_raw_fd).collect();
+        let rights = [ControlMessage::ScmRights(&fds)];
+        let rights = if fds.is_empty() { &[] } else { &rights[..] };
+        let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+        loop {
+            match sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(&message.text)], rights, flags, None) {
+                Err(Errno::EINTR) => {}
+                sent => return sent.map(drop),
+            }
+        }
+    }
+}
+
+fn datagram_socket() -> sys::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    socket(AddressFamily::Unix, SockType::Datagram, flags, None).call("socket", "unix datagram")
+}
+
+/// One datagram.
+#[derive(Debug)]
+struct Message {
+    text: Vec<u8>,
+    fds: Vec<OwnedFd>,
+}
+
+/// Both ends: the container's socket, bound, and the manager's.
+#[derive(Debug)]
+pub(crate) struct Sockets {
+    container: OwnedFd,
+    manager: Manager,
+}
+
+impl Sockets {
+    /// Binds the container's socket, in the folder that was mounted when the container was made.
+    pub(crate) fn bind(manager: Manager, folder: &Folder) -> Result<Self> {
+        let container = datagram_socket()?;
+        // Left by a start that was killed; the caller holds the lock, so it is nobody's.
+        match unlinkat(folder, NOTIFY_SOCKET, UnlinkatFlags::NoRemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(errno) => return Err(errno).call("unlink", NOTIFY_SOCKET).map_err(Into::into),
+        }
+        // By the folder's descriptor: its path may be longer than sockaddr_un holds.
+        let path = format!("/proc/self/fd/{}/{NOTIFY_SOCKET}", folder.as_fd().as_raw_fd());
+        let address = UnixAddr::new(path.as_str()).call("bind", NOTIFY_SOCKET)?;
+        match bind(container.as_raw_fd(), &address) {
+            Err(Errno::ENOENT) => {
+                bail!("NOTIFY_SOCKET: the container was created without it, so it has no way to notify")
+            }
+            bound => bound.call("bind", folder.path().join(NOTIFY_SOCKET))?,
+        }
+        // Whoever the container's user is; nobody else gets into the folder.
+        let mode = Mode::from_bits_truncate(0o777);
+        fchmodat(folder, NOTIFY_SOCKET, mode, FchmodatFlags::FollowSymlink).call("chmod", NOTIFY_SOCKET)?;
+        Ok(Self { container, manager })
+    }
+}
+
+/// Passes on what the container says.
+#[derive(Debug)]
+pub(crate) struct Proxy {
+    sockets: Sockets,
+    /// As the host numbers it; none after its end.
+    main: Option<u32>,
+    ready: bool,
+    /// Whether the manager has heard anything.
+    heard: bool,
+    /// What the manager has no room for yet: nothing more is received meanwhile.
+    queue: VecDeque<Message>,
+}
+
+impl Proxy {
+    /// `main`: the service's main process, as the host numbers it.
+    pub(crate) fn new(sockets: Sockets, main: u32) -> Self {
+        Self { sockets, main: Some(main), ready: false, heard: false, queue: VecDeque::new() }
+    }
+
+    /// What to poll for before [`Proxy::turn`].
+    pub(crate) fn interest(&self) -> (BorrowedFd<'_>, i16) {
+        match &self.sockets.manager.socket {
+            Some(manager) if !self.queue.is_empty() => (manager.as_fd(), poll::OUT),
+            _ => (self.sockets.container.as_fd(), poll::IN),
+        }
+    }
+
+    /// Moves what can be moved now: one message at most, so that a container that never stops talking stops nothing
+    /// else. True if there was one.
+    pub(crate) fn turn(&mut self) -> bool {
+        self.flush();
+        if !self.queue.is_empty() {
+            return false;
+        }
+        let more = self.receive();
+        self.flush();
+        more
+    }
+
+    /// After the container's end: what it said last, as far as the manager listens.
+    pub(crate) fn finish(&mut self) {
+        self.drain(LAST_WORDS);
+    }
+
+    fn drain(&mut self, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        for _ in 0..QUEUED {
+            if !self.turn() && !self.wait_for_room(deadline) {
+                return;
+            }
+        }
+    }
+
+    /// Waits until the container is ready, or has ended, and the manager knows. `pidfd` is the container's init.
+    pub(crate) fn until_ready(mut self, pidfd: BorrowedFd<'_>) -> Result<()> {
+        while !self.ready {
+            let [ended, _] = poll([Some((pidfd, poll::IN)), Some(self.interest())], None)?;
+            if ended {
+                // Its number may soon be another's.
+                self.main = None;
+                self.drain(PATIENCE);
+                break;
+            }
+            self.turn();
+        }
+        if !self.ready {
+            log::warn!("the container has ended without notifying that it is ready");
+        }
+        if self.heard || !self.queue.is_empty() { self.barrier() } else { Ok(()) }
+    }
+
+    /// Waits until the manager has heard everything: it would not know whose words they are once this process is gone
+    /// (sd_notify_barrier(3)).
+    fn barrier(&mut self) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        let (closed, end) = pipe2(OFlag::O_CLOEXEC).call("pipe", "barrier")?;
+        self.queue.push_back(Message { text: b"BARRIER=1".into(), fds: vec![end] });
+        self.flush();
+        while self.wait_for_room(deadline) {
+            self.flush();
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        let [closed] = poll([Some((closed.as_fd(), poll::IN))], Some(left))?;
+        if !closed {
+            log::warn!("NOTIFY_SOCKET: the service manager took no notice for {} s", PATIENCE.as_secs());
+        }
+        Ok(())
+    }
+
+    /// Whether there is something to be said, and room for it.
+    fn wait_for_room(&self, deadline: Instant) -> bool {
+        let left = deadline.saturating_duration_since(Instant::now());
+        !self.queue.is_empty() && poll([Some(self.interest())], Some(left)).is_ok_and(|[room]| room)
+    }
+
+    fn flush(&mut self) {
+        while let Some(message) = self.queue.front() {
+            match self.sockets.manager.send(message) {
+                Err(error) if error.errno() == Errno::EAGAIN => return,
+                Err(error) => log::warn!("NOTIFY_SOCKET: {error}"),
+                Ok(()) => self.heard = true,
+            }
+            self.queue.pop_front();
+        }
+    }
+
+    /// Takes the next message; false if there is none.
+    fn receive(&mut self) -> bool {
+        let mut text = [0; LONGEST];
+        let datagram = match receive_datagram(self.sockets.container.as_fd(), &mut text) {
+            Ok(datagram) => datagram,
+            Err(error) if error.errno() == Errno::EAGAIN => return false,
+            Err(error) => {
+                log::warn!("NOTIFY_SOCKET: {error}");
+                return false;
+            }
+        };
+        if !datagram.whole {
+            log::warn!("NOTIFY_SOCKET: a message of more than {LONGEST} bytes is left out");
+            return true;
+        }
+        let said = Said::new(&text[..datagram.length], self.main);
+        if !said.text.is_empty() {
+            self.queue.push_back(Message { text: said.text, fds: datagram.fds });
+        }
+        if said.ready && !self.ready {
+            self.ready = true;
+            // After it: the message before comes from the process that is the main one until then.
+            let main = self.main.map(|pid| Message { text: format!("MAINPID={pid}").into(), fds: Vec::new() });
+            self.queue.extend(main);
+        }
+        true
+    }
+}
+
+/// A message of the container's in the host's terms.
+#[derive(Debug, PartialEq, Eq)]
+struct Said {
+    text: Vec<u8>,
+    ready: bool,
+}
+
+impl Said {
+    fn new(text: &[u8], main: Option<u32>) -> Self {
+        let mut lines: Vec<Vec<u8>> = Vec::new();
+        for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            if line.starts_with(b"MAINPID=") {
+                lines.extend(main.map(|pid| format!("MAINPID={pid}").into()));
+            } else if !line.starts_with(b"MAINPIDFD") {
+                // Left out: MAINPIDFD and MAINPIDFDID name a process of the container otherwise.
+                lines.push(line.into());
+            }
+        }
+        let ready = lines.iter().any(|line| line == b"READY=1");
+        Self { text: lines.join(&b'\n'), ready }
+    }
+}
+
+/// The variable that tells the program.
+pub(crate) fn variable() -> String {
+    format!("NOTIFY_SOCKET={}/notify.sock", mounts::NOTIFY_FOLDER)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_main_process_is_put_right() {
+        for (text, main, want, ready) in [
+            ("READY=1", Some(7), "READY=1", true),
+            ("STATUS=a b\nREADY=1\n", Some(7), "STATUS=a b\nREADY=1", true),
+            ("MAINPID=1", Some(7), "MAINPID=7", false),
+            ("MAINPID=1\nX_Y=z", None, "X_Y=z", false),
+            ("MAINPIDFD=1\nMAINPIDFDID=99\nMAINPID=1\nREADY=1", Some(7), "MAINPID=7\nREADY=1", true),
+            ("MAINPIDFDID=99", Some(7), "", false),
+            ("READY=0\nREADY=11\nSTATUS=READY=1", Some(7), "READY=0\nREADY=11\nSTATUS=READY=1", false),
+            ("BARRIER=1", Some(7), "BARRIER=1", false),
+            ("", Some(7), "", false),
+        ] {
+            assert_eq!(Said::new(text.as_bytes(), main), Said { text: want.into(), ready }, "{text:?}");
+        }
+    }
+}

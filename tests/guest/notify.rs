@@ -1,0 +1,49 @@
+//! What a service says to its manager: sd_notify(3), by hand.
+
+use std::io::IoSlice;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixDatagram;
+
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+
+use crate::Outcome;
+use crate::sys::{self, check, why};
+
+/// `notify TEXT [PATH...]`: one datagram to $NOTIFY_SOCKET, `|` being a new line, with these files as descriptors.
+pub(crate) fn notify(words: &[&str]) -> Outcome {
+    let (text, paths) = words.split_first().ok_or("a text is expected")?;
+    let files =
+        paths.iter().map(|path| std::fs::File::open(path).map_err(|e| why(&e))).collect::<Result<Vec<_>, _>>()?;
+    let fds: Vec<i32> = files.iter().map(AsRawFd::as_raw_fd).collect();
+    send(&text.replace('|', "\n"), &fds)?;
+    Ok(0)
+}
+
+/// `notify-barrier`: says BARRIER=1, and `released` when the manager has closed the descriptor that goes with it.
+pub(crate) fn barrier() -> Outcome {
+    let mut ends = [0; 2];
+    // SAFETY: `ends` has room for both ends.
+    check(i64::from(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) }))?;
+    send("BARRIER=1", &[ends[1]])?;
+    // SAFETY: it is ours, and the message has its own.
+    unsafe { libc::close(ends[1]) };
+    println!("sent");
+    sys::flush();
+    let mut end = libc::pollfd { fd: ends[0], events: 0, revents: 0 };
+    // SAFETY: one pollfd, which lives across the call.
+    let ready = check(i64::from(unsafe { libc::poll(&raw mut end, 1, 20_000) }))?;
+    println!("{}", if ready == 1 { "released" } else { "still held" });
+    Ok(0)
+}
+
+fn send(text: &str, fds: &[i32]) -> Result<(), String> {
+    let path = std::env::var("NOTIFY_SOCKET").map_err(|_| "no NOTIFY_SOCKET")?;
+    let socket = UnixDatagram::unbound().map_err(|e| why(&e))?;
+    socket.connect(path).map_err(|e| why(&e))?;
+    let rights = [ControlMessage::ScmRights(fds)];
+    let rights = if fds.is_empty() { &[] } else { &rights[..] };
+    let text = [IoSlice::new(text.as_bytes())];
+    sendmsg::<()>(socket.as_raw_fd(), &text, rights, MsgFlags::MSG_NOSIGNAL, None)
+        .map(drop)
+        .map_err(|errno| sys::name(errno as i32))
+}
