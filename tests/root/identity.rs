@@ -6,7 +6,7 @@ use super::process::ids;
 use crate::common::{Container, rival};
 use crate::container_test;
 
-const ALL: [&str; 41] = [
+pub(super) const ALL: [&str; 41] = [
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
     "CAP_DAC_READ_SEARCH",

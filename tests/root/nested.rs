@@ -5,62 +5,19 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::identity::ALL;
 use super::userns::{BASE, map};
 use crate::common::config::mount;
 use crate::common::user::{launcher, map_ranges, mapping, ranges_available, uid};
 use crate::common::{Container, assert_has, guest, host, program, strings, tare};
 use crate::{container_test, user_test};
 
-const CAPS: [&str; 41] = [
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_DAC_READ_SEARCH",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_SETGID",
-    "CAP_SETUID",
-    "CAP_SETPCAP",
-    "CAP_LINUX_IMMUTABLE",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_NET_BROADCAST",
-    "CAP_NET_ADMIN",
-    "CAP_NET_RAW",
-    "CAP_IPC_LOCK",
-    "CAP_IPC_OWNER",
-    "CAP_SYS_MODULE",
-    "CAP_SYS_RAWIO",
-    "CAP_SYS_CHROOT",
-    "CAP_SYS_PTRACE",
-    "CAP_SYS_PACCT",
-    "CAP_SYS_ADMIN",
-    "CAP_SYS_BOOT",
-    "CAP_SYS_NICE",
-    "CAP_SYS_RESOURCE",
-    "CAP_SYS_TIME",
-    "CAP_SYS_TTY_CONFIG",
-    "CAP_MKNOD",
-    "CAP_LEASE",
-    "CAP_AUDIT_WRITE",
-    "CAP_AUDIT_CONTROL",
-    "CAP_SETFCAP",
-    "CAP_MAC_OVERRIDE",
-    "CAP_MAC_ADMIN",
-    "CAP_SYSLOG",
-    "CAP_WAKE_ALARM",
-    "CAP_BLOCK_SUSPEND",
-    "CAP_AUDIT_READ",
-    "CAP_PERFMON",
-    "CAP_BPF",
-    "CAP_CHECKPOINT_RESTORE",
-];
-
 /// Every capability that this process has: more can't be given.
 fn all_caps() -> Value {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("CapBnd:")).unwrap();
     let mask = u64::from_str_radix(line.trim(), 16).unwrap();
-    let own = CAPS.iter().enumerate().filter(|(bit, _)| mask >> bit & 1 == 1);
+    let own = ALL.iter().enumerate().filter(|(bit, _)| mask >> bit & 1 == 1);
     own.map(|(_, name)| *name).collect()
 }
 
