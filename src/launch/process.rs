@@ -8,13 +8,13 @@ use anyhow::{Context as _, Result};
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
+use crate::init::procfs::Procfs;
 use crate::plan::task::{Limits, Task};
 use crate::sys::process::{SchedAttr, ioprio_set, prlimit, sched_setattr};
 use crate::sys::{self, Context};
 
 pub(super) fn write_proc(pid: Pid, file: &str, text: &str) -> sys::Result<()> {
-    let path = format!("/proc/{pid}/{file}");
-    std::fs::write(&path, text).call("write", &path)
+    Procfs::host()?.write(&format!("{pid}/{file}"), text.as_bytes())
 }
 
 /// Before the process allocates anything.
