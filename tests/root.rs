@@ -17,6 +17,7 @@
 mod common;
 
 mod root {
+    mod apparmor;
     mod bad_input;
     mod budget;
     mod busybox;
@@ -36,6 +37,7 @@ mod root {
     mod identity;
     mod kill;
     mod list;
+    mod lsm;
     mod mounts;
     mod namespaces;
     mod process;

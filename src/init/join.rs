@@ -1,5 +1,6 @@
 //! `exec`, inside: into the container's namespaces, and on to the program. The mirror of [`crate::launch::exec`].
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -7,6 +8,7 @@ use anyhow::{Context as _, Result};
 
 use super::paths::Root;
 use super::{identity, task, terminal};
+use crate::lsm;
 use crate::plan::exec::ExecPlan;
 use crate::plan::namespaces::Kind;
 use crate::sync::{Barrier, Inside};
@@ -23,6 +25,8 @@ pub(crate) struct PreparedExec {
     /// The root of a container that has no mount namespace.
     pub(crate) root: Option<OwnedFd>,
     pub(crate) console: Option<OwnedFd>,
+    /// The host's procfs, if labels are to be written; taken and closed by the final process.
+    pub(crate) proc: RefCell<Option<OwnedFd>>,
     /// Whether the pid namespace is joined by a bridge: else the clone was born in it.
     pub(crate) bridge: bool,
     /// Whether the outside has something to do to the complete process.
@@ -85,12 +89,13 @@ fn join(prepared: &PreparedExec, outside: &Inside) -> Result<()> {
 
 fn become_program(prepared: &PreparedExec, outside: &Inside) -> Result<Infallible> {
     let it = &prepared.plan.task;
+    let labels = lsm::Attributes::open(prepared.proc.take(), &it.labels, it.identity.no_new_privileges)?;
     process::setsid()?;
     if let (Some(size), Some(socket)) = (&it.terminal, &prepared.console) {
         let root = Root::new(openat2(CWD, c"/", libc::O_PATH | libc::O_DIRECTORY, 0, 0)?);
         terminal::set_up(&root, size, it.identity.uid, socket.as_fd(), false).context("terminal")?;
     }
-    let ready = task::assume(it, false)?;
+    let ready = task::assume(it, labels, false)?;
     if prepared.meets {
         outside.meet(Barrier::Ready)?;
     }

@@ -15,6 +15,7 @@ mod rootfs;
 mod task;
 mod terminal;
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -23,6 +24,7 @@ use anyhow::{Context as _, Result};
 use nix::unistd::Pid;
 
 use crate::launch::hooks;
+use crate::lsm;
 use crate::plan::Plan;
 use crate::plan::mounts::Pivot;
 use crate::plan::namespaces::Kind;
@@ -44,6 +46,8 @@ pub(crate) struct Prepared {
     pub(crate) gate: Option<Gate>,
     /// Where the terminal goes, with `plan.task.terminal`.
     pub(crate) console: Option<OwnedFd>,
+    /// The host's procfs, if labels are to be written; taken and closed by the final process.
+    pub(crate) proc: RefCell<Option<OwnedFd>>,
     /// For the hooks that run inside.
     pub(crate) state: spec::State,
 }
@@ -109,6 +113,8 @@ fn join(prepared: &Prepared) -> Result<()> {
 fn create(prepared: &Prepared, outside: &Inside) -> Result<task::Ready> {
     let plan = &prepared.plan;
     outside.wait(Barrier::Go)?;
+    let labels = &plan.task.labels;
+    let labels = lsm::Attributes::open(prepared.proc.take(), labels, plan.task.identity.no_new_privileges)?;
     process::setsid()?;
     namespaces(prepared)?;
     // Modes of what is made here are exact.
@@ -127,7 +133,7 @@ fn create(prepared: &Prepared, outside: &Inside) -> Result<task::Ready> {
     }
     rootfs::seal(&built, &plan.rootfs)?;
     built.close();
-    let ready = task::assume(&plan.task, true)?;
+    let ready = task::assume(&plan.task, labels, true)?;
     outside.meet(Barrier::Ready)?;
     Ok(ready)
 }

@@ -12,6 +12,7 @@ use nix::sys::stat::{Mode, SFlag, fstatat, mkdirat};
 use super::paths::{Content, Links, Root, Slot, kind};
 use super::{copyup, dev};
 use crate::error::{Invalid, invalid};
+use crate::lsm;
 use crate::plan::mounts::{CgroupV1, FileSystem, MountStep, What};
 use crate::plan::options::{Attrs, Bind, Propagation, Reach, attr};
 use crate::sys::mount::{self as api, Tree};
@@ -136,6 +137,9 @@ fn file_system(root: &Root, step: &MountStep, fs: &FileSystem) -> Result<OwnedFd
         }
         Err(error) => return Err(error),
     };
+    if let Some(label) = &fs.root_label {
+        lsm::label_file(&by_fd(mount.as_fd()), label)?;
+    }
     root.done_with(target);
     if !step.recursive.is_empty() {
         set_attrs(mount.as_fd(), Tree::Recursive, step.recursive)?;
@@ -245,6 +249,10 @@ fn mount_by_mount2(root: &Root, step: &MountStep, fs: &FileSystem, target: &Slot
     let flag_words = [c"sync", c"dirsync", c"lazytime", c"mand", c"ro"];
     for (key, value) in fs.data.iter().filter(|(key, _)| !flag_words.contains(&key.as_c_str())) {
         words.push(match value {
+            // The context of SELinux has commas.
+            Some(value) if value.as_bytes().contains(&b',') => {
+                [key.as_bytes(), b"=\"", value.as_bytes(), b"\""].concat()
+            }
             Some(value) => [key.as_bytes(), b"=", value.as_bytes()].concat(),
             None => key.as_bytes().to_vec(),
         });

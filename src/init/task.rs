@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result};
 use nix::sys::stat::{Mode, umask};
 
 use super::{exec, identity};
+use crate::lsm::Attributes;
 use crate::plan::task::Task;
 use crate::sys::clone::CStrings;
 use crate::sys::{self, process};
@@ -22,7 +23,7 @@ pub(super) struct Ready {
 /// Becomes the program's user with its capabilities, and finds its file.
 ///
 /// `early`: a program that can't be executed is an error now, and not only when it is.
-pub(super) fn assume(task: &Task, early: bool) -> Result<Ready> {
+pub(super) fn assume(task: &Task, mut labels: Attributes, early: bool) -> Result<Ready> {
     let identity = &task.identity;
     if let Some(mask) = identity.umask {
         umask(Mode::from_bits_truncate(mask));
@@ -32,12 +33,14 @@ pub(super) fn assume(task: &Task, early: bool) -> Result<Ready> {
         log::debug!("CPU affinity stays the caller's: {error}");
     }
     if let Some(name) = &task.keyring {
-        identity::join_keyring(name, task.new_keyring.then_some(task.user_namespace))?;
+        let new = task.new_keyring.then_some(task.user_namespace);
+        labels.for_keys(&task.labels, || identity::join_keyring(name, new))?;
     }
     if let Some(personality) = task.limits.personality {
         process::personality(personality).context("config.json: /linux/personality")?;
     }
     identity::own_stdio(identity.uid)?;
+    labels.set(&task.labels)?;
     if identity.no_new_privileges {
         process::set_no_new_privs()?;
     } else {

@@ -3,6 +3,7 @@
 //! Each thing that is made is undone when a later step fails ([`Undo`]); and before the first of them the record says
 //! what there may be, so that `delete --force` can undo it after a runtime that was killed.
 
+use std::cell::RefCell;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -14,6 +15,8 @@ use crate::cgroup::{self, Cgroup};
 use crate::cli::{CreateArgs, Global};
 use crate::host::Host;
 use crate::init::{self, Prepared, own_environment};
+use crate::lsm;
+use crate::plan::labels;
 use crate::plan::namespaces::Kind;
 use crate::plan::task::Passed;
 use crate::plan::{Plan, Request};
@@ -69,7 +72,8 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay) -> Result<C
     }
     spec::validate::runnable(&spec)?;
     check_terminal(&spec, &paths, stay)?;
-    let host = Host::probe()?;
+    let modules = lsm::modules(spec.process.as_ref(), &spec.linux.mount_label);
+    let host = Host { modules, ..Host::probe()? };
     let request = Request {
         id: args.id.as_str().into(),
         bundle,
@@ -81,6 +85,7 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay) -> Result<C
             new_keyring: true,
             preserve_fds: passed.count,
             listen: passed.listen,
+            labels: labels::Options::default(),
         },
     };
     let plan = Plan::new(&spec, &host, &request)?;
@@ -99,6 +104,7 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay) -> Result<C
         sources: prepare::sources(&plan)?,
         gate: if stay == Stay::Created { Some(undo.folder()?.make_gate()?) } else { None },
         console,
+        proc: RefCell::new(lsm::host_proc(&plan.task.labels)?),
         state: undo.record.state(Status::Creating),
         plan,
     };
@@ -198,10 +204,13 @@ fn spawn(
         Cloned::Child => {
             // The lock is the creator's: it must end with it. End-of-file must be seen. And nothing that waits in the
             // container may hold a folder of the host.
+            let proc = prepared.proc.borrow();
             let mut keep = prepared.descriptors();
+            keep.extend(proc.iter().map(AsFd::as_fd));
             keep.push(inside.as_fd());
             keep.extend(crate::log::descriptor());
             sys::fs::close_all_but(3 + prepared.plan.task.preserve_fds.cast_signed(), &keep);
+            drop(proc);
             if bridge { init::bridge(prepared, &inside) } else { init::enter(prepared, &inside) }
         }
         Cloned::Parent { pid, pidfd } => {

@@ -1,5 +1,6 @@
 //! `exec`, outside: a further process in a container that runs.
 
+use std::cell::RefCell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -15,7 +16,9 @@ use crate::cli::{ExecArgs, Global};
 use crate::error::{Invalid, phrase};
 use crate::host::Host;
 use crate::init::join::{self, PreparedExec};
+use crate::lsm;
 use crate::plan::exec::{Changes, ExecPlan};
+use crate::plan::labels;
 use crate::plan::limits::cpu_mask;
 use crate::plan::namespaces::Kind;
 use crate::plan::task::Passed;
@@ -39,7 +42,6 @@ pub(crate) struct Running {
 pub(crate) fn exec(global: &Global, args: &ExecArgs) -> Result<Running> {
     cover::draw()?;
     let passed = descriptors::settle(args.preserve_fds)?;
-    refuse_labels(args)?;
     let folder = Folder::open(&global.root, args.id.as_str())?;
     let record = folder.record()?;
     let (init, pidfd) = init_of(&record, args)?;
@@ -50,8 +52,10 @@ pub(crate) fn exec(global: &Global, args: &ExecArgs) -> Result<Running> {
         new_keyring: false,
         preserve_fds: passed.count,
         listen: passed.listen,
+        labels: labels::Options { apparmor: is_given(&args.apparmor), selinux: is_given(&args.process_label) },
     };
-    let plan = ExecPlan::new(&config, &process, &Host::process()?, &passed)?;
+    let host = Host { modules: lsm::modules(Some(&process), ""), ..Host::process()? };
+    let plan = ExecPlan::new(&config, &process, &host, &passed)?;
     let socket = args.console_socket.as_deref();
     if socket.is_some() && !(args.detach && process.terminal) {
         bail!("--console-socket: only with --detach and a terminal");
@@ -65,7 +69,8 @@ pub(crate) fn exec(global: &Global, args: &ExecArgs) -> Result<Running> {
     let affinity = affinity(&process)?;
     let bridge = plan.joins(Kind::Pid) && !enter_pid_namespace(pidfd.as_fd())?;
     let meets = affinity.last.is_some() || plan.task.needs_the_outside();
-    let prepared = PreparedExec { plan, init: pidfd, root, console, bridge, meets };
+    let proc = RefCell::new(lsm::host_proc(&plan.task.labels)?);
+    let prepared = PreparedExec { plan, init: pidfd, root, console, proc, bridge, meets };
     let mut child = spawn(prepared, &record, init, args, &affinity)?;
     let master = child.converse(&affinity.last, terminal.as_ref())?;
     // Until all of that is done the process is killed with an error: nobody would know of it.
@@ -82,12 +87,8 @@ pub(crate) fn exec(global: &Global, args: &ExecArgs) -> Result<Running> {
     Ok(Running { pid, pidfd, master })
 }
 
-fn refuse_labels(args: &ExecArgs) -> Result<()> {
-    let given = [("--apparmor", &args.apparmor), ("--process-label", &args.process_label)];
-    match given.into_iter().find(|(_, value)| value.is_some()) {
-        Some((option, value)) => bail!("{option} {:?}: not supported yet", value.as_deref().unwrap_or_default()),
-        None => Ok(()),
-    }
+fn is_given(label: &Option<String>) -> bool {
+    label.as_ref().is_some_and(|label| !label.is_empty())
 }
 
 fn stopped(record: &Record) -> String {
@@ -135,6 +136,8 @@ fn process_of(config: &Spec, args: &ExecArgs) -> Result<Process> {
         additional_gids: args.additional_gids.clone(),
         capabilities: args.cap.clone(),
         no_new_privileges: args.no_new_privs,
+        apparmor: args.apparmor.clone(),
+        selinux: args.process_label.clone(),
     };
     let Some(path) = &args.process else {
         let process = crate::plan::exec::process(config, None, changes)?;
@@ -215,10 +218,13 @@ fn spawn(
     };
     match cloned {
         Cloned::Child => {
+            let proc = prepared.proc.borrow();
             let mut keep = prepared.descriptors();
+            keep.extend(proc.iter().map(AsFd::as_fd));
             keep.push(inside.as_fd());
             keep.extend(crate::log::descriptor());
             sys::fs::close_all_but(3 + prepared.plan.task.preserve_fds.cast_signed(), &keep);
+            drop(proc);
             join::enter(&prepared, &inside)
         }
         Cloned::Parent { pid, pidfd } => {

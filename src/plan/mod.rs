@@ -6,6 +6,7 @@
 
 pub(crate) mod caps;
 pub(crate) mod exec;
+pub(crate) mod labels;
 pub(crate) mod limits;
 pub(crate) mod mounts;
 pub(crate) mod namespaces;

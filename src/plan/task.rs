@@ -4,6 +4,7 @@ use std::ffi::CString;
 
 use anyhow::Result;
 
+use super::labels::{self, Labels};
 use super::namespaces::{Kind, Namespaces};
 use super::program::Program;
 use super::{c_string, caps, limits};
@@ -18,6 +19,7 @@ pub(crate) struct Task {
     pub(crate) program: Program,
     pub(crate) identity: Identity,
     pub(crate) limits: Limits,
+    pub(crate) labels: Labels,
     pub(crate) seccomp: Option<seccomp::Filter>,
     /// Name of the session keyring.
     pub(crate) keyring: Option<CString>,
@@ -51,6 +53,7 @@ pub(crate) struct Passed {
     pub(crate) preserve_fds: u32,
     /// `LISTEN_FDS` and `LISTEN_FDNAMES`, when they are meant for this process.
     pub(crate) listen: Vec<String>,
+    pub(crate) labels: labels::Options,
 }
 
 /// Who the program is.
@@ -92,6 +95,7 @@ impl Task {
             program: Program::new(process, &passed.listen)?,
             identity: identity(process, linux, namespaces, host)?,
             limits: limits(process, linux)?,
+            labels: Labels::new(process, host.modules, passed.labels)?,
             seccomp: linux.seccomp.as_ref().map(compile).transpose()?,
             keyring: keyring.transpose()?,
             new_keyring: passed.new_keyring,
