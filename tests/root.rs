@@ -45,6 +45,7 @@ mod root {
     mod rootfs;
     mod run;
     mod seccomp;
+    mod seccomp_notify;
     mod start;
     mod state;
     mod stress;

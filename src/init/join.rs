@@ -95,9 +95,10 @@ fn become_program(prepared: &PreparedExec, outside: &Inside) -> Result<Infallibl
         let root = Root::new(openat2(CWD, c"/", libc::O_PATH | libc::O_DIRECTORY, 0, 0)?);
         terminal::set_up(&root, size, it.identity.uid, socket.as_fd(), false).context("terminal")?;
     }
-    let ready = task::assume(it, labels, false)?;
+    let mut ready = task::assume(it, labels, outside, false)?;
     if prepared.meets {
         outside.meet(Barrier::Ready)?;
     }
-    task::execute(it, &ready, || outside.starting())
+    ready.listener = None;
+    task::execute(it, &ready, outside, || outside.starting())
 }

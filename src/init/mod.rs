@@ -133,8 +133,10 @@ fn create(prepared: &Prepared, outside: &Inside) -> Result<task::Ready> {
     }
     rootfs::seal(&built, &plan.rootfs)?;
     built.close();
-    let ready = task::assume(&plan.task, labels, true)?;
+    let mut ready = task::assume(&plan.task, labels, outside, true)?;
     outside.meet(Barrier::Ready)?;
+    // As long as it is open here too, nothing tells that the agent is gone.
+    ready.listener = None;
     Ok(ready)
 }
 
@@ -172,7 +174,7 @@ fn start(prepared: &Prepared, ready: &task::Ready, outside: &Inside) -> Result<I
         None => outside.wait(Barrier::Start)?,
     }
     run_hooks(hooks::Kind::StartContainer, &plan.hooks.start_container, prepared, ready.envp.strings())?;
-    task::execute(&plan.task, ready, || match &prepared.gate {
+    task::execute(&plan.task, ready, outside, || match &prepared.gate {
         Some(gate) => gate.open(),
         None => outside.starting(),
     })

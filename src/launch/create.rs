@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use nix::unistd::Pid;
 
+use super::listener::Agent;
 use super::{cover, descriptors, hooks, prepare, process, terminal_sockets, tty};
 use crate::cgroup::{self, Cgroup};
 use crate::cli::{CreateArgs, Global};
@@ -99,6 +100,7 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay) -> Result<C
     let (console, terminal) = terminal_sockets(plan.task.terminal.is_some(), paths.console_socket.as_deref())?;
     let pidfd_socket =
         paths.pidfd_socket.as_deref().map(|path| tty::connect_for("--pidfd-socket", path)).transpose()?;
+    let agent = Agent::connect(&plan.task)?;
     let prepared = Prepared {
         joins: prepare::joins(&plan)?,
         sources: prepare::sources(&plan)?,
@@ -114,7 +116,7 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay) -> Result<C
     undo.cgroup = Some(cgroup);
     let (lock, outside) = spawn(&mut undo, &prepared, channel()?, lock)?;
     let plan = &prepared.plan;
-    converse(&mut undo, plan, &outside, |pid, pidfd| {
+    converse(&mut undo, plan, &outside, agent.as_ref(), |pid, pidfd| {
         if let Some(socket) = &pidfd_socket {
             tty::send(socket.as_fd(), b"standard", pidfd).context("--pidfd-socket")?;
         }
@@ -231,6 +233,7 @@ fn converse(
     undo: &mut Undo,
     plan: &Plan,
     outside: &Outside,
+    agent: Option<&Agent>,
     announce: impl FnOnce(Pid, std::os::fd::BorrowedFd<'_>) -> Result<()>,
 ) -> Result<()> {
     if plan.namespaces.bridge() {
@@ -254,6 +257,12 @@ fn converse(
                 hooks::run(hooks::Kind::Prestart, &plan.hooks.prestart, &state, &environment)?;
                 hooks::run(hooks::Kind::CreateRuntime, &plan.hooks.create_runtime, &state, &environment)?;
                 outside.pass(Barrier::RuntimeHooks)?;
+            }
+            Heard::Listener(number) => {
+                let agent = agent.context("internal error: a seccomp listener for nobody")?;
+                let (pid, pidfd) = undo.process()?;
+                let state = undo.record.state(Status::Creating);
+                agent.hand_over(outside, (*pid, pidfd.as_fd()), number, &state)?;
             }
             Heard::Reached(Barrier::Ready) => break,
             other => bail!("internal error: unexpected message from the container process: {other:?}"),

@@ -10,6 +10,7 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
+use super::listener::Agent;
 use super::{cover, descriptors, process, terminal_sockets, tty};
 use crate::cgroup::{self, Cgroup, Location};
 use crate::cli::{ExecArgs, Global};
@@ -22,8 +23,8 @@ use crate::plan::labels;
 use crate::plan::limits::cpu_mask;
 use crate::plan::namespaces::Kind;
 use crate::plan::task::Passed;
-use crate::spec::{self, Process, Spec};
-use crate::state::{Folder, Identity, Phase, Record};
+use crate::spec::{self, Process, Spec, State};
+use crate::state::{Folder, Identity, Phase, Record, Status};
 use crate::sync::{Barrier, Heard, Outside, channel};
 use crate::sys::clone::{Cloned, clone_into, pidfd_open, pidfd_send_signal, wait};
 use crate::sys::process::sched_setaffinity;
@@ -69,10 +70,11 @@ pub(crate) fn exec(global: &Global, args: &ExecArgs) -> Result<Running> {
     let affinity = affinity(&process)?;
     let bridge = plan.joins(Kind::Pid) && !enter_pid_namespace(pidfd.as_fd())?;
     let meets = affinity.last.is_some() || plan.task.needs_the_outside();
+    let agent = Agent::connect(&plan.task)?.map(|agent| (agent, record.state(Status::Running)));
     let proc = RefCell::new(lsm::host_proc(&plan.task.labels)?);
     let prepared = PreparedExec { plan, init: pidfd, root, console, proc, bridge, meets };
     let mut child = spawn(prepared, &record, init, args, &affinity)?;
-    let master = child.converse(&affinity.last, terminal.as_ref())?;
+    let master = child.converse(&affinity.last, terminal.as_ref(), agent.as_ref())?;
     // Until all of that is done the process is killed with an error: nobody would know of it.
     let (pid, pidfd) = child.process()?;
     if let Some(socket) = &pidfd_socket {
@@ -263,7 +265,12 @@ impl Child {
     /// Takes it through its barriers, up to the program.
     ///
     /// The terminal comes to us before the program has it: it is set up for being relayed.
-    fn converse(&mut self, affinity: &Option<Vec<u64>>, terminal: Option<&OwnedFd>) -> Result<Option<OwnedFd>> {
+    fn converse(
+        &mut self,
+        affinity: &Option<Vec<u64>>,
+        terminal: Option<&OwnedFd>,
+        agent: Option<&(Agent, State)>,
+    ) -> Result<Option<OwnedFd>> {
         self.outside.pass(Barrier::Go)?;
         if self.prepared.bridge {
             let Heard::Pid(pid) = self.hear()? else { bail!("internal error: no pid from the bridge process") };
@@ -272,6 +279,13 @@ impl Child {
                 wait(bridge.as_fd())?;
             }
             self.outside.pass(Barrier::Go)?;
+        }
+        if let Some((agent, state)) = agent {
+            let Heard::Listener(number) = self.hear()? else {
+                bail!("internal error: no seccomp listener of the process in the container")
+            };
+            let (pid, pidfd) = self.process()?;
+            agent.hand_over(&self.outside, (*pid, pidfd.as_fd()), number, state)?;
         }
         let master = if self.prepared.meets { self.meet(affinity, terminal)? } else { None };
         let Heard::Starting = self.hear()? else { bail!("internal error: no start of the process in the container") };

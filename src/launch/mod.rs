@@ -8,6 +8,7 @@ pub(crate) mod delete;
 pub(crate) mod descriptors;
 pub(crate) mod exec;
 pub(crate) mod hooks;
+mod listener;
 pub(crate) mod prepare;
 pub(crate) mod process;
 pub(crate) mod start;

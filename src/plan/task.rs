@@ -1,6 +1,7 @@
 //! One process of a container: the program that `create` or `exec` ends in, and who it is.
 
 use std::ffi::CString;
+use std::path::PathBuf;
 
 use anyhow::Result;
 
@@ -21,6 +22,8 @@ pub(crate) struct Task {
     pub(crate) limits: Limits,
     pub(crate) labels: Labels,
     pub(crate) seccomp: Option<seccomp::Filter>,
+    /// Who gets the listener of the filter, if that notifies.
+    pub(crate) listener: Option<Listener>,
     /// Name of the session keyring.
     pub(crate) keyring: Option<CString>,
     /// Whether it is made, and not one that the container has.
@@ -39,8 +42,21 @@ impl Task {
     pub(crate) fn needs_the_outside(&self) -> bool {
         let limits = &self.limits;
         let of_user_namespace = self.user_namespace && !limits.rlimits.is_empty();
-        self.terminal.is_some() || of_user_namespace || limits.scheduler.is_some() || limits.io_priority.is_some()
+        self.terminal.is_some()
+            || self.listener.is_some()
+            || of_user_namespace
+            || limits.scheduler.is_some()
+            || limits.io_priority.is_some()
     }
+}
+
+/// An agent that decides about system calls (config-linux.md, "Seccomp").
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Listener {
+    /// Absolute: a listening unix stream socket on the host.
+    pub(crate) path: PathBuf,
+    /// For the agent alone to understand.
+    pub(crate) metadata: String,
 }
 
 /// What the command line says about it.
@@ -90,13 +106,20 @@ impl Task {
         host: &Host,
         passed: &Passed,
     ) -> Result<Self> {
+        let seccomp = linux.seccomp.as_ref().map(compile).transpose()?;
+        let notifies = linux.seccomp.as_ref().filter(|_| seccomp.as_ref().is_some_and(seccomp::Filter::notifies));
+        let listener = notifies.map(|profile| Listener {
+            path: profile.listener_path.clone().into(),
+            metadata: profile.listener_metadata.clone(),
+        });
         let keyring = passed.keyring.as_ref().map(|name| c_string(name.as_str(), "ID"));
         Ok(Self {
             program: Program::new(process, &passed.listen)?,
             identity: identity(process, linux, namespaces, host)?,
             limits: limits(process, linux)?,
             labels: Labels::new(process, host.modules, passed.labels)?,
-            seccomp: linux.seccomp.as_ref().map(compile).transpose()?,
+            seccomp,
+            listener,
             keyring: keyring.transpose()?,
             new_keyring: passed.new_keyring,
             terminal: process.terminal.then(|| process.console_size.clone().unwrap_or_default()),

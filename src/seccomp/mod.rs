@@ -70,6 +70,18 @@ pub(crate) struct Filter {
     pub(crate) deadly: bool,
 }
 
+impl Filter {
+    /// Whether loading it makes a listener, which somebody must get.
+    pub(crate) fn notifies(&self) -> bool {
+        self.flags & profile::NEW_LISTENER != 0
+    }
+
+    /// Whether it needs Linux 5.19: the kernel's own answer doesn't tell.
+    pub(crate) fn waits_killable(&self) -> bool {
+        self.flags & profile::WAIT_KILLABLE_RECV != 0
+    }
+}
+
 /// The architectures whose system calls are known by name, sorted.
 pub(crate) fn architectures() -> Vec<&'static str> {
     let known = arch::ALL.iter().filter(|(_, arch)| names::known(*arch)).map(|(name, _)| *name);
