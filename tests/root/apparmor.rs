@@ -143,16 +143,20 @@ container_test!(create_start_and_exec, |c| {
     assert_eq!(exec(&["--user", "1000"]), seen(&profile));
     assert_eq!(exec(&["--apparmor", ""]), seen(&profile));
     assert_eq!(exec(&["--apparmor", &other.name]), format!("{}ok\nopen /other r: EACCES\n", other.enforced()));
+    assert_eq!(exec(&["--apparmor", &profile.name]), seen(&profile));
     assert_eq!(exec(&["--apparmor", "unconfined"]), "unconfined\nok\nok\n");
 
     let file = c.path("process.json");
     let mut process = c.config["process"].clone();
     process["args"] = json!(LOOK);
     let words = ["exec", "--process", file.to_str().unwrap(), &c.id];
+    // A file without a profile has the container's; the option counts beside the file, too.
     for (name, shown) in [(&other.name, other.enforced()), (&String::new(), profile.enforced())] {
         process["apparmorProfile"] = json!(name);
         fs::write(&file, process.to_string()).unwrap();
         assert_has(c.tare(&words).stdout, &shown);
+        let words = ["exec", "--apparmor", &other.name, "--process", file.to_str().unwrap(), &c.id];
+        assert_has(c.tare(&words).stdout, &other.enforced());
     }
 });
 

@@ -48,6 +48,7 @@ fn look() -> Vec<String> {
 const SEEN: &str = "4242\nEBUSY\n\n";
 
 container_test!(an_agent_answers_for_the_kernel, |c| {
+    skip_for_runc!(c, "1.1 panics: its own calls are answered too");
     let agent = agent(c);
     notify(c, &["getppid", "uname", "mkdir", "mkdirat"]);
     c.set("/process/args", json!(look()));
@@ -95,6 +96,7 @@ container_test!(the_agent_is_told_whose_listener_it_is, |c| {
 });
 
 container_test!(exec_is_answered_too, |c| {
+    skip_for_runc!(c, "1.1 panics: its own calls are answered too");
     let agent = agent(c);
     notify(c, &["getppid", "uname", "mkdir", "mkdirat"]);
     for no_new_privileges in [true, false] {
