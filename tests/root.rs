@@ -46,6 +46,7 @@ mod root {
     mod run;
     mod seccomp;
     mod seccomp_notify;
+    mod selinux;
     mod start;
     mod state;
     mod stress;

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use serde_json::json;
 
 use super::lsm::has_apparmor;
+use super::namespaces::{finish, sleeping};
 use crate::common::{Container, assert_has, host, program, rival};
 use crate::{container_test, skip_for_runc, skip_unless};
 
@@ -122,6 +123,21 @@ container_test!(in_a_user_namespace, |c| {
     let mut words = vec!["exec", c.id.as_str()];
     words.extend(LOOK);
     assert_eq!(c.tare(&words).stdout, seen(&profile));
+});
+
+container_test!(through_joined_namespaces, |c| {
+    needs_apparmor!(c);
+    let (profile, other) = (secret(c), sleeping(&c.name, |_| ()));
+    for (index, name) in [(0, "pid"), (1, "net")] {
+        c.set(&format!("/linux/namespaces/{index}/path"), format!("/proc/{}/ns/{name}", other.pid()));
+    }
+    c.set("/process/apparmorProfile", profile.name.as_str()).args(&["sleep-forever"]);
+    c.detach().ok();
+    assert_eq!(label(c), profile.enforced());
+    let mut words = vec!["exec", c.id.as_str()];
+    words.extend(LOOK);
+    assert_eq!(c.tare(&words).stdout, seen(&profile));
+    finish(other);
 });
 
 container_test!(create_start_and_exec, |c| {

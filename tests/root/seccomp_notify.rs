@@ -7,6 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
+use super::namespaces::{finish, sleeping};
 use crate::common::agent::{Agent, Answer};
 use crate::common::{Container, assert_has, eventually};
 use crate::{container_test, skip_for_runc};
@@ -115,7 +116,20 @@ container_test!(exec_is_answered_too, |c| {
     drop(agent);
 });
 
-container_test!(in_joined_namespaces_and_a_user_namespace, |c| {
+container_test!(through_a_joined_pid_namespace, |c| {
+    let (agent, other) = (agent(c), sleeping(&c.name, |_| ()));
+    c.set("/linux/namespaces/0/path", format!("/proc/{}/ns/pid", other.pid()));
+    notify(c, &["getppid"]);
+    c.args(&["sleep-forever"]);
+    c.detach().ok();
+    let words = ["exec", &c.id, "/guest", "syscall", &libc::SYS_getppid.to_string()];
+    assert_eq!(c.tare(&words).ok().stdout, "4242\n");
+    let pids: Vec<Value> = agent.messages().into_iter().map(|(message, _)| message["pid"].clone()).collect();
+    assert_eq!((pids.len(), &pids[0]), (2, &json!(c.pid())));
+    finish(other);
+});
+
+container_test!(in_a_user_namespace, |c| {
     let agent = agent(c);
     c.push("/linux/namespaces", json!({ "type": "user" }));
     let map = json!([{ "containerID": 0, "hostID": 100_000, "size": 65536 }]);
