@@ -92,7 +92,7 @@ impl Drop for Agent {
 fn receive(stream: &UnixStream, seen: &Mutex<Seen>) -> Option<OwnedFd> {
     let (mut text, mut fds) = (Vec::new(), Vec::new());
     loop {
-        let mut buffer = [0u8; 512];
+        let mut buffer = vec![0u8; 65536];
         let mut space = nix::cmsg_space!([i32; 4]);
         let mut parts = [IoSliceMut::new(&mut buffer)];
         let flags = MsgFlags::MSG_CMSG_CLOEXEC;
@@ -105,7 +105,7 @@ fn receive(stream: &UnixStream, seen: &Mutex<Seen>) -> Option<OwnedFd> {
         let length = message.bytes;
         text.extend_from_slice(&buffer[..length]);
         // The connection of a runtime ends with its command; the text is a whole object before.
-        if length == 0 || serde_json::from_slice::<Value>(&text).is_ok() {
+        if length == 0 || (text.ends_with(b"}") && serde_json::from_slice::<Value>(&text).is_ok()) {
             break;
         }
     }

@@ -1,7 +1,9 @@
 //! SCMP_ACT_NOTIFY: an agent gets the listener of each process and answers in the kernel's place.
 
 use std::fs;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -278,22 +280,28 @@ container_test!(a_listener_that_nothing_needs_is_left_alone, |c| {
 // Stopping a process interrupts its system call, and the agent is asked anew; not with this flag.
 container_test!(a_call_that_waits_killable_is_asked_once, |c| {
     skip_for_runc!(c, "1.1 knows no flags");
-    let slow = |nr| {
-        if nr == libc::SYS_getppid {
-            std::thread::sleep(Duration::from_millis(400));
-        }
-        answers(nr)
-    };
     let mut asked = |flags: Value| {
-        let agent = Agent::start(&c.path("agent"), slow);
+        let go = Arc::new(AtomicBool::new(false));
+        let gone = go.clone();
+        let agent = Agent::start(&c.path("agent"), move |nr| {
+            // Not for ever, should the test fail meanwhile.
+            let end = Instant::now() + Duration::from_secs(10);
+            while nr == libc::SYS_getppid && !gone.load(Ordering::Relaxed) && Instant::now() < end {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            answers(nr)
+        });
         notify(c, &["getppid"]);
         c.set("/linux/seccomp/flags", flags).args(&["syscall", &libc::SYS_getppid.to_string()]);
         c.detach().ok();
         eventually("the agent is asked", || agent.count(libc::SYS_getppid) == 1);
-        let pid = Pid::from_raw(c.pid());
-        kill(pid, Signal::SIGSTOP).unwrap();
-        std::thread::sleep(Duration::from_millis(50));
-        kill(pid, Signal::SIGCONT).unwrap();
+        let pid = c.pid();
+        kill(Pid::from_raw(pid), Signal::SIGSTOP).unwrap();
+        // With the flag the signal waits until the call is answered.
+        std::thread::sleep(Duration::from_millis(100));
+        kill(Pid::from_raw(pid), Signal::SIGCONT).unwrap();
+        std::thread::sleep(Duration::from_millis(100));
+        go.store(true, Ordering::Relaxed);
         c.wait_status("stopped");
         c.delete().ok();
         agent.count(libc::SYS_getppid)
