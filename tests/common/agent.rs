@@ -69,8 +69,11 @@ impl Agent {
         Self { path: path.into(), seen, stop, thread: Some(std::thread::spawn(accept)) }
     }
 
-    pub fn messages(&self) -> Vec<(Value, String)> {
-        self.seen.lock().unwrap().messages.clone()
+    /// All messages; waits until there are as many as must have been sent by now.
+    pub fn messages(&self, count: usize) -> Vec<(Value, String)> {
+        let all = || self.seen.lock().unwrap().messages.clone();
+        super::eventually(&format!("{count} listeners"), || all().len() >= count);
+        all()
     }
 
     /// How often a system call was notified.

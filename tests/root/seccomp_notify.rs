@@ -61,7 +61,7 @@ container_test!(an_agent_answers_for_the_kernel, |c| {
         c.set("/process/user", json!({ "uid": uid, "gid": uid }));
         let output = c.run().ok();
         assert_eq!(output.stdout, SEEN, "{no_new_privileges} {uid}");
-        assert_eq!(agent.messages().len(), runs + 1);
+        assert_eq!(agent.messages(runs + 1).len(), runs + 1);
     }
 });
 
@@ -72,7 +72,7 @@ container_test!(the_agent_is_told_whose_listener_it_is, |c| {
     c.set("/annotations", json!({ "a": "b" })).args(&["sleep-forever"]);
     c.create().ok();
     // Before `create` returns, so that nothing that starts the container needs to know of agents.
-    let messages = agent.messages();
+    let messages = agent.messages(1);
     let [(message, listener)] = messages.as_slice() else { panic!("{messages:?}") };
     assert_eq!(listener, "anon_inode:seccomp notify");
     let pid = c.pid();
@@ -88,14 +88,14 @@ container_test!(the_agent_is_told_whose_listener_it_is, |c| {
     let words =
         ["exec", "--pid-file", pid_file.to_str().unwrap(), &c.id, "/guest", "syscall", &libc::SYS_getppid.to_string()];
     assert_eq!(c.tare(&words).ok().stdout, "4242\n");
-    let (message, listener) = agent.messages().pop().unwrap();
+    let (message, listener) = agent.messages(2).pop().unwrap();
     let get = |pointer: &str| message.pointer(pointer).cloned().unwrap_or(Value::Null);
     let exec_pid: i32 = fs::read_to_string(pid_file).unwrap().parse().unwrap();
     assert_ne!(exec_pid, pid);
     assert_eq!(listener, "anon_inode:seccomp notify");
     assert_eq!((get("/pid"), get("/state/pid")), (json!(exec_pid), json!(pid)));
     assert_eq!((get("/state/id"), get("/state/status")), (json!(c.id), json!("running")));
-    assert_eq!(agent.messages().len(), 2);
+    assert_eq!(agent.messages(2).len(), 2);
 });
 
 container_test!(exec_is_answered_too, |c| {
@@ -126,7 +126,7 @@ container_test!(through_a_joined_pid_namespace, |c| {
     c.detach().ok();
     let words = ["exec", &c.id, "/guest", "syscall", &libc::SYS_getppid.to_string()];
     assert_eq!(c.tare(&words).ok().stdout, "4242\n");
-    let pids: Vec<Value> = agent.messages().into_iter().map(|(message, _)| message["pid"].clone()).collect();
+    let pids: Vec<Value> = agent.messages(2).into_iter().map(|(message, _)| message["pid"].clone()).collect();
     assert_eq!((pids.len(), &pids[0]), (2, &json!(c.pid())));
     finish(other);
 });
@@ -144,7 +144,7 @@ container_test!(in_a_user_namespace, |c| {
     let look = look();
     let words: Vec<&str> = ["exec", &c.id].into_iter().chain(look.iter().map(String::as_str)).collect();
     assert_eq!(c.tare(&words).ok().stdout, SEEN);
-    assert_eq!(agent.messages().len(), 3);
+    assert_eq!(agent.messages(3).len(), 3);
 });
 
 // Handing over the listener takes no system call of the process: whatever is notified, nothing waits for itself.
@@ -218,6 +218,14 @@ container_test!(an_agent_that_leaves_is_enosys, |c| {
     assert_eq!(agent.count(libc::SYS_getppid), 1);
 });
 
+container_test!(the_program_holds_no_listener, |c| {
+    let agent = agent(c);
+    notify(c, &["getppid"]);
+    let facts = c.facts();
+    assert_eq!(facts["fds"].as_object().unwrap().len(), 3, "{}", facts["fds"]);
+    assert_eq!((&facts["status"]["Seccomp"], agent.messages(1).len()), (&json!("2"), 1));
+});
+
 // The process keeps no listener of its own: it would wait for an answer of nobody.
 container_test!(an_agent_that_is_gone_when_the_program_is_executed, |c| {
     skip_for_runc!(c, "start succeeds, and the container is stopped");
@@ -268,7 +276,7 @@ container_test!(what_cannot_be_notified_is_an_error, |c| {
     c.config = good.clone();
     c.set("/linux/seccomp/syscalls/0/action", "SCMP_ACT_LOG").remove("/linux/seccomp/listenerPath");
     c.create().fails(&["config.json: /linux/seccomp/listenerMetadata: "]);
-    assert_eq!(agent.messages().len(), 0);
+    assert_eq!(agent.messages(0).len(), 0);
 });
 
 container_test!(a_listener_that_nothing_needs_is_left_alone, |c| {
@@ -318,7 +326,7 @@ container_test!(a_hook_that_runs_inside_is_answered, |c| {
     c.set("/hooks", json!({ "startContainer": [{ "path": "/guest", "args": args }] }));
     c.args(&["true"]);
     c.run().ok();
-    assert_eq!((agent.count(libc::SYS_getppid), agent.messages().len()), (1, 1));
+    assert_eq!((agent.count(libc::SYS_getppid), agent.messages(1).len()), (1, 1));
 });
 
 container_test!(a_large_state_is_sent_whole, |c| {
@@ -328,5 +336,5 @@ container_test!(a_large_state_is_sent_whole, |c| {
     let text = "x".repeat(400_000);
     c.set("/annotations", json!({ "large": text })).args(&["syscall", &libc::SYS_getppid.to_string()]);
     assert_has(c.run().ok().stdout, "4242");
-    assert_eq!(agent.messages().pop().unwrap().0["state"]["annotations"]["large"], text);
+    assert_eq!(agent.messages(1).pop().unwrap().0["state"]["annotations"]["large"], text);
 });
