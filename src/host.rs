@@ -4,6 +4,7 @@ use anyhow::Result;
 use nix::sys::stat::stat;
 
 use crate::cgroup::Layout;
+use crate::plan::labels::Modules;
 use crate::sys;
 
 /// The inode of the initial user namespace (PROC_USER_INIT_INO). The look of uid_map can't tell: systemd 260 makes
@@ -33,6 +34,8 @@ pub(crate) struct Host {
     pub(crate) all_root: bool,
     /// Whether this process has supplementary groups.
     pub(crate) groups: bool,
+    /// The security modules that labels are asked of (`lsm::modules`).
+    pub(crate) modules: Modules,
 }
 
 impl Host {
@@ -61,6 +64,7 @@ impl Host {
             ignored_signals: mask(&status, "SigIgn:"),
             capabilities: mask(&status, "CapPrm:"),
             all_root: all_root(&status),
+            modules: Modules::default(),
         })
     }
 }

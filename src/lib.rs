@@ -9,8 +9,8 @@
 //! | [`launch`] | doing it, outside: runs in the caller's namespaces | yes |
 //! | [`init`] | doing it, inside: runs in the cloned process and ends in `execve` | yes |
 //!
-//! At their side: [`cgroup`] (limits), [`seccomp`] (a compiler of profiles), [`state`] (the container on disk),
-//! [`sync`] (what the two processes say to each other), [`commands`] (one file a verb), and [`sys`], the only
+//! At their side: [`cgroup`] (limits), [`seccomp`] (a compiler of profiles), [`lsm`] (AppArmor and SELinux labels),
+//! [`state`] (the container on disk), [`sync`] (what the two processes say to each other), [`commands`] (one file a verb), and [`sys`], the only
 //! folder with `unsafe`.
 //!
 //! A `create` is read side by side in [`launch::create`] (outside) and [`init`] (inside), an `exec` in [`launch::exec`]
@@ -30,6 +30,7 @@ pub(crate) mod init;
 pub(crate) mod json;
 pub(crate) mod launch;
 pub(crate) mod log;
+pub(crate) mod lsm;
 pub(crate) mod plan;
 pub(crate) mod seccomp;
 pub(crate) mod signal;

@@ -6,6 +6,7 @@
 //!                     <----------  pid       only with a bridge: the pid of the final process
 //!                     <----------  reached(RuntimeHooks)
 //! pass(RuntimeHooks)  ---------->            only with prestart or createRuntime hooks
+//!                     <----------  listener  only with seccomp notification: the filter is loaded next
 //!                     <----------  reached(Ready)
 //! pass(Ready)         ---------->            the state is on disk
 //! pass(Start)         ---------->            of a run; `start` has the FIFOs of the folder for it
@@ -48,6 +49,8 @@ pub(crate) enum Heard {
     Reached(Barrier),
     /// The pid of the final process, as the bridge saw it.
     Pid(Pid),
+    /// The next thing is the loading of the seccomp filter, whose listener will be this descriptor.
+    Listener(i32),
     /// The next thing is execve.
     Starting,
     /// The inside failed; the text names what and why.
@@ -124,6 +127,7 @@ impl Outside {
         let string = || String::from_utf8_lossy(text).into_owned();
         Ok(match (*tag, text) {
             (b'p', _) => Heard::Pid(Pid::from_raw(string().parse().map_err(|_| anyhow!("internal error: bad pid"))?)),
+            (b'l', _) => Heard::Listener(string().parse().map_err(|_| anyhow!("internal error: bad descriptor"))?),
             (b'f', _) => Heard::Failed(string()),
             (b'x', []) => Heard::Starting,
             (byte, []) => match Barrier::from_byte(byte) {
@@ -175,6 +179,10 @@ impl Inside {
         write(self.0.as_fd(), b'p', pid.to_string().as_bytes())
     }
 
+    pub(crate) fn listener(&self, number: i32) -> Result<()> {
+        write(self.0.as_fd(), b'l', number.to_string().as_bytes())
+    }
+
     pub(crate) fn starting(&self) -> Result<()> {
         write(self.0.as_fd(), b'x', &[])
     }
@@ -193,9 +201,11 @@ mod tests {
         let (outside, inside) = channel().unwrap();
         inside.starting().unwrap();
         inside.pid(Pid::from_raw(77)).unwrap();
+        inside.listener(9).unwrap();
         inside.fail("a\nb").unwrap();
         assert_eq!(outside.hear().unwrap(), Heard::Starting);
         assert_eq!(outside.hear().unwrap(), Heard::Pid(Pid::from_raw(77)));
+        assert_eq!(outside.hear().unwrap(), Heard::Listener(9));
         assert_eq!(outside.hear().unwrap(), Heard::Failed("a\nb".into()));
         drop(inside);
         assert_eq!(outside.hear().unwrap(), Heard::Closed);

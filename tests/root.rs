@@ -17,6 +17,7 @@
 mod common;
 
 mod root {
+    mod apparmor;
     mod bad_input;
     mod budget;
     mod busybox;
@@ -41,6 +42,7 @@ mod root {
     mod join_user;
     mod kill;
     mod list;
+    mod lsm;
     mod mounts;
     mod namespaces;
     mod nested;
@@ -55,6 +57,8 @@ mod root {
     mod rootless_mounts;
     mod run;
     mod seccomp;
+    mod seccomp_notify;
+    mod selinux;
     mod start;
     mod state;
     mod stress;

@@ -74,14 +74,14 @@ const HOOKS: [&str; 6] = ["prestart", "createRuntime", "createContainer", "start
 
 const NAMESPACES: [&str; 8] = ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"];
 
-/// Without SCMP_ACT_NOTIFY: no listener is handed over yet.
-const ACTIONS: [&str; 8] = [
+const ACTIONS: [&str; 9] = [
     "SCMP_ACT_ALLOW",
     "SCMP_ACT_ERRNO",
     "SCMP_ACT_KILL",
     "SCMP_ACT_KILL_PROCESS",
     "SCMP_ACT_KILL_THREAD",
     "SCMP_ACT_LOG",
+    "SCMP_ACT_NOTIFY",
     "SCMP_ACT_TRACE",
     "SCMP_ACT_TRAP",
 ];
@@ -96,10 +96,6 @@ const KNOWN_FLAGS: [&str; 4] = [
     "SECCOMP_FILTER_FLAG_TSYNC",
     "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
 ];
-
-/// WAIT_KILLABLE_RECV means nothing without NOTIFY.
-const SUPPORTED_FLAGS: [&str; 3] =
-    ["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_TSYNC"];
 
 /// Prints it.
 pub(crate) fn run(_args: &FeaturesArgs) -> Result<i32> {
@@ -136,10 +132,10 @@ fn linux() -> Linux {
             operators: &OPERATORS,
             archs: seccomp::architectures(),
             known_flags: &KNOWN_FLAGS,
-            supported_flags: &SUPPORTED_FLAGS,
+            supported_flags: &KNOWN_FLAGS,
         },
-        apparmor: not_yet(),
-        selinux: not_yet(),
+        apparmor: Switch { enabled: true },
+        selinux: Switch { enabled: true },
         intel_rdt: not_yet(),
         mount_extensions: MountExtensions { idmap: Switch { enabled: true } },
         net_devices: not_yet(),
@@ -154,7 +150,7 @@ mod tests {
     fn lists_are_sorted_and_hold_nothing_twice() {
         let features = features();
         let (options, archs) = (&features.mount_options[..], &features.linux.seccomp.archs[..]);
-        for list in [options, archs, &NAMESPACES, &ACTIONS, &OPERATORS, &KNOWN_FLAGS, &SUPPORTED_FLAGS] {
+        for list in [options, archs, &NAMESPACES, &ACTIONS, &OPERATORS, &KNOWN_FLAGS] {
             assert!(list.is_sorted_by(|a, b| a < b), "{list:?}");
         }
     }

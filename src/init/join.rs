@@ -1,5 +1,6 @@
 //! `exec`, inside: into the container's namespaces, and on to the program. The mirror of [`crate::launch::exec`].
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -7,6 +8,7 @@ use anyhow::{Context as _, Result};
 
 use super::paths::Root;
 use super::{identity, task, terminal};
+use crate::lsm::Attributes;
 use crate::plan::exec::ExecPlan;
 use crate::plan::namespaces::Kind;
 use crate::sync::{Barrier, Inside};
@@ -23,6 +25,8 @@ pub(crate) struct PreparedExec {
     /// The root of a container that has no mount namespace.
     pub(crate) root: Option<OwnedFd>,
     pub(crate) console: Option<OwnedFd>,
+    /// The host's procfs, if labels are to be written; taken and closed by the final process.
+    pub(crate) proc: RefCell<Option<OwnedFd>>,
     /// Whether the pid namespace is joined by a bridge: else the clone was born in it.
     pub(crate) bridge: bool,
     /// Whether the outside has something to do to the complete process.
@@ -39,21 +43,25 @@ impl PreparedExec {
 /// The first thing in the clone. A pid namespace takes effect for children only: then this process is a bridge, which
 /// makes the final one as its sibling and ends.
 pub(crate) fn enter(prepared: &PreparedExec, outside: &Inside) -> ! {
-    let result = join(prepared, outside).and_then(|()| {
+    let result = (|| -> Result<()> {
         if !prepared.bridge {
-            let Err(error) = become_program(prepared, outside);
+            // Before it goes in: what is the host's is given up as early as can be.
+            let labels = open_labels(prepared)?;
+            join(prepared, outside)?;
+            let Err(error) = become_program(prepared, labels, outside);
             return Err(error);
         }
+        join(prepared, outside)?;
         match clone3(CloneArgs { flags: libc::CLONE_PARENT as u64, cgroup: None })? {
             Cloned::Child => {
                 // The bridge says who this is before this says anything.
                 outside.wait(Barrier::Go)?;
-                let Err(error) = become_program(prepared, outside);
+                let Err(error) = become_program(prepared, open_labels(prepared)?, outside);
                 Err(error)
             }
             Cloned::Parent { pid, .. } => outside.pid(pid),
         }
-    });
+    })();
     if let Err(error) = &result {
         // If nobody listens any more, nobody is to be told.
         let _ = outside.fail(&format!("{error:#}"));
@@ -83,16 +91,23 @@ fn join(prepared: &PreparedExec, outside: &Inside) -> Result<()> {
     Ok(())
 }
 
-fn become_program(prepared: &PreparedExec, outside: &Inside) -> Result<Infallible> {
+/// In the final process: the kernel takes labels from who has opened the files.
+fn open_labels(prepared: &PreparedExec) -> Result<Attributes> {
+    let it = &prepared.plan.task;
+    Attributes::open(prepared.proc.take(), &it.labels, it.identity.no_new_privileges)
+}
+
+fn become_program(prepared: &PreparedExec, labels: Attributes, outside: &Inside) -> Result<Infallible> {
     let it = &prepared.plan.task;
     process::setsid()?;
     if let (Some(size), Some(socket)) = (&it.terminal, &prepared.console) {
         let root = Root::new(openat2(CWD, c"/", libc::O_PATH | libc::O_DIRECTORY, 0, 0)?);
         terminal::set_up(&root, size, it.identity.uid, socket.as_fd(), false).context("terminal")?;
     }
-    let ready = task::assume(it, false)?;
+    let mut ready = task::assume(it, labels, outside, false)?;
     if prepared.meets {
         outside.meet(Barrier::Ready)?;
     }
-    task::execute(it, &ready, || outside.starting())
+    ready.listener = None;
+    task::execute(it, &ready, outside, || outside.starting())
 }

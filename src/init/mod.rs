@@ -19,6 +19,7 @@ mod terminal;
 #[cfg(fuzzing)]
 pub(crate) use exec::home_in;
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -30,6 +31,7 @@ use nix::unistd::Pid;
 use self::procfs::Procfs;
 use crate::host::is_own_user_namespace;
 use crate::launch::{hooks, prepare};
+use crate::lsm;
 use crate::plan::Plan;
 use crate::plan::mounts::{Pivot, Sources};
 use crate::plan::namespaces::Kind;
@@ -53,6 +55,8 @@ pub(crate) struct Prepared {
     pub(crate) gate: Option<Gate>,
     /// Where the terminal goes, with `plan.task.terminal`.
     pub(crate) console: Option<OwnedFd>,
+    /// The host's procfs, if labels are to be written; taken and closed by the final process.
+    pub(crate) proc: RefCell<Option<OwnedFd>>,
     /// For the hooks that run inside.
     pub(crate) state: spec::State,
 }
@@ -126,6 +130,8 @@ fn is_own(user_namespace: &OwnedFd) -> bool {
 fn create(prepared: &Prepared, outside: &Inside) -> Result<task::Ready> {
     let plan = &prepared.plan;
     outside.wait(Barrier::Go)?;
+    let labels = &plan.task.labels;
+    let labels = lsm::Attributes::open(prepared.proc.take(), labels, plan.task.identity.no_new_privileges)?;
     process::setsid()?;
     let opened = namespaces(prepared)?;
     let sources = opened.as_ref().unwrap_or(&prepared.sources);
@@ -148,8 +154,10 @@ fn create(prepared: &Prepared, outside: &Inside) -> Result<task::Ready> {
     }
     rootfs::seal(&built, &plan.rootfs)?;
     built.close();
-    let ready = task::assume(&plan.task, true)?;
+    let mut ready = task::assume(&plan.task, labels, outside, true)?;
     outside.meet(Barrier::Ready)?;
+    // As long as it is open here too, nothing tells that the agent is gone.
+    ready.listener = None;
     Ok(ready)
 }
 
@@ -198,7 +206,7 @@ fn start(prepared: &Prepared, ready: &task::Ready, outside: &Inside) -> Result<I
         None => outside.wait(Barrier::Start)?,
     }
     run_hooks(hooks::Kind::StartContainer, &plan.hooks.start_container, prepared, ready.envp.strings())?;
-    task::execute(&plan.task, ready, || match &prepared.gate {
+    task::execute(&plan.task, ready, outside, || match &prepared.gate {
         Some(gate) => gate.open(),
         None => outside.starting(),
     })

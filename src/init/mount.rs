@@ -13,6 +13,7 @@ use super::paths::{Content, Links, PROC_SUPER_MAGIC, Root, Slot, fs_type, kind};
 use super::{copyup, dev};
 use crate::error::{Invalid, invalid};
 use crate::host::in_user_namespace;
+use crate::lsm;
 use crate::plan::cgroup_mounts::{CgroupSource, CgroupV1};
 use crate::plan::mounts::{Fallback, FileSystem, MountStep, What};
 use crate::plan::options::{Attrs, Bind, Propagation, Reach, attr};
@@ -147,6 +148,9 @@ fn file_system(root: &Root, step: &MountStep, fs: &FileSystem) -> Result<OwnedFd
         (Err(error), _) => return Err(in_this_user_namespace(error, fs)),
         (Ok(mount), _) => mount,
     };
+    if let Some(label) = &fs.root_label {
+        lsm::label_file(&by_fd(mount.as_fd()), label)?;
+    }
     root.done_with(target);
     if !step.recursive.is_empty() {
         set_attrs(mount.as_fd(), Tree::Recursive, step.recursive)?;
@@ -331,6 +335,10 @@ fn mount_by_mount2(root: &Root, step: &MountStep, fs: &FileSystem, target: &Slot
     let flag_words = [c"sync", c"dirsync", c"lazytime", c"mand", c"ro"];
     for (key, value) in fs.data.iter().filter(|(key, _)| !flag_words.contains(&key.as_c_str())) {
         words.push(match value {
+            // The context of SELinux has commas.
+            Some(value) if value.as_bytes().contains(&b',') => {
+                [key.as_bytes(), b"=\"", value.as_bytes(), b"\""].concat()
+            }
             Some(value) => [key.as_bytes(), b"=", value.as_bytes()].concat(),
             None => key.as_bytes().to_vec(),
         });

@@ -3,7 +3,7 @@
 //! Everything is attached at the root file system's place on the host first (hooks look there), then the root of the
 //! process is changed.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -193,7 +193,8 @@ pub(crate) fn seal(built: &Built, plan: &Rootfs) -> Result<()> {
     for late in &built.late {
         late.make_readonly().context("read-only tmpfs")?;
     }
-    let mut masks = Masks { null: built.null.as_ref().map(AsFd::as_fd), spare: None, empty: None };
+    let label = plan.mount_label.as_deref();
+    let mut masks = Masks { null: built.null.as_ref().map(AsFd::as_fd), spare: None, empty: None, label };
     for (index, path) in plan.masked.iter().enumerate() {
         masks.cover(&built.root, path).with_context(|| format!("config.json: /linux/maskedPaths/{index}: {path:?}"))?;
     }
@@ -245,6 +246,8 @@ struct Masks<'a> {
     /// A copy of `null` that found no place yet.
     spare: Option<OwnedFd>,
     empty: Option<OwnedFd>,
+    /// Of SELinux, for the empty directory.
+    label: Option<&'a CStr>,
 }
 
 impl Masks<'_> {
@@ -252,7 +255,7 @@ impl Masks<'_> {
     fn cover(&mut self, root: &Root, path: &str) -> Result<()> {
         let path = clean(path);
         let Some(slot) = root.slot(&path)? else { return Ok(()) };
-        let Some(copy) = self.copy_of_null(&slot)? else { return mask_by_mount2(root, &path, &slot) };
+        let Some(copy) = self.copy_of_null(&slot)? else { return mask_by_mount2(root, &path, &slot, self.label) };
         match mount::attach(copy.as_fd(), &slot) {
             Ok(()) => {
                 root.done(copy);
@@ -295,10 +298,13 @@ impl Masks<'_> {
             return Ok(mount::attach(copy.as_fd(), slot)?);
         }
         let context = match api::fsopen(c"tmpfs") {
-            Err(error) if error.errno() == Errno::ENOSYS => return empty_by_mount2(slot),
+            Err(error) if error.errno() == Errno::ENOSYS => return empty_by_mount2(slot, self.label),
             context => context?,
         };
         api::fsconfig_set(context.as_fd(), c"nr_inodes", Some(c"1"))?;
+        if let Some(label) = self.label {
+            api::fsconfig_set(context.as_fd(), c"context", Some(label))?;
+        }
         api::fsconfig_create(context.as_fd())?;
         let empty = api::fsmount(context.as_fd(), attr::RDONLY)?;
         mount::attach(empty.as_fd(), slot)?;
@@ -309,17 +315,18 @@ impl Masks<'_> {
 
 /// For kernels and sandboxes without open_tree(2). The container's /dev/null is one that this process made, or one
 /// that is refused: it must be the null device.
-fn mask_by_mount2(root: &Root, path: &str, slot: &Slot<'_>) -> Result<()> {
+fn mask_by_mount2(root: &Root, path: &str, slot: &Slot<'_>, label: Option<&CStr>) -> Result<()> {
     let Some(target) = root.find(path)? else { return Ok(()) };
     if kind(target.as_fd())? == SFlag::S_IFDIR {
-        return empty_by_mount2(slot);
+        return empty_by_mount2(slot, label);
     }
     let null = root.open("/dev/null", libc::O_PATH | libc::O_NOFOLLOW, Links::Follow)?;
     verify_null(&null)?;
     Ok(api::mount(Some(&Slot::Handle(null).path()), &slot.path(), None, libc::MS_BIND, None)?)
 }
 
-fn empty_by_mount2(slot: &Slot<'_>) -> Result<()> {
-    let data = Some(c"nr_inodes=1");
-    Ok(api::mount(Some(c"tmpfs"), &slot.path(), Some(c"tmpfs"), libc::MS_RDONLY, data)?)
+fn empty_by_mount2(slot: &Slot<'_>, label: Option<&CStr>) -> Result<()> {
+    let context = label.map(|label| format!(",context=\"{}\"", label.to_string_lossy())).unwrap_or_default();
+    let data = CString::new(format!("nr_inodes=1{context}"))?;
+    Ok(api::mount(Some(c"tmpfs"), &slot.path(), Some(c"tmpfs"), libc::MS_RDONLY, Some(&data))?)
 }

@@ -2,15 +2,19 @@
 
 use std::convert::Infallible;
 use std::ffi::CString;
+use std::os::fd::{AsRawFd, OwnedFd};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
+use nix::errno::Errno;
 use nix::sys::stat::{Mode, umask};
 
 use super::{exec, identity};
 use crate::launch::process::above_hard_limit;
+use crate::lsm::Attributes;
 use crate::plan::task::Task;
+use crate::sync::Inside;
 use crate::sys::clone::CStrings;
-use crate::sys::{self, process};
+use crate::sys::{self, Context, process};
 
 /// What waits at the gate.
 #[derive(Debug)]
@@ -18,12 +22,16 @@ pub(super) struct Ready {
     file: CString,
     argv: CStrings,
     pub(super) envp: CStrings,
+    /// Whether the filter is loaded.
+    filtered: bool,
+    /// What the outside fetches on the way to the barrier after this, and nobody needs later.
+    pub(super) listener: Option<OwnedFd>,
 }
 
 /// Becomes the program's user with its capabilities, and finds its file.
 ///
 /// `early`: a program that can't be executed is an error now, and not only when it is.
-pub(super) fn assume(task: &Task, early: bool) -> Result<Ready> {
+pub(super) fn assume(task: &Task, mut labels: Attributes, outside: &Inside, early: bool) -> Result<Ready> {
     let identity = &task.identity;
     if let Some(mask) = identity.umask {
         umask(Mode::from_bits_truncate(mask));
@@ -33,17 +41,20 @@ pub(super) fn assume(task: &Task, early: bool) -> Result<Ready> {
         log::debug!("CPU affinity stays the caller's: {error}");
     }
     if let Some(name) = &task.keyring {
-        identity::join_keyring(name, task.new_keyring.then_some(task.user_namespace))?;
+        let new = task.new_keyring.then_some(task.user_namespace);
+        labels.for_keys(&task.labels, || identity::join_keyring(name, new))?;
     }
     if let Some(personality) = task.limits.personality {
         process::personality(personality).context("config.json: /linux/personality")?;
     }
     identity::own_stdio(identity.uid)?;
+    labels.set(&task.labels)?;
+    let mut listener = None;
     if identity.no_new_privileges {
         process::set_no_new_privs()?;
     } else {
         // Without no_new_privs only a process with CAP_SYS_ADMIN may load a filter: now, while it has it.
-        load_filter(task)?;
+        listener = load_filter(task, outside)?;
     }
     let envp = exec::environment(&task.program, identity.uid);
     let cwd = exec::enter_cwd(&task.program)?;
@@ -61,7 +72,13 @@ pub(super) fn assume(task: &Task, early: bool) -> Result<Ready> {
         // With no_new_privs the filter isn't loaded yet.
         _ => exec::resolve(&task.program, identity.no_new_privileges || may_look(task))?,
     };
-    Ok(Ready { file, argv: CStrings::new(task.program.args.clone()), envp: CStrings::new(envp) })
+    let filtered = task.seccomp.is_some() && (!identity.no_new_privileges || task.listener.is_some());
+    if filtered && identity.no_new_privileges {
+        // Not as late as without a listener: whoever hands that over may be gone when the program is started.
+        listener = load_filter(task, outside)?;
+    }
+    let argv = CStrings::new(task.program.args.clone());
+    Ok(Ready { file, argv, envp: CStrings::new(envp), filtered, listener })
 }
 
 fn set_rlimits(task: &Task) -> Result<()> {
@@ -79,23 +96,49 @@ fn may_look(task: &Task) -> bool {
     !task.seccomp.as_ref().is_some_and(|filter| filter.deadly)
 }
 
-fn load_filter(task: &Task) -> Result<()> {
-    match &task.seccomp {
-        Some(filter) => sys::seccomp::load(filter).context("config.json: /linux/seccomp"),
-        None => Ok(()),
+/// Loads the filter. Its listener, if it has one, is fetched from this process by the outside: handing it over takes no
+/// system call from here, so that a profile may notify about any.
+fn load_filter(task: &Task, outside: &Inside) -> Result<Option<OwnedFd>> {
+    let Some(filter) = &task.seccomp else { return Ok(None) };
+    let number = if filter.notifies() { Some(next_descriptor()?) } else { None };
+    if let Some(number) = number {
+        outside.listener(number)?;
     }
+    let loaded = sys::seccomp::load(filter);
+    let listener = match loaded {
+        Err(error) if error.errno() == Errno::EINVAL && filter.waits_killable() => {
+            Err(error).context("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV needs Linux 5.19")
+        }
+        loaded => loaded.map_err(Into::into),
+    }
+    .context("config.json: /linux/seccomp")?;
+    if listener.as_ref().map(AsRawFd::as_raw_fd) != number {
+        bail!("internal error: the seccomp listener is another descriptor than was told");
+    }
+    Ok(listener)
+}
+
+/// The number that the next new descriptor of this process has: the lowest that is free.
+fn next_descriptor() -> Result<i32> {
+    let probe = nix::unistd::dup(sys::fs::borrow(0)).call("dup", "standard input")?;
+    Ok(probe.as_raw_fd())
 }
 
 /// Becomes the program. `announce` says that the next thing is execve.
-pub(super) fn execute(task: &Task, ready: &Ready, announce: impl FnOnce() -> Result<()>) -> Result<Infallible> {
+pub(super) fn execute(
+    task: &Task,
+    ready: &Ready,
+    outside: &Inside,
+    announce: impl FnOnce() -> Result<()>,
+) -> Result<Infallible> {
     reset_signals(task)?;
     for fd in 3..3 + task.preserve_fds {
         sys::fs::set_cloexec(fd.cast_signed(), false)?;
     }
     announce()?;
-    if task.identity.no_new_privileges {
+    if !ready.filtered {
         // The very last step: a profile needs to allow nothing but execve for the runtime's sake.
-        load_filter(task)?;
+        load_filter(task, outside)?;
     }
     Err(exec::exec(&ready.file, &ready.argv, &ready.envp, may_look(task)))
 }

@@ -3,12 +3,14 @@
 //! Each thing that is made is undone when a later step fails ([`Undo`]); and before the first of them the record says
 //! what there may be, so that `delete --force` can undo it after a runtime that was killed.
 
+use std::cell::RefCell;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use nix::unistd::Pid;
 
+use super::listener::Agent;
 use super::notify::{Manager, Sockets};
 use super::supervise::Interrupt;
 use super::{cover, descriptors, hooks, idmapped, idmaps, notify, prepare, process, terminal_sockets, tty};
@@ -17,6 +19,8 @@ use crate::cli::{CreateArgs, Global};
 use crate::host::Host;
 use crate::init::procfs::Procfs;
 use crate::init::{self, Prepared, own_environment};
+use crate::lsm;
+use crate::plan::labels;
 use crate::plan::namespaces::Kind;
 use crate::plan::task::Passed;
 use crate::plan::{Plan, Request};
@@ -78,7 +82,8 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay, interrupt: 
     }
     spec::validate::runnable(&spec)?;
     check_terminal(&spec, &paths, stay)?;
-    let host = Host::probe()?;
+    let modules = lsm::modules(spec.process.as_ref(), &spec.linux.mount_label);
+    let host = Host { modules, ..Host::probe()? };
     let request = Request {
         id: args.id.as_str().into(),
         bundle,
@@ -91,6 +96,7 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay, interrupt: 
             new_keyring: true,
             preserve_fds: passed.count,
             listen: passed.listen,
+            labels: labels::Options::default(),
         },
     };
     let plan = Plan::new(&spec, &host, &request)?;
@@ -105,12 +111,14 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay, interrupt: 
     let (console, terminal) = terminal_sockets(plan.task.terminal.is_some(), paths.console_socket.as_deref())?;
     let pidfd_socket =
         paths.pidfd_socket.as_deref().map(|path| tty::connect_for("--pidfd-socket", path)).transpose()?;
+    let agent = Agent::connect(&plan.task)?;
     let prepared = Prepared {
         joins: prepare::joins(&plan)?,
         sources: prepare::sources(&plan)?,
         procfs: if plan.writes_to_proc() { Some(Procfs::host()?) } else { None },
         gate: if stay == Stay::Created { Some(undo.folder()?.make_gate()?) } else { None },
         console,
+        proc: RefCell::new(lsm::host_proc(&plan.task.labels)?),
         state: undo.record.state(Status::Creating),
         plan,
     };
@@ -119,7 +127,7 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay, interrupt: 
     undo.record.cgroup = cgroup.location();
     undo.cgroup = Some(cgroup);
     let (lock, outside) = spawn(&mut undo, &prepared, channel()?, lock)?;
-    converse(&mut undo, &prepared, &outside, |pid, pidfd| {
+    converse(&mut undo, &prepared, &outside, agent.as_ref(), |pid, pidfd| {
         if let Some(socket) = &pidfd_socket {
             tty::send(socket.as_fd(), b"standard", pidfd).context("--pidfd-socket")?;
         }
@@ -219,10 +227,13 @@ fn spawn(
         Cloned::Child => {
             // The lock is the creator's: it must end with it. End-of-file must be seen. And nothing that waits in the
             // container may hold a folder of the host.
+            let proc = prepared.proc.borrow();
             let mut keep = prepared.descriptors();
+            keep.extend(proc.iter().map(AsFd::as_fd));
             keep.push(inside.as_fd());
             keep.extend(crate::log::descriptor());
             sys::fs::close_all_but(3 + prepared.plan.task.preserve_fds.cast_signed(), &keep);
+            drop(proc);
             if bridge { init::bridge(prepared, &inside) } else { init::enter(prepared, &inside) }
         }
         Cloned::Parent { pid, pidfd } => {
@@ -243,6 +254,7 @@ fn converse(
     undo: &mut Undo<'_>,
     prepared: &Prepared,
     outside: &Outside,
+    agent: Option<&Agent>,
     announce: impl FnOnce(Pid, std::os::fd::BorrowedFd<'_>) -> Result<()>,
 ) -> Result<()> {
     let plan = &prepared.plan;
@@ -270,6 +282,12 @@ fn converse(
                 run(hooks::Kind::Prestart, &plan.hooks.prestart)?;
                 run(hooks::Kind::CreateRuntime, &plan.hooks.create_runtime)?;
                 outside.pass(Barrier::RuntimeHooks)?;
+            }
+            Heard::Listener(number) => {
+                let agent = agent.context("internal error: a seccomp listener for nobody")?;
+                let (pid, pidfd) = undo.process()?;
+                let state = undo.record.state(Status::Creating);
+                agent.hand_over(outside, (*pid, pidfd.as_fd()), number, &state)?;
             }
             Heard::Reached(Barrier::Ready) => break,
             other => bail!("internal error: unexpected message from the container process: {other:?}"),

@@ -1,5 +1,6 @@
 //! `exec`, outside: a further process in a container that runs.
 
+use std::cell::RefCell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -9,18 +10,21 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
+use super::listener::Agent;
 use super::{cover, descriptors, process, terminal_sockets, tty};
 use crate::cgroup::{self, Cgroup, Location};
 use crate::cli::{ExecArgs, Global};
 use crate::error::{Invalid, phrase};
 use crate::host::{Host, is_own_user_namespace};
 use crate::init::join::{self, PreparedExec};
+use crate::lsm;
 use crate::plan::exec::{Changes, ExecPlan};
+use crate::plan::labels;
 use crate::plan::limits::cpu_mask;
 use crate::plan::namespaces::Kind;
 use crate::plan::task::Passed;
-use crate::spec::{self, Process, Spec};
-use crate::state::{Folder, Identity, Phase, Record};
+use crate::spec::{self, Process, Spec, State};
+use crate::state::{Folder, Identity, Phase, Record, Status};
 use crate::sync::{Barrier, Heard, Outside, channel};
 use crate::sys::clone::{Cloned, clone_into, pidfd_open, pidfd_send_signal, wait};
 use crate::sys::process::sched_setaffinity;
@@ -39,7 +43,6 @@ pub(crate) struct Running {
 pub(crate) fn exec(global: &Global, args: &ExecArgs) -> Result<Running> {
     cover::draw()?;
     let passed = descriptors::settle(args.preserve_fds)?;
-    refuse_labels(args)?;
     let folder = Folder::open(&global.root, args.id.as_str())?;
     let record = folder.record()?;
     let (init, pidfd) = init_of(&record, args)?;
@@ -50,8 +53,10 @@ pub(crate) fn exec(global: &Global, args: &ExecArgs) -> Result<Running> {
         new_keyring: false,
         preserve_fds: passed.count,
         listen: passed.listen,
+        labels: labels::Options { apparmor: is_given(&args.apparmor), selinux: is_given(&args.process_label) },
     };
-    let mut plan = ExecPlan::new(&config, &process, &Host::process()?, &passed)?;
+    let host = Host { modules: lsm::modules(Some(&process), ""), ..Host::process()? };
+    let mut plan = ExecPlan::new(&config, &process, &host, &passed)?;
     if plan.joins(Kind::User) && shares_user_namespace(init) {
         plan.namespaces &= !Kind::User.flag();
     }
@@ -68,9 +73,11 @@ pub(crate) fn exec(global: &Global, args: &ExecArgs) -> Result<Running> {
     let affinity = affinity(&process)?;
     let bridge = plan.joins(Kind::Pid) && !enter_pid_namespace(pidfd.as_fd())?;
     let meets = affinity.last.is_some() || plan.task.needs_the_outside();
-    let prepared = PreparedExec { plan, init: pidfd, root, console, bridge, meets };
+    let agent = Agent::connect(&plan.task)?.map(|agent| (agent, record.state(Status::Running)));
+    let proc = RefCell::new(lsm::host_proc(&plan.task.labels)?);
+    let prepared = PreparedExec { plan, init: pidfd, root, console, proc, bridge, meets };
     let mut child = spawn(prepared, &record, init, args, &affinity)?;
-    let master = child.converse(&affinity.last, terminal.as_ref())?;
+    let master = child.converse(&affinity.last, terminal.as_ref(), agent.as_ref())?;
     // Until all of that is done the process is killed with an error: nobody would know of it.
     let (pid, pidfd) = child.process()?;
     if let Some(socket) = &pidfd_socket {
@@ -85,12 +92,8 @@ pub(crate) fn exec(global: &Global, args: &ExecArgs) -> Result<Running> {
     Ok(Running { pid, pidfd, master })
 }
 
-fn refuse_labels(args: &ExecArgs) -> Result<()> {
-    let given = [("--apparmor", &args.apparmor), ("--process-label", &args.process_label)];
-    match given.into_iter().find(|(_, value)| value.is_some()) {
-        Some((option, value)) => bail!("{option} {:?}: not supported yet", value.as_deref().unwrap_or_default()),
-        None => Ok(()),
-    }
+fn is_given(label: &Option<String>) -> bool {
+    label.as_ref().is_some_and(|label| !label.is_empty())
 }
 
 fn stopped(record: &Record) -> String {
@@ -144,6 +147,8 @@ fn process_of(config: &Spec, args: &ExecArgs) -> Result<Process> {
         additional_gids: args.additional_gids.clone(),
         capabilities: args.cap.clone(),
         no_new_privileges: args.no_new_privs,
+        apparmor: args.apparmor.clone(),
+        selinux: args.process_label.clone(),
     };
     let Some(path) = &args.process else {
         let process = crate::plan::exec::process(config, None, changes)?;
@@ -224,10 +229,13 @@ fn spawn(
     };
     match cloned {
         Cloned::Child => {
+            let proc = prepared.proc.borrow();
             let mut keep = prepared.descriptors();
+            keep.extend(proc.iter().map(AsFd::as_fd));
             keep.push(inside.as_fd());
             keep.extend(crate::log::descriptor());
             sys::fs::close_all_but(3 + prepared.plan.task.preserve_fds.cast_signed(), &keep);
+            drop(proc);
             join::enter(&prepared, &inside)
         }
         Cloned::Parent { pid, pidfd } => {
@@ -266,7 +274,12 @@ impl Child {
     /// Takes it through its barriers, up to the program.
     ///
     /// The terminal comes to us before the program has it: it is set up for being relayed.
-    fn converse(&mut self, affinity: &Option<Vec<u64>>, terminal: Option<&OwnedFd>) -> Result<Option<OwnedFd>> {
+    fn converse(
+        &mut self,
+        affinity: &Option<Vec<u64>>,
+        terminal: Option<&OwnedFd>,
+        agent: Option<&(Agent, State)>,
+    ) -> Result<Option<OwnedFd>> {
         self.outside.pass(Barrier::Go)?;
         if self.prepared.bridge {
             let Heard::Pid(pid) = self.hear()? else { bail!("internal error: no pid from the bridge process") };
@@ -275,6 +288,13 @@ impl Child {
                 wait(bridge.as_fd())?;
             }
             self.outside.pass(Barrier::Go)?;
+        }
+        if let Some((agent, state)) = agent {
+            let Heard::Listener(number) = self.hear()? else {
+                bail!("internal error: no seccomp listener of the process in the container")
+            };
+            let (pid, pidfd) = self.process()?;
+            agent.hand_over(&self.outside, (*pid, pidfd.as_fd()), number, state)?;
         }
         let master = if self.prepared.meets { self.meet(affinity, terminal)? } else { None };
         let Heard::Starting = self.hear()? else { bail!("internal error: no start of the process in the container") };

@@ -10,6 +10,7 @@ pub(crate) mod exec;
 pub(crate) mod hooks;
 mod idmapped;
 mod idmaps;
+mod listener;
 pub(crate) mod notify;
 pub(crate) mod prepare;
 pub(crate) mod process;

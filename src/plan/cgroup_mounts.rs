@@ -65,6 +65,7 @@ pub(super) fn steps(
             copy_mode: false,
             copy_up: false,
             fallback: None,
+            root_label: None,
         })
     };
     let path = |path: &Path| c_string(path.as_os_str().as_encoded_bytes(), &pointer);

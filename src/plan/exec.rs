@@ -30,12 +30,15 @@ pub(crate) struct Changes {
     pub(crate) additional_gids: Vec<u32>,
     pub(crate) capabilities: Vec<String>,
     pub(crate) no_new_privileges: Option<bool>,
+    pub(crate) apparmor: Option<String>,
+    pub(crate) selinux: Option<String>,
 }
 
 /// The process to execute: that of a file, or the container's own with changes.
 pub(crate) fn process(config: &Spec, file: Option<Process>, changes: Changes) -> Result<Process> {
-    let own = config.process.clone().unwrap_or_default();
+    let mut own = config.process.clone().unwrap_or_default();
     let Some(mut process) = file else {
+        relabel(&mut own, &changes);
         return changed(own, changes);
     };
     // What a process object leaves out is the container's, as in runc.
@@ -48,11 +51,30 @@ pub(crate) fn process(config: &Spec, file: Option<Process>, changes: Changes) ->
     process.scheduler = process.scheduler.or(own.scheduler);
     process.io_priority = process.io_priority.or(own.io_priority);
     process.exec_cpu_affinity = process.exec_cpu_affinity.or(own.exec_cpu_affinity);
+    // Without a label of its own it must not be freer than the container.
+    if process.apparmor_profile.is_empty() {
+        process.apparmor_profile = own.apparmor_profile;
+    }
+    if process.selinux_label.is_empty() {
+        process.selinux_label = own.selinux_label;
+    }
+    relabel(&mut process, &changes);
     process.terminal |= changes.terminal;
     if process.args.is_empty() {
         return Err(invalid("/process/args", "args must not be empty"));
     }
     Ok(process)
+}
+
+/// The labels of the command line. An empty one asks for nothing, as in runc.
+fn relabel(process: &mut Process, changes: &Changes) {
+    let given = |label: &Option<String>| label.clone().filter(|label| !label.is_empty());
+    if let Some(label) = given(&changes.apparmor) {
+        process.apparmor_profile = label;
+    }
+    if let Some(label) = given(&changes.selinux) {
+        process.selinux_label = label;
+    }
 }
 
 fn changed(mut process: Process, changes: Changes) -> Result<Process> {
@@ -132,6 +154,33 @@ mod tests {
         assert!(process.no_new_privileges && !process.terminal);
         let sets = process.capabilities.unwrap();
         assert_eq!((sets.permitted.len(), sets.inheritable.len(), sets.ambient.len()), (1, 0, 0));
+    }
+
+    #[test]
+    fn labels_are_the_containers_unless_others_are_given() {
+        let mut spec = config();
+        let own = spec.process.get_or_insert_default();
+        (own.apparmor_profile, own.selinux_label) = ("own".into(), "o:w:n".into());
+        let args = vec!["x".to_owned()];
+        let labels = |file: Option<Process>, option: Option<&str>| {
+            let option = option.map(str::to_owned);
+            let changes =
+                Changes { args: args.clone(), apparmor: option.clone(), selinux: option, ..Changes::default() };
+            let process = process(&spec, file, changes).unwrap();
+            (process.apparmor_profile, process.selinux_label)
+        };
+        let file = |label: &str| {
+            let (apparmor_profile, selinux_label) = (label.to_owned(), label.to_owned());
+            Some(Process { args: args.clone(), apparmor_profile, selinux_label, ..Process::default() })
+        };
+        let both = |label: &str| (label.to_owned(), label.to_owned());
+        let inherited = ("own".to_owned(), "o:w:n".to_owned());
+        assert_eq!(labels(None, None), inherited);
+        assert_eq!(labels(None, Some("")), inherited);
+        assert_eq!(labels(None, Some("cli")), both("cli"));
+        assert_eq!(labels(file(""), None), inherited);
+        assert_eq!(labels(file("file"), None), both("file"));
+        assert_eq!(labels(file("file"), Some("cli")), both("cli"));
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub(crate) mod caps;
 pub(crate) mod cgroup_mounts;
 pub(crate) mod exec;
 pub(crate) mod id_maps;
+pub(crate) mod labels;
 pub(crate) mod limits;
 pub(crate) mod mounts;
 pub(crate) mod namespaces;

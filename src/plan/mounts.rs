@@ -1,13 +1,14 @@
 //! The container's file system as a list of steps: what config.json's mounts, devices, masked and read-only paths come
 //! to, with every option turned into bits.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use libc::c_ulong;
 
 use super::cgroup_mounts::CgroupV1;
+use super::labels::mount_label;
 use super::namespaces::{Kind as Namespace, Namespaces};
 use super::options::{Attrs, Bind, IdMap, Parsed, Propagation, Reach, attr};
 use super::{IdMaps, Request, c_string, cgroup_mounts, id_maps};
@@ -33,6 +34,8 @@ pub(crate) struct Rootfs {
     pub(crate) own_dev: bool,
     pub(crate) masked: Vec<String>,
     pub(crate) readonly_paths: Vec<String>,
+    /// linux.mountLabel, for what is mounted beside the steps.
+    pub(crate) mount_label: Option<CString>,
 }
 
 /// Where a container finds the socket by which it notifies, as in runc.
@@ -128,6 +131,8 @@ pub(crate) struct FileSystem {
     pub(crate) copy_mode: bool,
     pub(crate) copy_up: bool,
     pub(crate) fallback: Option<Fallback>,
+    /// An SELinux label for its root, where the file system takes none as an option.
+    pub(crate) root_label: Option<CString>,
 }
 
 /// A device node.
@@ -182,6 +187,10 @@ impl Rootfs {
             }
         }
         steps.extend(request.notify.as_deref().map(|folder| notify(folder, namespaces)).transpose()?);
+        let mount_label = mount_label(&linux.mount_label, host.modules)?;
+        if let Some(label) = &mount_label {
+            steps.iter_mut().for_each(|step| step.label(label));
+        }
         let own_dev = !steps.iter().any(binds_dev);
         let rootfs = Self {
             path: request.bundle.join(&root.path),
@@ -198,6 +207,7 @@ impl Rootfs {
             own_dev,
             masked: linux.masked_paths.clone(),
             readonly_paths: linux.readonly_paths.clone(),
+            mount_label,
         };
         if rootfs.pivot == Pivot::Chroot {
             rootfs.needs_no_mount_namespace()?;
@@ -216,6 +226,24 @@ impl Rootfs {
         match asked.into_iter().find(|(asked, _)| *asked) {
             Some((_, pointer)) => Err(invalid(pointer, "needs a mount namespace: add one to /linux/namespaces")),
             None => Ok(()),
+        }
+    }
+}
+
+/// The options of SELinux (mount(8), "SELinux context").
+const CONTEXTS: [&CStr; 4] = [c"context", c"fscontext", c"defcontext", c"rootcontext"];
+
+impl MountStep {
+    /// Gives what is made here the label of linux.mountLabel, as runc: not the kernel's own file systems, and not what
+    /// has a label of its own.
+    fn label(&mut self, label: &CStr) {
+        let (What::FileSystem(fs) | What::CgroupV1 { tmpfs: fs, .. }) = &mut self.what else { return };
+        match fs.kind.to_bytes() {
+            b"proc" | b"sysfs" | b"cgroup" | b"cgroup2" => {}
+            // It has labels, but takes none as an option.
+            b"mqueue" => fs.root_label = Some(label.into()),
+            _ if fs.data.iter().any(|(key, _)| CONTEXTS.contains(&key.as_c_str())) => {}
+            _ => fs.data.push((c"context".into(), Some(label.into()))),
         }
     }
 }
@@ -343,7 +371,15 @@ fn file_system(mount: &Mount, parsed: &Parsed, pointer: &str) -> Result<FileSyst
     // Every devpts has been an instance of its own since Linux 4.7: the word means nothing.
     let means_nothing = |key: &str| mount.kind == "devpts" && key == "newinstance";
     for word in parsed.data.iter().filter(|word| !means_nothing(&word.key)) {
-        data.push((c(&word.key)?, word.value.as_deref().map(c).transpose()?));
+        // Quotes keep the commas of a context together in mount(2)'s one string; fsconfig(2) takes them literally.
+        let value = word.value.as_deref().map(|value| {
+            if CONTEXTS.iter().any(|key| key.to_bytes() == word.key.as_bytes()) {
+                value.trim_matches('"')
+            } else {
+                value
+            }
+        });
+        data.push((c(&word.key)?, value.map(c).transpose()?));
     }
     for word in parsed.superblock.fsconfig() {
         data.push((c(word)?, None));
@@ -364,6 +400,7 @@ fn file_system(mount: &Mount, parsed: &Parsed, pointer: &str) -> Result<FileSyst
         copy_mode: tmpfs && !parsed.data.iter().any(|word| word.key == "mode"),
         copy_up: tmpfs && parsed.tmpcopyup,
         fallback: None,
+        root_label: None,
     })
 }
 
@@ -529,6 +566,40 @@ mod tests {
             let expected = expected.map(|(reach, own)| IdMapped { reach, own });
             assert_eq!(id_mapped(&mount, Some(&containers), &Host::default()), expected, "{mount:?}");
         }
+    }
+
+    #[test]
+    fn the_mount_label_goes_on_what_is_made_and_can_take_it() {
+        let labelled = |kind: &str, options: &[&str]| {
+            let options = options.iter().map(|option| (*option).to_owned()).collect();
+            let mount = Mount { destination: "/x".into(), kind: kind.into(), options, ..Mount::default() };
+            let mut step = step(&mount, "/mounts/0".into(), Path::new("/b"), None).unwrap();
+            step.label(c"u:r:t:s0:c1,c2");
+            let What::FileSystem(fs) = step.what else { panic!("not a file system") };
+            (
+                fs.data.into_iter().filter(|(key, _)| CONTEXTS.contains(&key.as_c_str())).collect::<Vec<_>>(),
+                fs.root_label,
+            )
+        };
+        let context = |label: &CStr| vec![(CString::from(c"context"), Some(CString::from(label)))];
+        for kind in ["tmpfs", "overlay", "devpts"] {
+            assert_eq!(labelled(kind, &["mode=755"]), (context(c"u:r:t:s0:c1,c2"), None), "{kind}");
+        }
+        assert_eq!(labelled("mqueue", &[]), (vec![], Some(c"u:r:t:s0:c1,c2".into())));
+        for kind in ["proc", "sysfs", "cgroup2"] {
+            assert_eq!(labelled(kind, &[]), (vec![], None), "{kind}");
+        }
+        assert_eq!(labelled("tmpfs", &["context=\"a:b:c:s0:c3,c4\""]), (context(c"a:b:c:s0:c3,c4"), None));
+        let mut bind = step(
+            &Mount { destination: "/x".into(), source: "/y".into(), options: vec!["bind".into()], ..Mount::default() },
+            "/mounts/0".into(),
+            Path::new("/b"),
+            None,
+        )
+        .unwrap();
+        let before = bind.clone();
+        bind.label(c"a:b");
+        assert_eq!(bind, before);
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! One process of a container: the program that `create` or `exec` ends in, and who it is.
 
 use std::ffi::CString;
+use std::path::PathBuf;
 
 use anyhow::Result;
 
 use super::id_maps::is_mapped;
+use super::labels::{self, Labels};
 use super::namespaces::{Kind, Namespaces};
 use super::program::Program;
 use super::{c_string, caps, limits};
@@ -19,7 +21,10 @@ pub(crate) struct Task {
     pub(crate) program: Program,
     pub(crate) identity: Identity,
     pub(crate) limits: Limits,
+    pub(crate) labels: Labels,
     pub(crate) seccomp: Option<seccomp::Filter>,
+    /// Who gets the listener of the filter, if that notifies.
+    pub(crate) listener: Option<Listener>,
     /// Name of the session keyring.
     pub(crate) keyring: Option<CString>,
     /// Whether it is made, and not one that the container has.
@@ -38,8 +43,21 @@ impl Task {
     pub(crate) fn needs_the_outside(&self) -> bool {
         let limits = &self.limits;
         let of_user_namespace = self.user_namespace && !limits.rlimits.is_empty();
-        self.terminal.is_some() || of_user_namespace || limits.scheduler.is_some() || limits.io_priority.is_some()
+        self.terminal.is_some()
+            || self.listener.is_some()
+            || of_user_namespace
+            || limits.scheduler.is_some()
+            || limits.io_priority.is_some()
     }
+}
+
+/// An agent that decides about system calls (config-linux.md, "Seccomp").
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Listener {
+    /// Absolute: a listening unix stream socket on the host.
+    pub(crate) path: PathBuf,
+    /// For the agent alone to understand.
+    pub(crate) metadata: String,
 }
 
 /// What the command line says about it.
@@ -52,6 +70,7 @@ pub(crate) struct Passed {
     pub(crate) preserve_fds: u32,
     /// Variables that the runtime adds: `LISTEN_FDS` and its kin when they are meant for this process, `NOTIFY_SOCKET`.
     pub(crate) listen: Vec<String>,
+    pub(crate) labels: labels::Options,
 }
 
 /// Who the program is.
@@ -88,12 +107,20 @@ impl Task {
         host: &Host,
         passed: &Passed,
     ) -> Result<Self> {
+        let seccomp = linux.seccomp.as_ref().map(compile).transpose()?;
+        let notifies = linux.seccomp.as_ref().filter(|_| seccomp.as_ref().is_some_and(seccomp::Filter::notifies));
+        let listener = notifies.map(|profile| Listener {
+            path: profile.listener_path.clone().into(),
+            metadata: profile.listener_metadata.clone(),
+        });
         let keyring = passed.keyring.as_ref().map(|name| c_string(name.as_str(), "ID"));
         Ok(Self {
             program: Program::new(process, &passed.listen)?,
             identity: identity(process, linux, namespaces, host)?,
             limits: limits(process, linux)?,
-            seccomp: linux.seccomp.as_ref().map(compile).transpose()?,
+            labels: Labels::new(process, host.modules, passed.labels)?,
+            seccomp,
+            listener,
             keyring: keyring.transpose()?,
             new_keyring: passed.new_keyring,
             terminal: process.terminal.then(|| process.console_size.clone().unwrap_or_default()),

@@ -17,7 +17,8 @@
 //!
 //! # Semantics
 //!
-//! The contract is what runc with libseccomp 2.5 does, which is what profiles are written for:
+//! The contract is what runc with libseccomp 2.5 does, which is what profiles are written for. `tests/oracle.rs` compares
+//! the two and lists where they differ.
 //!
 //! - A rule whose action (errno included) equals the default is skipped, before anything else is decided.
 //! - Unconditional rules beat conditional ones wherever they stand; among several the first one counts.
@@ -31,6 +32,7 @@
 //!   Its conditions on the first argument can't be tested there and count as true; libseccomp does the same.
 //! - Where the default refuses, numbers above the highest one that the profile names answer ENOSYS, so that libc
 //!   falls back (runc's patchbpf). Not where the default is ALLOW, LOG or TRACE.
+//! - SCMP_ACT_NOTIFY makes a listener, which the outside hands to an agent (`launch::listener`); not as the default.
 //! - An architecture that the profile doesn't name, x32 included, is killed (libseccomp's bad-arch action). The
 //!   native one is always named. Architectures this kernel can't run are left out: their branch could never be taken.
 
@@ -68,6 +70,18 @@ pub(crate) struct Filter {
     pub(crate) flags: u64,
     /// Whether some system call may end the process, or make it wait for somebody.
     pub(crate) deadly: bool,
+}
+
+impl Filter {
+    /// Whether loading it makes a listener, which somebody must get.
+    pub(crate) fn notifies(&self) -> bool {
+        self.flags & profile::NEW_LISTENER != 0
+    }
+
+    /// Whether it needs Linux 5.19: the kernel's own answer doesn't tell.
+    pub(crate) fn waits_killable(&self) -> bool {
+        self.flags & profile::WAIT_KILLABLE_RECV != 0
+    }
 }
 
 /// The architectures whose system calls are known by name, sorted.

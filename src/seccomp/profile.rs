@@ -60,12 +60,18 @@ pub(super) fn parse(profile: &spec::Seccomp, native: Arch) -> Result<Profile<'_>
     let mut warnings = Vec::new();
     let default = action("/linux/seccomp/defaultAction", &profile.default_action)?
         .with("/linux/seccomp/defaultErrnoRet", profile.default_errno_ret)?;
+    if default == libc::SECCOMP_RET_USER_NOTIF {
+        // The runtime's own calls up to execve would wait for the agent.
+        return Err(invalid("/linux/seccomp/defaultAction", "SCMP_ACT_NOTIFY cannot be used as default action"));
+    }
     let archs = archs(profile, native, &mut warnings)?;
-    let flags = flags(profile, &mut warnings)?;
     let mut rules = Vec::with_capacity(profile.syscalls.len());
     for (i, entry) in profile.syscalls.iter().enumerate() {
         rules.push(rule(&format!("/linux/seccomp/syscalls/{i}"), entry)?);
     }
+    let notifies = rules.iter().any(|rule| rule.action == libc::SECCOMP_RET_USER_NOTIF);
+    listener(profile, notifies, &mut warnings)?;
+    let flags = flags(profile, notifies, &mut warnings)?;
     Ok(Profile { default, archs, flags, rules, warnings })
 }
 
@@ -96,7 +102,7 @@ impl Action {
     }
 }
 
-const ACTIONS: [(&str, u32); 8] = [
+const ACTIONS: [(&str, u32); 9] = [
     ("SCMP_ACT_KILL", libc::SECCOMP_RET_KILL_THREAD),
     ("SCMP_ACT_KILL_PROCESS", libc::SECCOMP_RET_KILL_PROCESS),
     ("SCMP_ACT_KILL_THREAD", libc::SECCOMP_RET_KILL_THREAD),
@@ -105,12 +111,10 @@ const ACTIONS: [(&str, u32); 8] = [
     ("SCMP_ACT_TRACE", libc::SECCOMP_RET_TRACE),
     ("SCMP_ACT_ALLOW", libc::SECCOMP_RET_ALLOW),
     ("SCMP_ACT_LOG", libc::SECCOMP_RET_LOG),
+    ("SCMP_ACT_NOTIFY", libc::SECCOMP_RET_USER_NOTIF),
 ];
 
 fn action(pointer: &str, name: &str) -> Result<Action> {
-    if name == "SCMP_ACT_NOTIFY" {
-        return Err(invalid(pointer, "SCMP_ACT_NOTIFY is not supported yet"));
-    }
     let Some(&(name, ret)) = ACTIONS.iter().find(|(known, _)| *known == name) else {
         return Err(unknown(pointer, "action", name, ACTIONS.iter().map(|(known, _)| *known)));
     };
@@ -139,9 +143,32 @@ fn archs(profile: &spec::Seccomp, native: Arch, warnings: &mut Vec<String>) -> R
     Ok(archs)
 }
 
+/// Who is notified. A path that nobody needs is left alone, as in runc: it belongs to a profile used for many.
+fn listener(profile: &spec::Seccomp, notifies: bool, warnings: &mut Vec<String>) -> Result<()> {
+    let path = &profile.listener_path;
+    if path.is_empty() {
+        return match (notifies, profile.listener_metadata.is_empty()) {
+            (true, _) => Err(invalid("/linux/seccomp/listenerPath", "is not set, SCMP_ACT_NOTIFY needs a listener")),
+            // config-linux.md: MUST NOT.
+            (false, false) => Err(invalid("/linux/seccomp/listenerMetadata", "is set without a listenerPath")),
+            (false, true) => Ok(()),
+        };
+    }
+    if !path.starts_with('/') || path.contains('\0') {
+        let what = format!("{path:?}, expected the absolute path of a unix socket");
+        return Err(invalid("/linux/seccomp/listenerPath", what));
+    }
+    if !notifies {
+        warnings.push(format!("seccomp: listenerPath {path:?} has no effect without SCMP_ACT_NOTIFY"));
+    }
+    Ok(())
+}
+
 /// `SECCOMP_FILTER_FLAG_*`; libc's are as wide as a machine word.
 const LOG: u64 = 1 << 1;
 const SPEC_ALLOW: u64 = 1 << 2;
+pub(super) const NEW_LISTENER: u64 = 1 << 3;
+pub(super) const WAIT_KILLABLE_RECV: u64 = 1 << 5;
 
 const FLAGS: [&str; 4] = [
     "SECCOMP_FILTER_FLAG_TSYNC",
@@ -150,15 +177,16 @@ const FLAGS: [&str; 4] = [
     "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
 ];
 
-fn flags(profile: &spec::Seccomp, warnings: &mut Vec<String>) -> Result<u64> {
-    let Some(names) = &profile.flags else { return Ok(SPEC_ALLOW) };
-    let mut flags = 0;
+fn flags(profile: &spec::Seccomp, notifies: bool, warnings: &mut Vec<String>) -> Result<u64> {
+    let mut flags = if notifies { NEW_LISTENER } else { 0 };
+    let Some(names) = &profile.flags else { return Ok(flags | SPEC_ALLOW) };
     for (i, name) in names.iter().enumerate() {
         flags |= match name.as_str() {
             // As in runc: the process that loads the filter has one thread.
             "SECCOMP_FILTER_FLAG_TSYNC" => 0,
             "SECCOMP_FILTER_FLAG_LOG" => LOG,
             "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => SPEC_ALLOW,
+            "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" if notifies => WAIT_KILLABLE_RECV,
             // The kernel answers EINVAL to it without a listener, and there is none without SCMP_ACT_NOTIFY.
             "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" => {
                 warnings.push(format!("seccomp: {name} has no effect without SCMP_ACT_NOTIFY"));

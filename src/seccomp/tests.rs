@@ -1,5 +1,6 @@
 //! Programs are run by an interpreter of classic BPF and compared with a naive reading of the profile.
 
+mod oracle;
 mod tables;
 
 use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop_assert_eq, prop_oneof, proptest};

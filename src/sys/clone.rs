@@ -123,6 +123,16 @@ pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()
     check("pidfd_send_signal", ret, || format!("signal {signal}")).map(drop)
 }
 
+/// pidfd_getfd(2), Linux 5.6: a copy of another process's descriptor, close-on-exec. EBADF if it has none with that
+/// number.
+pub(crate) fn pidfd_getfd(pidfd: BorrowedFd<'_>, number: i32) -> Result<OwnedFd> {
+    // SAFETY: no memory is passed.
+    let ret = unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), number, 0) };
+    let fd = check("pidfd_getfd", ret, || number.to_string())?;
+    // SAFETY: a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
 /// kill(2), where pidfds are not to be had.
 pub(crate) fn kill(pid: Pid, signal: i32) -> Result<()> {
     // SAFETY: no memory is passed.

@@ -162,5 +162,12 @@ pub(crate) fn flock(fd: BorrowedFd<'_>, what: Flock) -> Result<()> {
     }
 }
 
+/// setxattr(2). The link at the end is followed: paths here are those of descriptors in /proc.
+pub(crate) fn setxattr(path: &CStr, name: &CStr, value: &[u8]) -> Result<()> {
+    // SAFETY: both strings and the `value.len()` bytes of `value` live across the call, which only reads them.
+    let ret = unsafe { libc::setxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
+    check("setxattr", ret.into(), || format!("{path:?} {}", name.to_string_lossy())).map(drop)
+}
+
 /// The current directory.
 pub(crate) const CWD: BorrowedFd<'static> = nix::fcntl::AT_FDCWD;

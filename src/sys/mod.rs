@@ -14,6 +14,8 @@ mod error;
 pub(crate) mod exe;
 mod exit;
 pub(crate) mod fs;
+#[cfg(test)]
+pub(crate) mod libseccomp_for_tests;
 pub(crate) mod mount;
 pub(crate) mod poll;
 pub(crate) mod process;

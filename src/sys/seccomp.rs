@@ -1,16 +1,18 @@
 //! seccomp(2).
 
+use std::os::fd::{FromRawFd, OwnedFd};
+
 use nix::errno::Errno;
 
 use super::error::check;
 use super::{Error, Result};
 use crate::seccomp::Filter;
 
-/// Installs a filter on the calling thread, for good.
+/// Installs a filter on the calling thread, for good. Returns its listener, close-on-exec, if the filter makes one.
 ///
 /// Needs `CAP_SYS_ADMIN` in the thread's user namespace, or no_new_privs: that is the caller's to set, because a
 /// container that wants neither is filtered before it drops its capabilities.
-pub(crate) fn load(filter: &Filter) -> Result<()> {
+pub(crate) fn load(filter: &Filter) -> Result<Option<OwnedFd>> {
     let args = || format!("{} instructions, flags {:#x}", filter.program.len(), filter.flags);
     let too_large = |_| Error::new("seccomp", args(), Errno::EINVAL);
     let len = u16::try_from(filter.program.len()).map_err(too_large)?;
@@ -25,8 +27,9 @@ pub(crate) fn load(filter: &Filter) -> Result<()> {
     // SAFETY: the kernel reads one `sock_fprog` and the `len` instructions it points to, which is `program` whole and
     // alive until after the call, and copies them; it writes nothing.
     let ret = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, fprog) };
-    check("seccomp", ret, args)?;
-    Ok(())
+    let fd = check("seccomp", ret, args)?;
+    // SAFETY: with SECCOMP_FILTER_FLAG_NEW_LISTENER the call returns a new descriptor that nobody else owns.
+    Ok(filter.notifies().then(|| unsafe { OwnedFd::from_raw_fd(fd as i32) }))
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@
 //! cgroup, so tests run side by side. When its body returns, the container is deleted with `--force` and nothing of it
 //! may be left on the host; when it panics, the same is cleaned up by hand.
 
+#[allow(unsafe_code)]
+pub mod agent;
 pub mod config;
 pub mod host;
 #[allow(unsafe_code)]

@@ -43,6 +43,14 @@ pub(crate) fn dispatch(command: &str, args: &[&str]) -> Outcome {
             println!("{}", facts::keyring().unwrap_or_else(|why| why));
             Ok(0)
         }
+        ("key-label", []) => {
+            println!("{}", facts::key_label().unwrap_or_else(|why| why));
+            Ok(0)
+        }
+        ("xattr", [path, name]) => {
+            println!("{}", facts::xattr(path, name).unwrap_or_else(|why| why));
+            Ok(0)
+        }
         ("syscall", [nr, args @ ..]) => {
             let args = args.iter().map(|arg| number(arg)).collect::<Result<Vec<i64>, _>>()?;
             println!("{}", sys::syscall(number(nr)?, &args).map_or_else(|why| why, |value| value.to_string()));

@@ -154,6 +154,28 @@ pub(crate) fn keyring() -> Result<String, String> {
     Ok(String::from_utf8_lossy(buffer.get(..length).unwrap_or_default()).into_owned())
 }
 
+/// The label that a security module has given to the session keyring (KEYCTL_GET_SECURITY).
+pub(crate) fn key_label() -> Result<String, String> {
+    let mut buffer = [0u8; 256];
+    let place = buffer.as_mut_ptr().expose_provenance() as i64;
+    sys::syscall(libc::SYS_keyctl, &[17, -3, place, 256])?;
+    Ok(text_of(&buffer))
+}
+
+/// An extended attribute as text.
+pub(crate) fn xattr(path: &str, name: &str) -> Result<String, String> {
+    let (path, name, mut buffer) = (sys::cstring(path)?, sys::cstring(name)?, [0u8; 256]);
+    let place = buffer.as_mut_ptr().expose_provenance() as i64;
+    let (path, name) = (path.as_ptr().expose_provenance() as i64, name.as_ptr().expose_provenance() as i64);
+    sys::syscall(libc::SYS_getxattr, &[path, name, place, 256])?;
+    Ok(text_of(&buffer))
+}
+
+/// Up to the first NUL.
+fn text_of(buffer: &[u8]) -> String {
+    String::from_utf8_lossy(buffer.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned()
+}
+
 /// Rows and columns of a terminal.
 pub(crate) fn winsize(fd: i32) -> Option<(u16, u16)> {
     let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };

@@ -380,9 +380,6 @@ container_test!(what_cannot_be_done_yet_is_not_ignored, |c| {
     skip_for_runc!(c, "runc does or ignores these");
     let good = c.config.clone();
     for (pointer, value) in [
-        ("/process/apparmorProfile", json!("no-such-profile")),
-        ("/process/selinuxLabel", json!("system_u:system_r:container_t:s0:c1,c2")),
-        ("/linux/mountLabel", json!("system_u:object_r:container_file_t:s0:c1,c2")),
         ("/linux/intelRdt", json!({ "closID": "x", "l3CacheSchema": "L3:0=f" })),
         ("/linux/netDevices", json!({ "nosuchdevice": { "name": "eth0" } })),
     ] {

@@ -203,19 +203,6 @@ container_test!(a_relative_working_folder, |c| {
     refused_in_our_words(c, &["--cwd", "tmp", &c.id, "/guest", "true"], &["cwd", "tmp", "absolute"]);
 });
 
-container_test!(labels_that_are_not_there, |c| {
-    sleep(c);
-    let apparmor =
-        fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with('Y'));
-    if !apparmor || rival().is_none() {
-        refused_in_our_words(c, &["--apparmor", "no-such-profile", &c.id, "/guest", "true"], &["pparmor"]);
-    }
-    let label = "system_u:system_r:container_t:s0:c1,c2";
-    if rival().is_none() {
-        refused(c, &["--process-label", label, &c.id, "/guest", "true"], &["abel"]);
-    }
-});
-
 container_test!(a_process_file_that_is_wrong, |c| {
     sleep(c);
     let path = c.path("process.json");

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::common::{Container, rival};
-use crate::{container_test, skip_for_runc};
+use crate::container_test;
 
 fn profile(c: &mut Container, default: &str, syscalls: Value) {
     c.set("/linux/seccomp", json!({ "defaultAction": default, "syscalls": syscalls }));
@@ -181,18 +181,4 @@ container_test!(what_cannot_be_honoured_is_an_error, |c| {
         }
         c.assert_clean();
     }
-});
-
-container_test!(a_listener_that_cannot_be_reached_is_an_error, |c| {
-    skip_for_runc!(c, "its words are others");
-    c.set(
-        "/linux/seccomp",
-        json!({
-            "defaultAction": "SCMP_ACT_ALLOW",
-            "listenerPath": "/no/such/socket",
-            "syscalls": [{ "names": ["getppid"], "action": "SCMP_ACT_NOTIFY" }],
-        }),
-    );
-    c.create().fails(&[]);
-    c.assert_clean();
 });

@@ -300,7 +300,7 @@ fn errors_name_the_property_and_what_was_expected() {
         (
             json!({"defaultAction": "SCMP_ACT_NOTIFY", "listenerPath": "/run/agent"}),
             "/linux/seccomp/defaultAction",
-            "SCMP_ACT_NOTIFY is not supported yet",
+            "SCMP_ACT_NOTIFY cannot be used as default action",
         ),
         (
             json!({"defaultAction": "SCMP_ACT_KILL", "defaultErrnoRet": 1}),
@@ -331,7 +331,8 @@ fn errors_in_rules_name_the_property_too() {
     let empty = rule(json!({"names": ["read", ""], "action": "SCMP_ACT_KILL"}));
     let at = |property: &str| format!("/linux/seccomp/syscalls/0/{property}");
     assert_refused(&[
-        (with("SCMP_ACT_NOTIFY", None), &at("action"), "SCMP_ACT_NOTIFY is not supported yet"),
+        (with("SCMP_ACT_NOTIFY", None), "/linux/seccomp/listenerPath", "is not set, SCMP_ACT_NOTIFY needs a listener"),
+        (with("SCMP_ACT_NOTIFY", Some(3)), &at("errnoRet"), "3 has no meaning with SCMP_ACT_NOTIFY"),
         (with("ALLOW", None), &at("action"), "action \"ALLOW\" is unknown"),
         (
             with("SCMP_ACT_TRAP", Some(3)),
@@ -356,6 +357,39 @@ fn flags_default_to_spec_allow() {
     assert_eq!(flags(json!(["SECCOMP_FILTER_FLAG_TSYNC"])), (0, 0));
     assert_eq!(flags(json!(["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW"])), (6, 0));
     assert_eq!(flags(json!(["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"])), (0, 1));
+}
+
+#[test]
+fn a_rule_that_notifies_asks_for_a_listener() {
+    let filter = |flags: serde_json::Value| {
+        let profile = parse(json!({"defaultAction": "SCMP_ACT_ERRNO", "flags": flags, "listenerPath": "/a",
+            "syscalls": [{"names": ["read"], "action": "SCMP_ACT_NOTIFY"}]}));
+        compile_for(&profile, Arch::X86_64).unwrap()
+    };
+    let (it, warnings) = filter(serde_json::Value::Null);
+    assert_eq!((it.flags, it.notifies(), it.waits_killable(), it.deadly, warnings.len()), (12, true, false, true, 0));
+    assert_eq!(run(&it.program, Arch::X86_64.token(), 0, NONE).0, 0x7fc0_0000);
+    let (it, warnings) = filter(json!(["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]));
+    assert_eq!((it.flags, it.notifies(), it.waits_killable(), warnings.len()), (40, true, true, 0));
+}
+
+#[test]
+fn a_listener_without_a_rule_is_told_of_and_metadata_without_a_listener_refused() {
+    let parse = |more: serde_json::Value| {
+        let mut json = json!({"defaultAction": "SCMP_ACT_ALLOW"});
+        json.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        compile_for(&parse(json), Arch::X86_64)
+    };
+    let (filter, warnings) = parse(json!({"listenerPath": "/a", "listenerMetadata": "m"})).unwrap();
+    assert_eq!((filter.notifies(), warnings.len()), (false, 1));
+    for (more, pointer) in [
+        (json!({"listenerMetadata": "m"}), "/linux/seccomp/listenerMetadata: is set without"),
+        (json!({"listenerPath": "a"}), "/linux/seccomp/listenerPath: \"a\", expected the absolute"),
+        (json!({"listenerPath": "/a\0"}), "/linux/seccomp/listenerPath: \"/a\\0\", expected the absolute"),
+    ] {
+        let error = parse(more).unwrap_err().to_string();
+        assert!(error.contains(pointer), "{error}");
+    }
 }
 
 #[test]

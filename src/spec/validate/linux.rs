@@ -185,7 +185,6 @@ fn rootfs_propagation(value: &str) -> Result<()> {
 fn not_yet(linux: &Linux) -> Result<()> {
     no_nul("/linux/mountLabel", &linux.mount_label)?;
     for (there, pointer, what) in [
-        (!linux.mount_label.is_empty(), "/linux/mountLabel", "SELinux labels are"),
         (!linux.net_devices.is_empty(), "/linux/netDevices", "network devices are"),
         (linux.intel_rdt.is_some(), "/linux/intelRdt", "Intel RDT is"),
         (linux.memory_policy.is_some(), "/linux/memoryPolicy", "memory policies are"),

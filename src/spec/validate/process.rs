@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::{absolute, environment, no_nul, unsupported};
+use super::{absolute, environment, no_nul};
 use crate::error::invalid;
 use crate::plan::{caps, limits};
 use crate::spec::{Capabilities, CpuAffinity, Process, User};
@@ -23,7 +23,8 @@ pub(crate) fn process(process: &Process) -> Result<Vec<String>> {
     process.scheduler.as_ref().map(limits::scheduler).transpose()?;
     process.io_priority.as_ref().map(limits::io_priority).transpose()?;
     cpu_affinity(process.exec_cpu_affinity.as_ref())?;
-    labels(process)?;
+    no_nul("/process/apparmorProfile", &process.apparmor_profile)?;
+    no_nul("/process/selinuxLabel", &process.selinux_label)?;
     process.capabilities.as_ref().map_or(Ok(Vec::new()), capabilities)
 }
 
@@ -73,19 +74,6 @@ fn cpu_affinity(affinity: Option<&CpuAffinity>) -> Result<()> {
     let Some(CpuAffinity { initial, r#final }) = affinity else { return Ok(()) };
     for (property, list) in [("initial", initial), ("final", r#final)].into_iter().filter(|(_, l)| !l.is_empty()) {
         limits::cpu_mask(&format!("/process/execCPUAffinity/{property}"), list)?;
-    }
-    Ok(())
-}
-
-/// A label that is silently not applied would be a hole.
-fn labels(process: &Process) -> Result<()> {
-    if !process.apparmor_profile.is_empty() {
-        let what = format!("{:?}: AppArmor profiles are", process.apparmor_profile);
-        return Err(unsupported("/process/apparmorProfile", &what));
-    }
-    if !process.selinux_label.is_empty() {
-        let what = format!("{:?}: SELinux labels are", process.selinux_label);
-        return Err(unsupported("/process/selinuxLabel", &what));
     }
     Ok(())
 }
