@@ -50,6 +50,22 @@ fn make_all(plan: &Plan, made: &mut Vec<PathBuf>) -> Result<Group> {
     {
         group.v2 = Some(Dir::new(leaf.dir.clone()));
     }
+    prepare(plan, &group)?;
+    Ok(group)
+}
+
+/// Takes over the leaves that another manager has made, makes those that it left out, and sets limits and device rules
+/// with the process already inside.
+pub(super) fn adopt(plan: &Plan) -> Result<Group> {
+    let group = open(&plan.location);
+    for dir in group.dirs() {
+        make(dir.path(), &mut Vec::new()).context("make the container's cgroup")?;
+    }
+    prepare(plan, &group)?;
+    Ok(group)
+}
+
+fn prepare(plan: &Plan, group: &Group) -> Result<()> {
     for (controllers, dir) in &group.v1 {
         if let Some(leaf) = plan.v1.iter().find(|leaf| &leaf.controllers == controllers) {
             v1::prepare(leaf, dir)?;
@@ -58,7 +74,7 @@ fn make_all(plan: &Plan, made: &mut Vec<PathBuf>) -> Result<Group> {
     if let (Some(leaf), Some(dir)) = (&plan.v2, &group.v2) {
         v2::prepare(leaf, dir, plan.v1.is_empty())?;
     }
-    Ok(group)
+    Ok(())
 }
 
 /// Makes one leaf; false where the container does without one.
@@ -120,6 +136,13 @@ impl Group {
         }
     }
 
+    /// Waits (bounded) until the last process has left, where the kernel tells.
+    pub(super) fn wait_empty(&self) {
+        if let Some(Err(error)) = self.v2.as_ref().map(|dir| v2::wait_empty(dir, REMOVE_LIMIT)) {
+            log::debug!("wait for the cgroup to be empty: {error:#}");
+        }
+    }
+
     fn add_to<'a>(&'a self, dirs: impl Iterator<Item = &'a Dir>, pid: Pid) -> Result<()> {
         let files: Result<Vec<OwnedFd>> = dirs.map(|dir| dir.add(pid)).collect();
         // The process goes on without them, and the kernel closes them at its end: they pin nothing.
@@ -138,6 +161,7 @@ impl Cgroup for Group {
             manager: self.manager,
             v1: self.v1.iter().map(|(controllers, dir)| (controllers.clone(), path(dir))).collect(),
             v2: self.v2.as_ref().map(path),
+            unit: None,
         }
     }
 

@@ -1,7 +1,7 @@
 //! Control groups: where a container's cgroup is, which limits it gets, and what is done to it.
 //!
 //! Deciding ([`plan`], with the tables in [`knobs`] and [`devices`]) is pure; [`Cgroup`] does ([`group`], and what
-//! only one version needs in [`v1`] and [`v2`]). A container without a cgroup (`--cgroup-manager=disabled`) is one
+//! only one version needs in [`v1`] and [`v2`]; with systemd in between, [`systemd`]). A container without a cgroup (`--cgroup-manager=disabled`) is one
 //! that is in no hierarchy.
 
 mod apply;
@@ -11,6 +11,7 @@ pub(crate) mod exec;
 mod group;
 mod knobs;
 mod layout;
+pub(crate) mod systemd;
 mod v1;
 mod v2;
 
@@ -59,6 +60,9 @@ pub(crate) struct Location {
     /// (controllers of the v1 hierarchy, directory).
     pub(crate) v1: Vec<(String, PathBuf)>,
     pub(crate) v2: Option<PathBuf>,
+    /// The unit that systemd made it for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) unit: Option<systemd::Unit>,
 }
 
 /// Where and with which limits: decided, not done.
@@ -69,6 +73,7 @@ pub(crate) struct Plan {
     pub(crate) optional: bool,
     v1: Vec<v1::Leaf>,
     v2: Option<v2::Leaf>,
+    unit: Option<systemd::Plan>,
 }
 
 /// Decides the cgroup of container `id`. Errors name the property.
@@ -82,12 +87,19 @@ pub(crate) fn plan(
     resources: &Resources,
     layout: &Layout,
 ) -> Result<Plan> {
-    let rules = devices::rules(&resources.devices)?;
     match manager {
-        Manager::Cgroupfs => (),
-        Manager::Systemd => bail!("the systemd cgroup driver isn't supported yet (--systemd-cgroup)"),
-        Manager::Disabled => return without_cgroup(resources),
+        Manager::Cgroupfs => lay_out(manager, cgroups_path, id, resources, layout),
+        Manager::Systemd => bail!("internal error: a unit is planned by systemd::plan"),
+        Manager::Disabled => {
+            devices::rules(&resources.devices)?;
+            without_cgroup(resources)
+        }
     }
+}
+
+/// The cgroup at a path, in every hierarchy, with its limits.
+fn lay_out(manager: Manager, cgroups_path: &str, id: &str, resources: &Resources, layout: &Layout) -> Result<Plan> {
+    let rules = devices::rules(&resources.devices)?;
     let on_v1 = |controller: &str| layout.v1.iter().any(|had| v1::lists(&had.controllers, controller));
     let home = |controller: &str| {
         if on_v1(controller) || layout.v2.is_none() { Version::V1 } else { Version::V2 }
@@ -117,8 +129,9 @@ pub(crate) fn plan(
         manager,
         v1: v1.iter().map(|leaf| (leaf.controllers.clone(), leaf.dir.clone())).collect(),
         v2: v2.as_ref().map(|leaf| leaf.dir.clone()),
+        unit: None,
     };
-    Ok(Plan { location, optional: cgroups_path.is_empty() && !limits, v1, v2 })
+    Ok(Plan { location, optional: cgroups_path.is_empty() && !limits, v1, v2, unit: None })
 }
 
 /// A leaf in every hierarchy, with nothing set yet.
@@ -148,8 +161,8 @@ fn without_cgroup(resources: &Resources) -> Result<Plan> {
         let pointer = format!("/linux/resources/{}", knob.property);
         return Err(invalid(pointer, "a limit, but cgroups are disabled (--cgroup-manager=disabled)"));
     }
-    let location = Location { manager: Manager::Disabled, v1: Vec::new(), v2: None };
-    Ok(Plan { location, optional: true, v1: Vec::new(), v2: None })
+    let location = Location { manager: Manager::Disabled, v1: Vec::new(), v2: None, unit: None };
+    Ok(Plan { location, optional: true, v1: Vec::new(), v2: None, unit: None })
 }
 
 /// A knob that no hierarchy has: an error, unless it makes no difference.
@@ -198,15 +211,18 @@ fn place_devices(
 
 /// Makes the cgroup of a plan with its limits, before any process is inside. What a failure made is removed.
 pub(crate) fn create(plan: &Plan) -> Result<Box<dyn Cgroup>> {
-    Ok(Box::new(group::create(plan)?))
+    match &plan.unit {
+        Some(unit) => Ok(Box::new(systemd::create(plan, unit.unit())?)),
+        None => Ok(Box::new(group::create(plan)?)),
+    }
 }
 
 /// The cgroup of an existing container; it may be gone already, in part or whole. Makes no system call.
 pub(crate) fn open(location: &Location) -> Result<Box<dyn Cgroup>> {
-    if location.manager == Manager::Systemd {
-        bail!("the systemd cgroup driver isn't supported yet");
+    match &location.unit {
+        Some(unit) => Ok(Box::new(systemd::open(location, unit))),
+        None => Ok(Box::new(group::open(location))),
     }
-    Ok(Box::new(group::open(location)))
 }
 
 /// A container's cgroup.

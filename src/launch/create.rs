@@ -212,6 +212,8 @@ fn spawn(
             } else {
                 cgroup.add_all(pid)?
             }
+            // Where systemd has put it.
+            undo.record.cgroup = cgroup.location();
             Ok((lock, outside))
         }
     }

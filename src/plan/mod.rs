@@ -73,8 +73,18 @@ impl Plan {
     pub(crate) fn new(spec: &Spec, host: &Host, request: &Request) -> Result<Self> {
         let (process, linux) = (spec.process.clone().unwrap_or_default(), &spec.linux);
         let namespaces = Namespaces::new(linux, host.euid == 0)?;
-        let mut cgroup =
-            cgroup::plan(request.manager, &linux.cgroups_path, &request.id, &linux.resources, &host.cgroups)?;
+        let mut cgroup = match request.manager {
+            Manager::Systemd => {
+                let asked = cgroup::systemd::Asked {
+                    cgroups_path: &linux.cgroups_path,
+                    id: &request.id,
+                    annotations: &spec.annotations,
+                    user: request.rootless.then_some(host.euid),
+                };
+                cgroup::systemd::plan(asked, &linux.resources, &host.cgroups)?
+            }
+            manager => cgroup::plan(manager, &linux.cgroups_path, &request.id, &linux.resources, &host.cgroups)?,
+        };
         cgroup.optional &= request.rootless;
         Ok(Self {
             id: request.id.clone(),
