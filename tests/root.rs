@@ -46,6 +46,7 @@ mod root {
     mod start;
     mod state;
     mod stress;
+    mod systemd;
     mod terminal;
     mod userns;
 }

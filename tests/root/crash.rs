@@ -26,7 +26,7 @@ fn recovers(c: &Container, point: &str) {
 }
 
 /// Kills `words` at each of its system calls, with the container prepared anew for each by `prepare`.
-fn killed_everywhere(c: &Container, words: &[&str], prepare: impl Fn()) {
+pub(super) fn killed_everywhere(c: &Container, words: &[&str], prepare: impl Fn()) {
     if !trace::available(c) {
         return;
     }
