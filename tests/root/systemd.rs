@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::crash::killed_everywhere;
 use crate::common::program::Output;
-use crate::common::{Container, assert_has, eventually};
+use crate::common::{Container, assert_has, eventually, host};
 use crate::{container_test, skip_for_runc, skip_unless};
 
 const DRIVER: &str = "--systemd-cgroup";
@@ -48,7 +48,7 @@ fn show(unit: &str, property: &str) -> String {
 #[track_caller]
 fn assert_gone(unit: &str) {
     eventually(&format!("{unit} is forgotten"), || show(unit, "LoadState") == "not-found");
-    assert!(!Path::new("/sys/fs/cgroup/system.slice").join(unit).exists(), "{unit}: the cgroup is left");
+    assert_eq!(host::cgroups(&format!("system.slice/{unit}")), [] as [std::path::PathBuf; 0], "the cgroup is left");
 }
 
 fn run(c: &Container) -> Output {
@@ -126,7 +126,36 @@ systemd_test!(a_path_of_its_own_is_not_needed, |c, unit| {
     assert_gone(&own);
 });
 
+systemd_test!(limits_of_v1_hold_when_systemd_reloads, |c, unit| {
+    skip_unless!(c, host::v1("cpu").is_some(), "no cgroup v1");
+    c.args(&["sleep-forever"]);
+    c.set(
+        "/linux/resources",
+        json!({
+            "cpu": { "shares": 512, "quota": 20_000, "period": 50_000 }, "pids": { "limit": 77 }
+        }),
+    );
+    run(c).ok();
+    let expected = [
+        ("cpu", "cpu.shares", "512"),
+        ("cpu", "cpu.cfs_quota_us", "20000"),
+        ("cpu", "cpu.cfs_period_us", "50000"),
+        ("pids", "pids.max", "77"),
+    ];
+    for when in ["before", "after"] {
+        for line in host::mounted_lines(&fs::read_to_string(format!("/proc/{}/cgroup", c.pid())).unwrap()) {
+            assert!(line.ends_with(&format!(":/system.slice/{unit}")), "{line}, {when} the reload");
+        }
+        for (controller, name, value) in expected {
+            let path = host::v1(controller).unwrap().join("system.slice").join(&unit).join(name);
+            assert_eq!(fs::read_to_string(&path).unwrap().trim_end(), value, "{name}, {when} the reload");
+        }
+        systemctl(&["daemon-reload"]);
+    }
+});
+
 systemd_test!(limits_hold_when_systemd_reloads, |c, unit| {
+    skip_unless!(c, host::v1("cpu").is_none(), "cgroup v1");
     c.args(&["sleep-forever"]);
     c.set(
         "/linux/resources",
@@ -152,9 +181,7 @@ systemd_test!(limits_hold_when_systemd_reloads, |c, unit| {
     ];
     for when in ["before", "after"] {
         for (name, value) in expected {
-            if Path::new(&format!("/sys/fs/cgroup{}/{name}", show(&unit, "ControlGroup"))).exists() {
-                assert_eq!(file(&unit, name), value, "{name}, {when} the reload");
-            }
+            assert_eq!(file(&unit, name), value, "{name}, {when} the reload");
         }
         systemctl(&["daemon-reload"]);
     }
@@ -268,7 +295,7 @@ systemd_test!(what_systemd_refuses_is_told, |c, unit| {
 });
 
 systemd_test!(a_unit_of_the_name_that_runs_is_left_alone, |c, unit| {
-    skip_for_runc!(c, "it stops the other one");
+    skip_for_runc!(c, "1.1 joins the other one");
     c.args(&["sleep-forever"]);
     // Without a pid namespace of its own a failed create would kill by the cgroup.
     let namespaces = json!([{ "type": "mount" }]);
@@ -350,4 +377,106 @@ container_test!(paths_that_name_no_unit, |c| {
     c.set("/annotations", json!({ "org.systemd.property.TimeoutStopSec": "soon" }));
     verb(c, &["create"]).fails(&["config.json: /annotations/org.systemd.property.TimeoutStopSec: \"soon\""]);
     c.assert_clean();
+});
+
+/// A user of the host with a systemd of his own, as long as this lives.
+struct User {
+    uid: u32,
+    name: String,
+    started: bool,
+}
+
+impl User {
+    fn any() -> Option<Self> {
+        let users = fs::read_to_string("/etc/passwd").unwrap();
+        let (name, uid) = users.lines().find_map(|line| {
+            let mut fields = line.split(':');
+            let (name, uid) = (fields.next()?, fields.nth(1)?.parse().ok()?);
+            (1000..60000).contains(&uid).then(|| (name.to_owned(), uid))
+        })?;
+        let service = format!("user@{uid}.service");
+        let started = show(&service, "ActiveState") != "active";
+        systemctl(&["start", &service]);
+        let user = Self { uid, name, started };
+        (Path::new(&user.runtime_dir()).join("bus").exists()).then_some(user)
+    }
+
+    fn runtime_dir(&self) -> String {
+        format!("/run/user/{}", self.uid)
+    }
+
+    /// A program as this user, knowing where his bus is by one of the two ways.
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new("setpriv");
+        let (uid, name) = (self.uid.to_string(), &self.name);
+        command.args(["--reuid", &uid, "--regid", &uid, "--clear-groups", "--inh-caps=-all"]).args(words);
+        command.env("XDG_RUNTIME_DIR", self.runtime_dir()).env_remove("DBUS_SESSION_BUS_ADDRESS").env("USER", name);
+        command
+    }
+
+    fn show(&self, unit: &str, property: &str) -> String {
+        let output = self.command(&["systemctl", "--user", "show", "-P", property, unit]).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
+    }
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        if self.started {
+            systemctl(&["stop", &format!("user@{}.service", self.uid)]);
+        }
+    }
+}
+
+/// Runs a command of the runtime as the user.
+fn by_user(c: &Container, user: &User, words: &[&str]) -> Output {
+    let (runtime, root) = (crate::common::tare().to_str().unwrap().to_owned(), c.path("state").display().to_string());
+    let mut all = vec![runtime.as_str(), "--root", &root];
+    all.extend(words);
+    crate::common::program::finish(user.command(&all).current_dir(c.bundle()), &c.dir)
+}
+
+systemd_test!(a_users_container_is_a_scope_of_his, |c, unit| {
+    let _ = &unit;
+    let Some(user) = User::any() else { return crate::common::skip(&c.name, "no user has a bus of his own") };
+    c.args(&["sleep-forever"]);
+    let name = c.cgroup.trim_start_matches('/').to_owned();
+    c.set("/linux/cgroupsPath", format!("user.slice:test:{name}"));
+    let ids = json!([{ "containerID": 0, "hostID": user.uid, "size": 1 }]);
+    c.set("/linux/uidMappings", ids.clone()).set("/linux/gidMappings", ids);
+    c.set(
+        "/linux/namespaces",
+        json!([
+            { "type": "user" }, { "type": "pid" }, { "type": "mount" }, { "type": "ipc" }, { "type": "uts" }
+        ]),
+    );
+    // What a user may not mount.
+    c.set("/mounts", json!([{ "destination": "/proc", "type": "proc", "source": "proc" }]));
+    c.set("/linux/resources", json!({ "memory": { "limit": 104_857_600 }, "pids": { "limit": 77 } }));
+    c.write_config();
+    let chown = |path: std::path::PathBuf| std::os::unix::fs::chown(path, Some(user.uid), Some(user.uid)).unwrap();
+    ["", "state", "bundle", "bundle/rootfs", "bundle/rootfs/dev", "bundle/rootfs/proc"]
+        .into_iter()
+        .for_each(|dir| chown(c.path(dir)));
+    by_user(c, &user, &[DRIVER, "run", "--detach", &c.id]).ok();
+    let cgroup = |pid: &str| fs::read_to_string(format!("/proc/{}/cgroup", pid.trim())).unwrap();
+    let below = format!("/user.slice/user-{0}.slice/user@{0}.service/user.slice/{unit}\n", user.uid);
+    let own = cgroup(&c.pid().to_string());
+    assert!(own.ends_with(&below), "{own}");
+    for (property, value) in [("ActiveState", "active"), ("MemoryMax", "104857600"), ("TasksMax", "77")] {
+        assert_eq!(user.show(&unit, property), value, "{property}");
+    }
+    // This command is outside of the user's cgroups, from where only systemd can move a process in.
+    let pid_file = c.path("state").join("exec.pid");
+    by_user(
+        c,
+        &user,
+        &["exec", "--detach", "--pid-file", pid_file.to_str().unwrap(), &c.id, "/guest", "sleep-forever"],
+    )
+    .ok();
+    let own = cgroup(&fs::read_to_string(&pid_file).unwrap());
+    assert!(own.ends_with(&below), "{own}");
+    fs::remove_file(pid_file).unwrap();
+    by_user(c, &user, &["delete", "--force", &c.id]).ok();
+    eventually("it is forgotten", || user.show(&unit, "LoadState") == "not-found");
 });

@@ -91,6 +91,16 @@ impl Manager {
         }
     }
 
+    /// Without what this systemd doesn't know.
+    fn known(&mut self, properties: &[Property]) -> Result<Vec<Property>> {
+        let mut properties = properties.to_vec();
+        if properties.contains(&idle()) && self.version()? < 252 {
+            // It doesn't know cpu.idle, and so leaves the file alone.
+            properties.retain(|property| *property != idle());
+        }
+        Ok(properties)
+    }
+
     fn start_transient(&mut self, unit: &str, properties: &[Property], until: Instant) -> Result<String> {
         let auxiliary = Value::Array("(sa(sv))".into(), Vec::new());
         let body = vec![Value::str(unit), Value::str("replace"), list(properties), auxiliary];
@@ -136,14 +146,17 @@ impl Manager {
         }
     }
 
-    /// Changes properties of a unit, until it or the host stops.
+    /// Changes properties of a unit, until it or the host stops, and waits until the cgroup has them.
     #[allow(dead_code)]
     pub(super) fn set_properties(&mut self, unit: &str, properties: &[Property]) -> Result<()> {
         let until = self.until();
-        let body = vec![Value::str(unit), Value::Bool(true), list(properties)];
+        let properties = self.known(properties)?;
+        let body = vec![Value::str(unit), Value::Bool(true), list(&properties)];
         self.call("SetUnitProperties", body, until)
-            .map(drop)
-            .with_context(|| format!("change properties of unit {unit:?} over D-Bus"))
+            .with_context(|| format!("change properties of unit {unit:?} over D-Bus"))?;
+        // systemd answers first and writes then; it has written when it answers the next question.
+        self.property(unit, "Unit", "ActiveState");
+        Ok(())
     }
 
     /// Has systemd move a process into a unit: a user may not do so by himself from outside of his manager's cgroups.

@@ -271,13 +271,17 @@ fn a_stop_that_fails_says_so() {
 
 #[test]
 fn properties_are_changed_until_the_unit_stops() {
-    let script = vec![("SetUnitProperties", Return(vec![]), vec![]), ("AttachProcessesToUnit", Return(vec![]), vec![])];
+    let script = vec![
+        ("SetUnitProperties", Return(vec![]), vec![]),
+        ("Get", text("active"), vec![]),
+        ("AttachProcessesToUnit", Return(vec![]), vec![]),
+    ];
     let (mut manager, server) = Server::start(script);
     manager.set_properties("a.scope", &wanted()).unwrap();
     manager.attach("a.scope", 5).unwrap();
     let calls = server.calls(manager);
     assert_eq!(calls[2].body[1], Value::Bool(true));
-    assert_eq!(calls[3].body, [Value::str("a.scope"), Value::str(""), pids(5)]);
+    assert_eq!(calls[4].body, [Value::str("a.scope"), Value::str(""), pids(5)]);
 }
 
 #[test]

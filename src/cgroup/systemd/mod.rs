@@ -17,7 +17,7 @@ mod wire;
 
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use nix::errno::Errno;
@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use self::manager::{Bus, Manager, pids};
 use self::properties::Property;
 use super::group::{self, Group};
+use super::knobs::{self, Version};
 use super::layout::cgroups_of;
 use super::{Cgroup, Layout, Location, devices};
 use crate::error::invalid;
@@ -169,13 +170,19 @@ impl Scope {
     }
 }
 
-/// Tells systemd of limits that the files get as well, so that it keeps them when it reloads.
+/// Tells systemd of limits, so that it keeps them when it reloads; the files of what isn't exact in its terms (a quota
+/// of parts of a percent) must be written again after it. `v1` is the location's.
 #[allow(dead_code)] // the half of `update` that systemd needs
-pub(crate) fn set_properties(unit: &Unit, properties: &[Property]) -> Result<()> {
+pub(crate) fn set_limits(unit: &Unit, resources: &Resources, v1: &[(String, PathBuf)]) -> Result<()> {
+    let on_v1 = |controller: &str| v1.iter().any(|(names, _)| super::v1::lists(names, controller));
+    let home = |controller: &str| if on_v1(controller) { Version::V1 } else { Version::V2 };
+    let mut knobs = knobs::knobs(resources, home)?;
+    knobs.extend(knobs::unified(&resources.unified)?);
+    let properties = properties::of_knobs(&knobs);
     if properties.is_empty() {
         return Ok(());
     }
-    Manager::connect(unit.bus)?.set_properties(&unit.name, properties)
+    Manager::connect(unit.bus)?.set_properties(&unit.name, &properties)
 }
 
 impl Cgroup for Scope {
