@@ -8,8 +8,8 @@ use std::process::Command;
 use serde_json::json;
 
 use super::crash::killed_everywhere;
-use crate::common::program::Output;
-use crate::common::{Container, assert_has, eventually, host};
+use crate::common::program::{Output, start};
+use crate::common::{Container, assert_has, eventually, host, trace};
 use crate::{container_test, skip_for_runc, skip_unless};
 
 const DRIVER: &str = "--systemd-cgroup";
@@ -308,6 +308,45 @@ systemd_test!(a_unit_of_the_name_that_runs_is_left_alone, |c, unit| {
     assert_eq!(show(&unit, "ActiveState"), "active");
 });
 
+systemd_test!(what_a_killed_create_leaves_takes_no_other_unit_along, |c, unit| {
+    skip_for_runc!(c, "1.1 joins the other one");
+    if !trace::available(c) {
+        return;
+    }
+    c.args(&["sleep-forever"]);
+    run(c).ok();
+    // Killed on its way to the bus, and when it was just refused.
+    for point in ["inject=connect:signal=SIGKILL:when=1", "inject=waitid:signal=SIGKILL:when=1"] {
+        trace::killed_at(c, false, point, &[DRIVER, "create", "other"]).wait();
+        assert_has(c.tare(&["list"]).ok().stdout, "other");
+        c.tare(&["delete", "--force", "other"]).ok();
+        assert_eq!(c.status(), "running", "{point}");
+        assert_eq!(show(&unit, "ActiveState"), "active", "{point}");
+    }
+});
+
+systemd_test!(sixteen_at_once, |c, unit| {
+    let _ = &unit;
+    let all: Vec<(Container, String)> = (0..16)
+        .map(|_| {
+            let mut one = Container::new(&c.name);
+            let unit = scope(&mut one);
+            one.args(&["exit", "7"]);
+            one.write_config();
+            (one, unit)
+        })
+        .collect();
+    let running: Vec<_> =
+        all.iter().map(|(one, _)| start(&mut one.command(&[DRIVER, "run", &one.id]), &one.dir)).collect();
+    for one in running {
+        one.wait().exits(7);
+    }
+    for (mut one, unit) in all {
+        assert_gone(&unit);
+        one.finish();
+    }
+});
+
 systemd_test!(a_failed_unit_of_the_name_is_cleared_away, |c, unit| {
     let started = Command::new("systemd-run")
         .args(["--scope", "--quiet", &format!("--unit={unit}"), "-p", "RuntimeMaxSec=1s", "sleep", "100"])
@@ -336,6 +375,12 @@ systemd_test!(a_stop_by_systemd_is_an_end_like_any_other, |c, unit| {
     c.wait_status("stopped");
     c.delete().ok();
     assert_gone(&unit);
+});
+
+systemd_test!(a_run_that_is_killed_anywhere_leaves_no_unit, |c, unit| {
+    skip_for_runc!(c, "runc leaves what it made");
+    let id = c.id.clone();
+    killed_everywhere(c, &[DRIVER, "run", &id], || assert_gone(&unit));
 });
 
 systemd_test!(killed_anywhere_leaves_no_unit, |c, unit| {

@@ -113,6 +113,15 @@ impl Manager {
         matches!(state.as_deref(), Some("failed" | "inactive" | "deactivating"))
     }
 
+    /// Whether there is no unit of that name but one of that description.
+    pub(super) fn is_free(&mut self, unit: &str, description: &str) -> Result<bool> {
+        let path = object_path(unit);
+        let mut ask = |name: &str| {
+            self.get(&path, "org.freedesktop.systemd1.Unit", name).with_context(|| format!("{name} of unit {unit:?}"))
+        };
+        Ok(ask("Description")? == description || ask("LoadState")? == "not-found")
+    }
+
     /// What went wrong, as far as systemd says, and who knows more.
     fn failure(&mut self, unit: &str, what: &str) -> anyhow::Error {
         let result = self.property(unit, "Scope", "Result").filter(|result| result != "success");

@@ -270,6 +270,18 @@ fn a_stop_that_fails_says_so() {
 }
 
 #[test]
+fn a_unit_is_known_by_its_description() {
+    for (answers, free) in
+        [(vec!["mine"], true), (vec!["other", "loaded"], false), (vec!["a.scope", "not-found"], true)]
+    {
+        let script = answers.into_iter().map(|answer| ("Get", text(answer), vec![])).collect();
+        let (mut manager, server) = Server::start(script);
+        assert_eq!(manager.is_free("a.scope", "mine").unwrap(), free);
+        server.calls(manager);
+    }
+}
+
+#[test]
 fn properties_are_changed_until_the_unit_stops() {
     let script = vec![
         ("SetUnitProperties", Return(vec![]), vec![]),

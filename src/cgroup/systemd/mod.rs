@@ -39,6 +39,10 @@ use crate::sys;
 pub(crate) struct Unit {
     name: String,
     bus: Bus,
+    /// Its description, until it has started: what a runtime that was killed meanwhile leaves behind may be another
+    /// unit of the name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    expected: Option<String>,
 }
 
 /// What the unit is made with.
@@ -87,7 +91,8 @@ pub(crate) fn plan(asked: Asked<'_>, resources: &Resources, layout: &Layout) -> 
     for (name, value) in annotations::properties(annotations)? {
         properties::set(&mut properties, &name, value);
     }
-    let unit = Unit { name: place.name, bus };
+    let description = properties.iter().find(|(name, _)| name == "Description").and_then(|(_, value)| value.text());
+    let unit = Unit { name: place.name, bus, expected: description.map(str::to_owned) };
     plan.location.unit = Some(unit.clone());
     plan.optional = false;
     plan.unit = Some(Plan { unit, properties });
@@ -138,6 +143,7 @@ impl Scope {
             self.ours = bus::fault(&error).is_none();
             return Err(error);
         }
+        self.unit.expected = None;
         self.find(&mut plan, pid)?;
         self.group = group::adopt(&plan)?;
         self.group.add(pid)
@@ -167,6 +173,15 @@ impl Scope {
 
     fn stop(&self) -> Result<()> {
         Manager::connect(self.unit.bus)?.stop(&self.unit.name)
+    }
+
+    /// Whether the unit of the name is this container's, or nobody's.
+    fn is_ours(&self) -> Result<bool> {
+        match (&self.unit.expected, self.ours) {
+            (None, ours) => Ok(ours),
+            (Some(_), false) => Ok(false),
+            (Some(description), true) => Manager::connect(self.unit.bus)?.is_free(&self.unit.name, description),
+        }
     }
 }
 
@@ -224,12 +239,12 @@ impl Cgroup for Scope {
     }
 
     fn kill(&self) -> Result<()> {
-        if self.ours { self.group.kill() } else { Ok(()) }
+        if self.is_ours()? { self.group.kill() } else { Ok(()) }
     }
 
     /// systemd first: it would take a cgroup that vanishes for one that still runs.
     fn remove(&mut self) -> Result<()> {
-        if !self.ours {
+        if !self.is_ours()? {
             return Ok(());
         }
         // Nobody is left that systemd would have to kill, in its own time.

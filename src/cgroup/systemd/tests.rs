@@ -28,7 +28,7 @@ fn properties_of(plan: &super::super::Plan) -> Vec<String> {
 #[test]
 fn a_system_unit() {
     let plan = planned(None, &[], &layout(&[], true)).unwrap();
-    let unit = Unit { name: "p-n.scope".into(), bus: Bus::System };
+    let unit = Unit { name: "p-n.scope".into(), bus: Bus::System, expected: Some("tare container id".into()) };
     let v2 = Some("/cg/unified/a.slice/a-b.slice/p-n.scope".into());
     assert_eq!(plan.location, Location { manager: Kind::Systemd, v1: vec![], v2, unit: Some(unit) });
     assert!(!plan.optional);
@@ -71,7 +71,7 @@ fn annotations_have_the_last_word() {
 
 #[test]
 fn the_state_tells_what_to_stop() {
-    let unit = Unit { name: "p-n.scope".into(), bus: Bus::User };
+    let unit = Unit { name: "p-n.scope".into(), bus: Bus::User, expected: None };
     let json = serde_json::to_value(&unit).unwrap();
     assert_eq!(json, serde_json::json!({"name": "p-n.scope", "bus": "user"}));
     // States of before know no unit.
