@@ -73,7 +73,8 @@ fn cpu() {
     let v2_has_no_rt = "config.json: /linux/resources/cpu/realtimeRuntime: real-time limits need the cpu controller \
         of cgroup v1, this host has it on v2";
     table! {
-        {"cpu": {"shares": 0, "quota": 0, "period": 0, "burst": 0, "idle": 0, "cpus": ""}} => "", "";
+        {"cpu": {"shares": 0, "quota": 0, "period": 0, "cpus": ""}} => "", "";
+        {"cpu": {"burst": 0, "idle": 0}} => "cpu.cfs_burst_us=0?; cpu.idle=0?", "cpu.max.burst=0?; cpu.idle=0?";
         {"cpu": {"shares": 1024}} => "cpu.shares=1024", "cpu.weight=100";
         {"cpu": {"shares": 1}} =>
             "config.json: /linux/resources/cpu/shares: 1, expected 2 to 262144", "cpu.weight=1";
