@@ -177,14 +177,12 @@ fn apply_knobs(change: &Change, dir: &Dir, knobs: &[Knob], undo: &mut Vec<(Dir, 
     let old: Vec<Knob> = knobs.iter().filter_map(|knob| present(dir, knob)).collect();
     undo.push((Dir::new(dir.path().to_owned()), old));
     write_all(dir, knobs).map_err(|(knob, error)| {
-        let full = knob.file == "memory.limit_in_bytes" && error.errno() == Errno::EBUSY;
-        let what = if full {
+        let what = if knob.file == "memory.limit_in_bytes" && error.errno() == Errno::EBUSY {
             below_usage(dir, &knob.value, ["memory.usage_in_bytes", "memory.max_usage_in_bytes"])
         } else {
-            format!("set {} to {:?}", knob.file, knob.value)
+            format!("set {} to {:?}: {error}", knob.file, knob.value)
         };
-        let context = invalid(format!("/linux/resources/{}", knob.property), what);
-        if full { context } else { anyhow::anyhow!("{context}: {error}") }
+        invalid(format!("/linux/resources/{}", knob.property), what)
     })
 }
 
