@@ -21,6 +21,7 @@ mod root {
     mod budget;
     mod busybox;
     mod cgroup_table;
+    mod cgroup_trouble;
     mod cgroups;
     mod crash;
     mod create;
