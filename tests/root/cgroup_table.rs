@@ -40,18 +40,22 @@ fn folder(c: &Container, file: &str) -> Option<PathBuf> {
 /// The version that has the controllers of a row: that of its first file. None where none has.
 fn version(row: &Value) -> Option<&'static str> {
     let first = |key: &str| row[key].as_array()?.first()?[0].as_str();
-    let name = |file: &str| file.split('.').next().unwrap().to_owned();
-    if first("v1").is_some_and(|file| host::v1(&name(file)).is_some()) {
+    let controller = |file: &str| file.split('.').next().unwrap().to_owned();
+    if first("v1").is_some_and(|file| host::v1(&controller(file)).is_some()) {
         return Some("v1");
     }
-    let on_v2 = |file: &str| {
-        host::v1(&name(file)).is_none()
-            && host::hierarchies().iter().any(|root| {
+    match first("v2") {
+        Some(file) => {
+            let offers = |root: PathBuf| {
                 let list = fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
-                list.split_whitespace().any(|other| other == name(file))
-            })
-    };
-    first("v2").is_some_and(on_v2).then_some("v2")
+                list.split_whitespace().any(|name| name == controller(file))
+            };
+            let only_there = host::v1(&controller(file)).is_none();
+            (only_there && host::hierarchies().into_iter().any(offers)).then_some("v2")
+        }
+        // Ignored or refused there, whatever it offers.
+        None => (row.get("v2").is_some() && !host::mounts().contains(" - cgroup ")).then_some("v2"),
+    }
 }
 
 /// Compares what a file has with a row's entry: `[file, written]` or `[file, written, read]`.

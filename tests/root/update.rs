@@ -59,7 +59,9 @@ const PIDS: [&str; 2] = ["pids.max", "pids.max"];
 container_test!(each_option_sets_its_file, |c| {
     c.args(&["sleep-forever"]);
     c.detach().ok();
-    let rows: [(&str, &[&str], [&str; 2], [&str; 2]); 13] = [
+    /// Controller, options, files, values.
+    type Row<'a> = (&'a str, &'a [&'a str], [&'a str; 2], [&'a str; 2]);
+    let rows: [Row<'_>; 13] = [
         ("memory", &["--memory", "64m"], MEMORY, ["67108864"; 2]),
         ("memory", &["--memory=67112960"], MEMORY, ["67112960"; 2]),
         ("memory", &["--memory-reservation", "32M"], ["memory.soft_limit_in_bytes", "memory.low"], ["33554432"; 2]),
