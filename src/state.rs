@@ -29,6 +29,8 @@ use crate::spec;
 use crate::sys::clone::{pidfd_open, pidfd_send_signal};
 use crate::sys::{self, Context};
 
+mod change;
+
 /// A process that can't be mistaken for a later one with the same pid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Identity {
@@ -456,7 +458,8 @@ impl Folder {
         if !alive {
             return Ok(Status::Stopped);
         }
-        if cgroup::open(&record.cgroup)?.frozen().unwrap_or(false) {
+        let cgroup = cgroup::open(&record.cgroup)?;
+        if cgroup.frozen().unwrap_or(false) && !self.thaw_half_paused(&*cgroup) {
             return Ok(Status::Paused);
         }
         Ok(if self.open_gate()?.is_some() { Status::Created } else { Status::Running })
@@ -472,9 +475,8 @@ impl Folder {
         match nix::unistd::unlinkat(nix::fcntl::AT_FDCWD, &path, nix::unistd::UnlinkatFlags::RemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => Ok(()),
             Err(Errno::ENOTEMPTY) => {
-                // The FIFOs, which a run has none of, and the new record of a writer that was killed before it could
-                // rename it.
-                for name in [GATE, RESULT, NEW_STATE] {
+                // The FIFOs, which a run has none of, and what a writer that was killed could not rename or remove.
+                for name in [GATE, RESULT, NEW_STATE, change::NEW_CONFIG, change::PAUSING] {
                     self.unlink(name)?;
                 }
                 std::fs::remove_dir(&path).call("rmdir", &path).map_err(Into::into)

@@ -20,12 +20,15 @@ mod root {
     mod bad_input;
     mod budget;
     mod busybox;
+    mod cgroup_table;
+    mod cgroup_trouble;
     mod cgroups;
     mod crash;
     mod create;
     mod delete;
     mod descriptors;
     mod devices;
+    mod events;
     mod exec;
     mod exec_cgroup;
     mod exec_errors;
@@ -38,15 +41,20 @@ mod root {
     mod list;
     mod mounts;
     mod namespaces;
+    mod pause;
     mod process;
+    mod ps;
     mod regressions;
     mod rootfs;
     mod run;
     mod seccomp;
+    mod small;
     mod start;
     mod state;
     mod stress;
     mod systemd;
     mod terminal;
+    mod update;
+    mod update_devices;
     mod userns;
 }

@@ -7,11 +7,16 @@
 mod apply;
 mod devices;
 mod dir;
+mod events;
 pub(crate) mod exec;
+mod freeze;
 mod group;
 mod knobs;
 mod layout;
+mod stats;
 pub(crate) mod systemd;
+mod trouble;
+pub(crate) mod update;
 mod v1;
 mod v2;
 
@@ -22,7 +27,9 @@ use anyhow::{Result, bail};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::events::Watch;
 use self::knobs::{Knob, Missing, Version};
+pub(crate) use self::stats::Stats;
 use crate::error::invalid;
 use crate::spec::Resources;
 
@@ -100,16 +107,29 @@ pub(crate) fn plan(
 /// The cgroup at a path, in every hierarchy, with its limits.
 fn lay_out(manager: Manager, cgroups_path: &str, id: &str, resources: &Resources, layout: &Layout) -> Result<Plan> {
     let rules = devices::rules(&resources.devices)?;
+    let (mut v1, mut v2) = leaves(layout, cgroups_path, id);
+    let limits = place(resources, layout, &mut v1, &mut v2)?;
+    place_devices(&rules, resources, &mut v1, v2.as_mut())?;
+    let location = Location {
+        manager,
+        v1: v1.iter().map(|leaf| (leaf.controllers.clone(), leaf.dir.clone())).collect(),
+        v2: v2.as_ref().map(|leaf| leaf.dir.clone()),
+        unit: None,
+    };
+    Ok(Plan { location, optional: cgroups_path.is_empty() && !limits, v1, v2, unit: None })
+}
+
+/// Gives each limit to the leaf whose hierarchy has its controller; whether there is any that makes a difference.
+fn place(resources: &Resources, layout: &Layout, v1: &mut [v1::Leaf], v2: &mut Option<v2::Leaf>) -> Result<bool> {
     let on_v1 = |controller: &str| layout.v1.iter().any(|had| v1::lists(&had.controllers, controller));
     let home = |controller: &str| {
         if on_v1(controller) || layout.v2.is_none() { Version::V1 } else { Version::V2 }
     };
-    let (mut v1, mut v2) = leaves(layout, cgroups_path, id);
     let mut limits = false;
     for knob in knobs::knobs(resources, home)? {
         limits |= knob.missing != Missing::Skip;
         let v1_name = if knob.controller == "io" { "blkio" } else { &knob.controller };
-        match (home(v1_name), &mut v2) {
+        match (home(v1_name), &mut *v2) {
             (Version::V2, Some(v2)) => v2.knobs.push(knob),
             _ => match v1.iter_mut().find(|leaf| v1::lists(&leaf.controllers, &knob.controller)) {
                 Some(leaf) => leaf.knobs.push(knob),
@@ -119,19 +139,12 @@ fn lay_out(manager: Manager, cgroups_path: &str, id: &str, resources: &Resources
     }
     for knob in knobs::unified(&resources.unified)? {
         limits = true;
-        match &mut v2 {
+        match &mut *v2 {
             Some(v2) => v2.knobs.push(knob),
             None => refuse_missing(&knob, layout)?,
         }
     }
-    place_devices(&rules, resources, &mut v1, v2.as_mut())?;
-    let location = Location {
-        manager,
-        v1: v1.iter().map(|leaf| (leaf.controllers.clone(), leaf.dir.clone())).collect(),
-        v2: v2.as_ref().map(|leaf| leaf.dir.clone()),
-        unit: None,
-    };
-    Ok(Plan { location, optional: cgroups_path.is_empty() && !limits, v1, v2, unit: None })
+    Ok(limits)
 }
 
 /// A leaf in every hierarchy, with nothing set yet.
@@ -225,6 +238,30 @@ pub(crate) fn open(location: &Location) -> Result<Box<dyn Cgroup>> {
     }
 }
 
+/// Processes that were killed because the memory limit was reached, as the memory controller tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OutOfMemory {
+    /// The file that says so.
+    pub(crate) file: &'static str,
+    pub(crate) kills: u64,
+    /// Bytes; none where the kernel doesn't tell.
+    pub(crate) limit: Option<u64>,
+    pub(crate) peak: Option<u64>,
+}
+
+impl std::fmt::Display for OutOfMemory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} counts {} process(es) killed for lack of memory", self.file, self.kills)?;
+        for (name, value) in [("limit", self.limit), ("peak", self.peak)] {
+            match value {
+                Some(bytes) => write!(f, ", {name} {bytes} bytes")?,
+                None => write!(f, ", {name} unknown")?,
+            }
+        }
+        Ok(())
+    }
+}
+
 /// A container's cgroup.
 pub(crate) trait Cgroup: std::fmt::Debug {
     /// The directories that it really has, for the state: after `create` without the right to make cgroups, none,
@@ -237,9 +274,18 @@ pub(crate) trait Cgroup: std::fmt::Debug {
     fn add(&mut self, pid: Pid) -> Result<()>;
     /// Moves a process into every hierarchy: for one that wasn't cloned into `clone_fd`.
     fn add_all(&mut self, pid: Pid) -> Result<()>;
-    /// Whether it is frozen.
+    /// Whether it is frozen by itself, not only by an ancestor.
     fn frozen(&self) -> Result<bool>;
-    /// Whether it is frozen, given the state of a process in it (the letter of proc_pid_stat(5)): v1's freezer keeps its
+    /// Whether something in it or below would not see a SIGKILL before it is thawed: v1's freezer does that.
+    fn frozen_to_signals(&self) -> bool;
+    /// The ancestor that keeps it frozen, if one does.
+    fn frozen_ancestor(&self) -> Option<PathBuf>;
+    /// Freezes every process in it and below and waits until they are (bounded), or until `stop` can be read. After an
+    /// error nothing is frozen.
+    fn freeze(&self, stop: BorrowedFd<'_>) -> Result<()>;
+    /// Thaws it. An error says so if an ancestor keeps it frozen.
+    fn thaw(&self) -> Result<()>;
+    /// Whether it is frozen, by itself or an ancestor, given the state of a process in it (the letter of proc_pid_stat(5)): v1's freezer keeps its
     /// processes in uninterruptible sleep, so that a process in any other state answers it.
     fn frozen_with(&self, state: u8) -> Result<bool>;
     /// Every process in it and below.
@@ -248,8 +294,14 @@ pub(crate) trait Cgroup: std::fmt::Debug {
     fn kill(&self) -> Result<()>;
     /// Removes it and what the container made below, in every hierarchy; one that is gone is fine.
     fn remove(&mut self) -> Result<()>;
-    /// How many processes the memory controller has killed in it; 0 where it can't be known.
-    fn oom_kills(&self) -> u64;
+    /// What the memory controller has killed in it, if it has.
+    fn out_of_memory(&self) -> Option<OutOfMemory>;
+    /// What it uses.
+    fn stats(&self) -> Stats;
+    /// Watches for out-of-memory kills and the end.
+    fn watch(&self) -> Result<Watch>;
+    /// Changes limits. After an error they are as they were.
+    fn update(&mut self, change: &update::Change) -> Result<()>;
 }
 
 /// Whether a directory is on a cgroup v2 file system, by its statfs magic.

@@ -309,9 +309,10 @@ impl Undo {
             Ok(Ended::Signaled(number)) => format!("it was killed by {}", signal::name(number)),
             Err(error) => format!("it is gone ({error})"),
         };
-        match self.cgroup.as_ref().map_or(0, |cgroup| cgroup.oom_kills()) {
-            0 => how,
-            _ => format!("{how}: out of memory, is the memory limit too low?"),
+        match self.cgroup.as_ref().and_then(|cgroup| cgroup.out_of_memory()) {
+            None => how,
+            // The words before the bracket are runc's.
+            Some(oom) => format!("{how}: container init was OOM-killed (memory limit too low?): {oom}"),
         }
     }
 

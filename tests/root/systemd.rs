@@ -188,6 +188,39 @@ systemd_test!(limits_hold_when_systemd_reloads, |c, unit| {
     assert_eq!(show(&unit, "TasksMax"), "77");
 });
 
+systemd_test!(updated_limits_hold_when_systemd_reloads, |c, unit| {
+    skip_unless!(c, host::v1("cpu").is_none(), "cgroup v1");
+    c.args(&["sleep-forever"]);
+    c.set("/linux/resources", json!({ "memory": { "limit": 104_857_600 }, "pids": { "limit": 77 } }));
+    run(c).ok();
+    let words = ["--pids-limit=33", "--memory=209715200", "--cpu-quota=20500", "--cpu-period=50000", "--cpu-share=512"];
+    let mut all = vec!["update"];
+    all.extend(words);
+    all.push(&c.id);
+    c.tare(&all).ok();
+    // The exact quota beside systemd's whole percents, which it goes back to.
+    for (when, quota) in [("before", "20500 50000"), ("after", "20500 50000")] {
+        for (name, value) in [("pids.max", "33"), ("memory.max", "209715200"), ("cpu.max", quota), ("cpu.weight", "59")]
+        {
+            assert_eq!(file(&unit, name), value, "{name}, {when} the reload");
+        }
+        systemctl(&["daemon-reload"]);
+    }
+    assert_eq!(show(&unit, "TasksMax"), "33");
+    assert_eq!(show(&unit, "CPUQuotaPerSecUSec"), "410ms");
+});
+
+systemd_test!(a_paused_container_is_deleted_with_its_unit, |c, unit| {
+    c.args(&["sleep-forever"]);
+    run(c).ok();
+    c.tare(&["pause", &c.id]).ok();
+    c.wait_status("paused");
+    systemctl(&["daemon-reload"]);
+    assert_eq!(c.status(), "paused");
+    c.delete_force().ok();
+    assert_gone(&unit);
+});
+
 systemd_test!(device_access_holds_when_systemd_reloads, |c, unit| {
     let _ = &unit;
     c.args(&["sleep-forever"]);

@@ -156,7 +156,6 @@ impl Manager {
     }
 
     /// Changes properties of a unit, until it or the host stops, and waits until the cgroup has them.
-    #[allow(dead_code)]
     pub(super) fn set_properties(&mut self, unit: &str, properties: &[Property]) -> Result<()> {
         let until = self.until();
         let properties = self.known(properties)?;

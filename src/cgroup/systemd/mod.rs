@@ -29,7 +29,7 @@ use self::properties::Property;
 use super::group::{self, Group};
 use super::knobs::{self, Version};
 use super::layout::cgroups_of;
-use super::{Cgroup, Layout, Location, devices};
+use super::{Cgroup, Layout, Location, OutOfMemory, Stats, Watch, devices, update};
 use crate::error::invalid;
 use crate::spec::Resources;
 use crate::sys;
@@ -187,8 +187,7 @@ impl Scope {
 
 /// Tells systemd of limits, so that it keeps them when it reloads; the files of what isn't exact in its terms (a quota
 /// of parts of a percent) must be written again after it. `v1` is the location's.
-#[allow(dead_code)] // the half of `update` that systemd needs
-pub(crate) fn set_limits(unit: &Unit, resources: &Resources, v1: &[(String, PathBuf)]) -> Result<()> {
+fn set_limits(unit: &Unit, resources: &Resources, v1: &[(String, PathBuf)]) -> Result<()> {
     let on_v1 = |controller: &str| v1.iter().any(|(names, _)| super::v1::lists(names, controller));
     let home = |controller: &str| if on_v1(controller) { Version::V1 } else { Version::V2 };
     let mut knobs = knobs::knobs(resources, home)?;
@@ -256,8 +255,40 @@ impl Cgroup for Scope {
         Ok(())
     }
 
-    fn oom_kills(&self) -> u64 {
-        self.group.oom_kills()
+    fn frozen_to_signals(&self) -> bool {
+        self.group.frozen_to_signals()
+    }
+
+    fn frozen_ancestor(&self) -> Option<PathBuf> {
+        self.group.frozen_ancestor()
+    }
+
+    fn freeze(&self, stop: BorrowedFd<'_>) -> Result<()> {
+        self.group.freeze(stop)
+    }
+
+    fn thaw(&self) -> Result<()> {
+        self.group.thaw()
+    }
+
+    fn out_of_memory(&self) -> Option<OutOfMemory> {
+        self.group.out_of_memory()
+    }
+
+    fn stats(&self) -> Stats {
+        self.group.stats()
+    }
+
+    fn watch(&self) -> Result<Watch> {
+        self.group.watch()
+    }
+
+    /// The files first: what they refuse, systemd isn't told. And again, with the exact quota beside systemd's.
+    fn update(&mut self, change: &update::Change) -> Result<()> {
+        self.group.update(change)?;
+        set_limits(&self.unit, &change.resources, &self.group.location().v1)
+            .context("the limits hold until systemd reloads")?;
+        self.group.update(change)
     }
 }
 
