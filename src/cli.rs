@@ -3,10 +3,12 @@
 //! Errors come up to [`main`] as values and are reported there, once, on one line.
 
 mod args;
+mod duration;
 mod fail;
 mod id;
 mod normalise;
 mod root;
+mod size;
 
 use std::ffi::OsString;
 use std::io::{ErrorKind, Write};
@@ -16,8 +18,8 @@ use anyhow::{Result, bail};
 use clap::{CommandFactory, FromArgMatches};
 
 pub(crate) use args::{
-    CreateArgs, DeleteArgs, ExecArgs, FeaturesArgs, KillArgs, ListArgs, ListFormat, Rootless, RunArgs, SpecArgs,
-    StartArgs, StateArgs,
+    CreateArgs, DeleteArgs, EventsArgs, ExecArgs, FeaturesArgs, KillArgs, Limits, ListArgs, ListFormat, PauseArgs,
+    PsArgs, ResumeArgs, Rootless, RunArgs, SpecArgs, StartArgs, StateArgs, UpdateArgs,
 };
 pub(crate) use id::Id;
 
@@ -114,6 +116,11 @@ fn dispatch(options: Options, command: Command) -> Result<i32> {
         Command::State(args) => commands::state::run(&global, args),
         Command::List(args) => commands::list::run(&global, args),
         Command::Kill(args) => commands::kill::run(&global, args),
+        Command::Pause(args) => commands::pause::run(&global, args),
+        Command::Resume(args) => commands::resume::run(&global, args),
+        Command::Ps(args) => commands::ps::run(&global, args),
+        Command::Events(args) => commands::events::run(&global, args),
+        Command::Update(args) => commands::update::run(&global, args),
         Command::Delete(args) => commands::delete::run(&global, args),
         Command::Spec(_) | Command::Features(_) => Ok(0),
     }

@@ -11,6 +11,8 @@ pub(crate) mod phrase {
     pub(crate) const DOES_NOT_EXIST: &str = "container does not exist";
     /// containerd maps it to "not found" on kill.
     pub(crate) const NOT_RUNNING: &str = "container not running";
+    /// runc's words for `resume` of what isn't paused.
+    pub(crate) const NOT_PAUSED: &str = "container not paused";
     /// runc's words for an id that is taken.
     pub(crate) const ALREADY_EXISTS: &str = "container with given ID already exists";
     /// runc's words for `start` after the end.

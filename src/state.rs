@@ -29,6 +29,8 @@ use crate::spec;
 use crate::sys::clone::{pidfd_open, pidfd_send_signal};
 use crate::sys::{self, Context};
 
+mod change;
+
 /// A process that can't be mistaken for a later one with the same pid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Identity {
@@ -489,7 +491,8 @@ impl Folder {
         if !alive {
             return Ok(Status::Stopped);
         }
-        if cgroup::open(&record.cgroup)?.frozen().unwrap_or(false) {
+        let cgroup = cgroup::open(&record.cgroup)?;
+        if cgroup.frozen().unwrap_or(false) && !self.thaw_half_paused(&*cgroup) {
             return Ok(Status::Paused);
         }
         Ok(if self.open_gate()?.is_some() { Status::Created } else { Status::Running })
@@ -509,9 +512,9 @@ impl Folder {
                 Ok(())
             }
             Err(Errno::ENOTEMPTY) => {
-                // The FIFOs, which a run has none of, the new record of a writer that was killed before it could
-                // rename it, and a socket.
-                for name in [GATE, RESULT, NEW_STATE, NOTIFY_SOCKET] {
+                // The FIFOs, which a run has none of, what a writer that was killed could not rename or remove, and a
+                // socket.
+                for name in [GATE, RESULT, NEW_STATE, change::NEW_CONFIG, change::PAUSING, NOTIFY_SOCKET] {
                     self.unlink(name)?;
                 }
                 match nix::unistd::unlinkat(&self.fd, NOTIFY, nix::unistd::UnlinkatFlags::RemoveDir) {

@@ -16,6 +16,8 @@ mod log;
 mod output;
 #[path = "cli/spec.rs"]
 mod spec;
+#[path = "cli/update.rs"]
+mod update;
 
 use std::ffi::OsStr;
 use std::path::Path;

@@ -21,6 +21,8 @@ mod root {
     mod bad_input;
     mod budget;
     mod busybox;
+    mod cgroup_table;
+    mod cgroup_trouble;
     mod cgroups;
     mod crash;
     mod create;
@@ -28,6 +30,7 @@ mod root {
     mod descriptors;
     mod devices;
     mod diagnosis;
+    mod events;
     mod exec;
     mod exec_cgroup;
     mod exec_errors;
@@ -49,7 +52,9 @@ mod root {
     mod notify;
     mod notify_errors;
     mod notify_systemd;
+    mod pause;
     mod process;
+    mod ps;
     mod regressions;
     mod rootfs;
     mod rootless;
@@ -59,10 +64,14 @@ mod root {
     mod seccomp;
     mod seccomp_notify;
     mod selinux;
+    mod small;
     mod start;
     mod state;
     mod stress;
+    mod systemd;
     mod terminal;
     mod terminal_streams;
+    mod update;
+    mod update_devices;
     mod userns;
 }

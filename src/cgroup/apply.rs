@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
@@ -10,22 +10,28 @@ use super::dir::{Dir, gone};
 use super::knobs::{Knob, Missing};
 use crate::sys;
 
-/// Writes them in order. One that the kernel finds invalid is tried again after the others: limits that bound each
-/// other (memory and memsw, quota and burst, quota and period) may each be refused while the other has its old value,
-/// and which comes first depends on whether they grow or shrink.
+/// Writes them in order, the knobs of config.json: an error names the property.
 pub(super) fn apply(dir: &Dir, knobs: &[Knob]) -> Result<()> {
+    write_all(dir, knobs).map_err(|(knob, error)| {
+        let (file, value) = (&knob.file, &knob.value);
+        let what = format!("config.json: /linux/resources/{}: set {file} to {value:?}", knob.property);
+        anyhow::Error::new(error).context(what)
+    })
+}
+
+/// Writes them in order; an error comes with its knob. One that the kernel finds invalid is tried again after the others:
+/// limits that bound each other (memory and memsw, quota and burst, quota and period) may each be refused while the
+/// other has its old value, and which comes first depends on whether they grow or shrink.
+pub(super) fn write_all<'a>(dir: &Dir, knobs: &'a [Knob]) -> Result<(), (&'a Knob, sys::Error)> {
     let mut files = Files { dir, open: None };
     let mut again = Vec::new();
     for knob in knobs {
         match files.set(knob) {
             Err(error) if error.errno() == Errno::EINVAL => again.push(knob),
-            other => other.with_context(|| describe(knob))?,
+            other => other.map_err(|error| (knob, error))?,
         }
     }
-    for knob in again {
-        files.set(knob).with_context(|| describe(knob))?;
-    }
-    Ok(())
+    again.into_iter().try_for_each(|knob| files.set(knob).map_err(|error| (knob, error)))
 }
 
 /// Keeps the last file open: lists of devices go to one file, a write each.
@@ -55,10 +61,6 @@ impl Files<'_> {
         self.open = Some((file.to_owned(), fd));
         result
     }
-}
-
-fn describe(knob: &Knob) -> String {
-    format!("config.json: /linux/resources/{}: set {} to {:?}", knob.property, knob.file, knob.value)
 }
 
 #[cfg(test)]

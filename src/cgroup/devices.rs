@@ -37,6 +37,9 @@ const fn allow(kind: Kind, major: Option<u32>, minor: Option<u32>, access: u8) -
     Rule { allow: true, kind: Some(kind), major, minor, access }
 }
 
+/// Everything is allowed: what a v1 cgroup holds when an eBPF program does the work.
+pub(crate) const ANYTHING: Rule = Rule { allow: true, kind: None, major: None, minor: None, access: RWM };
+
 /// What every container may use, whatever its rules say. runc's list, in its order and, as there, after the rules
 /// of config.json, so that they can't take it away: mknod of anything, null, random, full, tty, zero, urandom,
 /// pts, ptmx, and tun (taken out in runc 1.2.0, put back in 1.2.4 because too much broke).
@@ -146,25 +149,73 @@ pub(crate) struct Write {
 /// The fewest writes that make a v1 cgroup, whatever it holds, enforce the list: the default, then the exceptions.
 /// The kernel takes one rule a write. Equal neighbours of `file` can share a descriptor.
 pub(crate) fn v1(rules: &[Rule]) -> Result<Vec<Write>> {
-    let mut default_allow = false;
-    let mut exceptions: Vec<Rule> = Vec::new();
-    for rule in rules {
-        if rule.is_reset() {
-            default_allow = rule.allow;
-            exceptions.clear();
-            continue;
-        }
-        // To the kernel a rule of type `a` is always "everything", so one that isn't becomes two.
-        let kinds = rule.kind.map_or_else(|| vec![Kind::Char, Kind::Block], |kind| vec![kind]);
-        for kind in kinds {
-            let rule = Rule { kind: Some(kind), ..*rule };
-            if rule.allow == default_allow { take_back(&mut exceptions, &rule)? } else { add(&mut exceptions, rule) }
-        }
-    }
-    let file = |allow: bool| if allow { "devices.allow" } else { "devices.deny" };
+    let List { default_allow, exceptions } = List::new(rules)?;
     let mut writes = vec![Write { file: file(default_allow), rule: "a".into() }];
     writes.extend(exceptions.iter().map(|rule| Write { file: file(!default_allow), rule: rule.text() }));
     Ok(writes)
+}
+
+/// The writes that make a v1 cgroup which enforces `old` enforce `new`, while processes run in it: what either list
+/// forbids is never allowed on the way, and what both allow is never forbidden, but where the default changes to
+/// forbidding. An error if there is no such way.
+pub(crate) fn v1_change(old: &[Rule], new: &[Rule]) -> Result<Vec<Write>> {
+    let (before, after) = (List::new(old)?, List::new(new)?);
+    if before.default_allow != after.default_allow {
+        if after.default_allow && !after.exceptions.is_empty() {
+            let what = "a list that allows everything but some: on cgroup v1 a running container can't change to it \
+                        without a moment in which everything is allowed";
+            return Err(invalid("/linux/resources/devices", what));
+        }
+        return v1(new);
+    }
+    let part = |from: &List, other: &List| -> Vec<Rule> {
+        let left = from.exceptions.iter().map(|rule| {
+            let had = other.exceptions.iter().find(|had| had.covers(rule) && rule.covers(had));
+            Rule { access: rule.access & !had.map_or(0, |had| had.access), ..*rule }
+        });
+        left.filter(|rule| rule.access != 0).collect()
+    };
+    let default = after.default_allow;
+    let write = |rule: &Rule, allow: bool| Write { file: file(allow), rule: rule.text() };
+    let added = part(&after, &before);
+    let removed = part(&before, &after);
+    Ok(added.iter().map(|rule| write(rule, !default)).chain(removed.iter().map(|rule| write(rule, default))).collect())
+}
+
+fn file(allow: bool) -> &'static str {
+    if allow { "devices.allow" } else { "devices.deny" }
+}
+
+/// A list as v1 keeps it.
+struct List {
+    default_allow: bool,
+    /// With a kind each, none twice.
+    exceptions: Vec<Rule>,
+}
+
+impl List {
+    fn new(rules: &[Rule]) -> Result<Self> {
+        let mut default_allow = false;
+        let mut exceptions: Vec<Rule> = Vec::new();
+        for rule in rules {
+            if rule.is_reset() {
+                default_allow = rule.allow;
+                exceptions.clear();
+                continue;
+            }
+            // To the kernel a rule of type `a` is always "everything", so one that isn't becomes two.
+            let kinds = rule.kind.map_or_else(|| vec![Kind::Char, Kind::Block], |kind| vec![kind]);
+            for kind in kinds {
+                let rule = Rule { kind: Some(kind), ..*rule };
+                if rule.allow == default_allow {
+                    take_back(&mut exceptions, &rule)?
+                } else {
+                    add(&mut exceptions, rule)
+                }
+            }
+        }
+        Ok(Self { default_allow, exceptions })
+    }
 }
 
 fn add(exceptions: &mut Vec<Rule>, rule: Rule) {

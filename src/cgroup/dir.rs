@@ -73,13 +73,10 @@ impl Dir {
     }
 
     /// Moves a process into it. The file is given back, to be closed together with those of other hierarchies.
-    pub(super) fn add(&self, pid: Pid) -> Result<OwnedFd> {
-        let add = || -> sys::Result<OwnedFd> {
-            let fd = self.open("cgroup.procs", OFlag::O_WRONLY)?;
-            self.write_to(&fd, "cgroup.procs", &pid.to_string())?;
-            Ok(fd)
-        };
-        add().with_context(|| format!("move process {pid} into its cgroup"))
+    pub(super) fn add(&self, pid: Pid) -> sys::Result<OwnedFd> {
+        let fd = self.open("cgroup.procs", OFlag::O_WRONLY)?;
+        self.write_to(&fd, "cgroup.procs", &pid.to_string())?;
+        Ok(fd)
     }
 
     /// The processes in it and below; those of other pid namespaces (0) are left out, a missing directory has none.

@@ -54,7 +54,7 @@ fn in_hierarchies(
 }
 
 /// A path without any way up.
-fn inside(path: &str) -> Option<PathBuf> {
+pub(super) fn inside(path: &str) -> Option<PathBuf> {
     let mut inside = PathBuf::new();
     for component in Path::new(path).components() {
         match component {
@@ -79,6 +79,7 @@ pub(crate) fn current(pid: i32) -> Result<Location> {
         manager: super::Manager::Cgroupfs,
         v1: v1.collect(),
         v2: layout.v2.as_ref().and_then(|h| dir(&h.mount, "")),
+        unit: None,
     })
 }
 
@@ -90,7 +91,7 @@ mod tests {
     fn location() -> Location {
         let v1 = [("cpu,cpuacct", "/m/cpu/c"), ("memory", "/m/memory/c")];
         let v1 = v1.map(|(names, dir)| (names.to_owned(), PathBuf::from(dir))).to_vec();
-        Location { manager: Manager::Cgroupfs, v1, v2: Some("/m/u/c".into()) }
+        Location { manager: Manager::Cgroupfs, v1, v2: Some("/m/u/c".into()), unit: None }
     }
 
     #[test]

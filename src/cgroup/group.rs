@@ -9,7 +9,10 @@ use nix::errno::Errno;
 use nix::unistd::Pid;
 
 use super::dir::{BackOff, Dir, gone, make};
-use super::{Cgroup, Location, Manager, Plan, v1, v2};
+use super::freeze::Freezer;
+use super::trouble::{Tried, cause};
+use super::update::Change;
+use super::{Cgroup, Location, Manager, OutOfMemory, Plan, Stats, Watch, events, stats, update, v1, v2};
 use crate::sys;
 
 /// How long `kill` waits for processes to end. SIGKILL can't be refused, only delayed (disk, a core dump).
@@ -50,6 +53,22 @@ fn make_all(plan: &Plan, made: &mut Vec<PathBuf>) -> Result<Group> {
     {
         group.v2 = Some(Dir::new(leaf.dir.clone()));
     }
+    prepare(plan, &group)?;
+    Ok(group)
+}
+
+/// Takes over the leaves that another manager has made, makes those that it left out, and sets limits and device rules
+/// with the process already inside.
+pub(super) fn adopt(plan: &Plan) -> Result<Group> {
+    let group = open(&plan.location);
+    for dir in group.dirs() {
+        make(dir.path(), &mut Vec::new()).context("make the container's cgroup")?;
+    }
+    prepare(plan, &group)?;
+    Ok(group)
+}
+
+fn prepare(plan: &Plan, group: &Group) -> Result<()> {
     for (controllers, dir) in &group.v1 {
         if let Some(leaf) = plan.v1.iter().find(|leaf| &leaf.controllers == controllers) {
             v1::prepare(leaf, dir)?;
@@ -58,7 +77,7 @@ fn make_all(plan: &Plan, made: &mut Vec<PathBuf>) -> Result<Group> {
     if let (Some(leaf), Some(dir)) = (&plan.v2, &group.v2) {
         v2::prepare(leaf, dir, plan.v1.is_empty())?;
     }
-    Ok(group)
+    Ok(())
 }
 
 /// Makes one leaf; false where the container does without one.
@@ -75,13 +94,19 @@ fn make_leaf(plan: &Plan, path: &Path, made: &mut Vec<PathBuf>) -> Result<bool> 
                 log::debug!("the container gets no cgroup of its own: {error}");
                 return Ok(false);
             }
-            // The first words are runc's: engines know them.
-            let hint = "rootless needs no limits + no cgrouppath when no permission is granted for cgroups: have one \
-                        delegated by systemd (--systemd-cgroup), leave out /linux/resources and /linux/cgroupsPath, or \
-                        use --cgroup-manager=disabled";
-            Err(error).with_context(|| format!("make the container's cgroup ({hint})"))
+            Err(explained(error, path, Tried::Make)).context("make the container's cgroup")
         }
-        Err(error) => Err(error).context("make the container's cgroup"),
+        Err(error) => Err(explained(error, path, Tried::Make)).context("make the container's cgroup"),
+    }
+}
+
+/// The error with its cause, if one is found.
+fn explained(error: sys::Error, path: &Path, tried: Tried<'_>) -> anyhow::Error {
+    let cause = cause(path, tried, error.errno());
+    let error = anyhow::Error::new(error);
+    match cause {
+        Some(cause) => error.context(cause),
+        None => error,
     }
 }
 
@@ -118,7 +143,11 @@ impl Group {
         self.v1.iter().map(|(_, dir)| dir).chain(&self.v2)
     }
 
-    fn with_controller(&self, controller: &str) -> Option<&Dir> {
+    pub(super) fn v2(&self) -> Option<&Dir> {
+        self.v2.as_ref()
+    }
+
+    pub(super) fn with_controller(&self, controller: &str) -> Option<&Dir> {
         self.v1.iter().find(|(controllers, _)| v1::lists(controllers, controller)).map(|(_, dir)| dir)
     }
 
@@ -127,15 +156,32 @@ impl Group {
         self.v2.as_ref().or_else(|| self.with_controller("freezer")).or_else(|| self.v1.first().map(|(_, dir)| dir))
     }
 
+    fn freezer(&self) -> Option<Freezer<'_>> {
+        self.with_controller("freezer").map(Freezer::V1).or_else(|| self.v2.as_ref().map(Freezer::V2))
+    }
+
     /// Lets processes that v1's freezer holds see their SIGKILL; v2's frozen ones do anyway.
-    fn thaw(&self) {
+    fn thaw_tree(&self) {
         if let Some(freezer) = self.with_controller("freezer") {
             v1::thaw(freezer);
         }
     }
 
+    /// Waits (bounded) until the last process has left, where the kernel tells.
+    pub(super) fn wait_empty(&self) {
+        if let Some(Err(error)) = self.v2.as_ref().map(|dir| v2::wait_empty(dir, REMOVE_LIMIT)) {
+            log::debug!("wait for the cgroup to be empty: {error:#}");
+        }
+    }
+
     fn add_to<'a>(&'a self, dirs: impl Iterator<Item = &'a Dir>, pid: Pid) -> Result<()> {
-        let files: Result<Vec<OwnedFd>> = dirs.map(|dir| dir.add(pid)).collect();
+        let add = |dir: &Dir| {
+            dir.add(pid).map_err(|error| {
+                let moving = format!("move process {pid} into its cgroup");
+                explained(error, dir.path(), Tried::Move(pid.as_raw())).context(moving)
+            })
+        };
+        let files: Result<Vec<OwnedFd>> = dirs.map(add).collect();
         // The process goes on without them, and the kernel closes them at its end: they pin nothing.
         files.map(std::mem::forget).or_else(|error| {
             let missing = error.downcast_ref::<sys::Error>().is_some_and(gone);
@@ -152,6 +198,7 @@ impl Cgroup for Group {
             manager: self.manager,
             v1: self.v1.iter().map(|(controllers, dir)| (controllers.clone(), path(dir))).collect(),
             v2: self.v2.as_ref().map(path),
+            unit: None,
         }
     }
 
@@ -169,17 +216,38 @@ impl Cgroup for Group {
     }
 
     fn frozen(&self) -> Result<bool> {
-        if let Some(freezer) = self.with_controller("freezer") {
-            return v1::frozen(freezer);
+        match self.freezer() {
+            Some(Freezer::V1(dir)) => v1::self_frozen(dir),
+            Some(Freezer::V2(dir)) => v2::frozen(dir),
+            None => Ok(false),
         }
-        self.v2.as_ref().map_or(Ok(false), v2::frozen)
     }
 
     fn frozen_with(&self, state: u8) -> Result<bool> {
-        if self.with_controller("freezer").is_some() && matches!(state, b'R' | b'S' | b'I') {
-            return Ok(false);
+        match self.freezer() {
+            Some(Freezer::V1(_)) if matches!(state, b'R' | b'S' | b'I') => Ok(false),
+            Some(Freezer::V1(dir)) => v1::frozen(dir),
+            Some(Freezer::V2(dir)) => v2::frozen(dir),
+            None => Ok(false),
         }
-        self.frozen()
+    }
+
+    fn frozen_to_signals(&self) -> bool {
+        self.with_controller("freezer").is_some_and(v1::any_frozen)
+    }
+
+    fn frozen_ancestor(&self) -> Option<PathBuf> {
+        self.freezer()?.frozen_ancestor()
+    }
+
+    fn freeze(&self, stop: BorrowedFd<'_>) -> Result<()> {
+        let Some(freezer) = self.freezer() else { bail!("the container has no cgroup of its own to freeze") };
+        freezer.freeze(stop)
+    }
+
+    fn thaw(&self) -> Result<()> {
+        let Some(freezer) = self.freezer() else { bail!("the container has no cgroup of its own to thaw") };
+        freezer.thaw()
     }
 
     fn pids(&self) -> Result<Vec<Pid>> {
@@ -191,14 +259,14 @@ impl Cgroup for Group {
         if let Some(dir) = &self.v2 {
             // Since Linux 5.14; kills what is forked meanwhile, too. Where it isn't there, one by one.
             if dir.write("cgroup.kill", "1").is_ok() {
-                self.thaw();
+                self.thaw_tree();
                 if v2::wait_empty(dir, time.left())? {
                     return Ok(());
                 }
                 bail!("{} process(es) are still in cgroup {:?} after cgroup.kill", dir.pids()?.len(), dir.path());
             }
         }
-        self.main().map_or(Ok(()), |dir| v1::kill(dir, || self.thaw(), &mut time))
+        self.main().map_or(Ok(()), |dir| v1::kill(dir, || self.thaw_tree(), &mut time))
     }
 
     /// v2 goes first: it tells when the last task has left, and a task leaves all hierarchies at once. v1 tells
@@ -223,12 +291,27 @@ impl Cgroup for Group {
         first_error
     }
 
-    fn oom_kills(&self) -> u64 {
-        let count = match self.with_controller("memory") {
-            Some(dir) => dir.count("memory.oom_control", "oom_kill"),
-            None => self.v2.as_ref().and_then(|dir| dir.count("memory.events", "oom_kill")),
+    fn out_of_memory(&self) -> Option<OutOfMemory> {
+        let (dir, file, limit, peak) = match (self.with_controller("memory"), &self.v2) {
+            (Some(dir), _) => (dir, "memory.oom_control", "memory.limit_in_bytes", "memory.max_usage_in_bytes"),
+            (None, Some(dir)) => (dir, "memory.events", "memory.max", "memory.peak"),
+            (None, None) => return None,
         };
-        count.unwrap_or(0)
+        let kills = dir.count(file, "oom_kill").filter(|kills| *kills > 0)?;
+        let bytes = |file: &str| dir.read(file).ok()?.trim_end().parse().ok();
+        Some(OutOfMemory { file, kills, limit: bytes(limit), peak: bytes(peak) })
+    }
+
+    fn stats(&self) -> Stats {
+        stats::read(self)
+    }
+
+    fn watch(&self) -> Result<Watch> {
+        events::watch(self)
+    }
+
+    fn update(&mut self, change: &Change) -> Result<()> {
+        update::apply(self, change)
     }
 }
 

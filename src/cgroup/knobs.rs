@@ -1,6 +1,6 @@
 //! `linux.resources` as files and values, pure: one table for v1, one for v2.
 //!
-//! Zero and absent are "not set" and write nothing, as in runc. `kernel` and `kernelTCP` are ignored (the kernel
+//! Zero and absent are "not set" and write nothing, as in runc (zero of pids, burst, idle and swappiness is a value). `kernel` and `kernelTCP` are ignored (the kernel
 //! dropped them; old engines still send them), and so are, on v2, the tunings that it doesn't have (swappiness,
 //! disableOOMKiller). A limit that can't be set is an error.
 
@@ -208,7 +208,7 @@ fn cpu_v1(cpu: &Cpu, out: &mut Vec<Knob>) -> Result<()> {
     if let Some(quota) = cpu.quota.filter(|quota| *quota != 0) {
         out.push(Knob::new("cpu.cfs_quota_us", quota, "cpu/quota").skippable(quota < 0));
     }
-    number("cpu/burst", cpu.burst, "cpu.cfs_burst_us", out);
+    burst(cpu, "cpu.cfs_burst_us", out);
     idle(cpu, out);
     number("cpu/realtimePeriod", cpu.realtime_period, "cpu.rt_period_us", out);
     if let Some(runtime) = cpu.realtime_runtime.filter(|runtime| *runtime != 0) {
@@ -217,10 +217,18 @@ fn cpu_v1(cpu: &Cpu, out: &mut Vec<Knob>) -> Result<()> {
     Ok(())
 }
 
-/// After shares or weight, which the kernel refuses to an idle group.
+/// Zero is written as well: an update takes the burst away with it.
+fn burst(cpu: &Cpu, file: &str, out: &mut Vec<Knob>) {
+    if let Some(burst) = cpu.burst {
+        out.push(Knob::new(file, burst, "cpu/burst").skippable(burst == 0));
+    }
+}
+
+/// After shares or weight, which the kernel refuses to an idle group. Zero is written as well: an update makes the group
+/// an ordinary one again.
 fn idle(cpu: &Cpu, out: &mut Vec<Knob>) {
-    if let Some(idle) = cpu.idle.filter(|idle| *idle != 0) {
-        out.push(Knob::new("cpu.idle", idle, "cpu/idle"));
+    if let Some(idle) = cpu.idle {
+        out.push(Knob::new("cpu.idle", idle, "cpu/idle").skippable(idle == 0));
     }
 }
 
@@ -239,9 +247,7 @@ fn cpu_v2(cpu: &Cpu, out: &mut Vec<Knob>) -> Result<()> {
         let name = if quota == 0 { "cpu/period" } else { "cpu/quota" };
         out.push(Knob::new("cpu.max", format!("{limit} {period}"), name).skippable(quota <= 0));
     }
-    if let Some(burst) = cpu.burst.filter(|burst| *burst != 0) {
-        out.push(Knob::new("cpu.max.burst", burst, "cpu/burst"));
-    }
+    burst(cpu, "cpu.max.burst", out);
     idle(cpu, out);
     Ok(())
 }

@@ -29,6 +29,38 @@ macro_rules! table {
     )*};
 }
 
+/// The table that the tests in containers compare the kernel's files with.
+#[test]
+fn the_table_of_all_properties() {
+    let table = include_str!("../../tests/resources.json").replace("MAJOR", "8").replace("MINOR", "0");
+    let rows: Vec<serde_json::Value> = serde_json::from_str(&table).unwrap();
+    for row in &rows {
+        for (key, version) in [("v1", Version::V1), ("v2", Version::V2)] {
+            let Some(expected) = row.get(key) else { continue };
+            let got = text(row["resources"].clone(), version);
+            let Some(files) = expected.as_array() else {
+                let error = got.unwrap_err();
+                assert!(error.contains(expected.as_str().unwrap()), "{key} {}: {error}", row["resources"]);
+                continue;
+            };
+            let file = |entry: &serde_json::Value| {
+                let word = |index: usize| entry[index].as_str().unwrap();
+                match (word(0).split_once('|'), word(1).split_once('|'), word(0).strip_suffix('?')) {
+                    (Some((one, other)), Some((first, second)), _) => format!("{one}={first}|{other}={second}"),
+                    (_, _, Some(name)) => format!("{name}={}?", word(1)),
+                    _ => format!("{}={}", word(0), word(1)),
+                }
+            };
+            let files: Vec<String> = files.iter().map(file).collect();
+            assert_eq!(got.unwrap(), files.join("; "), "{key} {}", row["resources"]);
+        }
+    }
+    // Every property of linux.resources has a row.
+    for property in ["memory", "cpu", "pids", "blockIO", "hugepageLimits", "network", "rdma", "unified"] {
+        assert!(rows.iter().any(|row| row["resources"].get(property).is_some()), "{property}");
+    }
+}
+
 #[test]
 fn memory() {
     table! {
@@ -73,7 +105,8 @@ fn cpu() {
     let v2_has_no_rt = "config.json: /linux/resources/cpu/realtimeRuntime: real-time limits need the cpu controller \
         of cgroup v1, this host has it on v2";
     table! {
-        {"cpu": {"shares": 0, "quota": 0, "period": 0, "burst": 0, "idle": 0, "cpus": ""}} => "", "";
+        {"cpu": {"shares": 0, "quota": 0, "period": 0, "cpus": ""}} => "", "";
+        {"cpu": {"burst": 0, "idle": 0}} => "cpu.cfs_burst_us=0?; cpu.idle=0?", "cpu.max.burst=0?; cpu.idle=0?";
         {"cpu": {"shares": 1024}} => "cpu.shares=1024", "cpu.weight=100";
         {"cpu": {"shares": 1}} =>
             "config.json: /linux/resources/cpu/shares: 1, expected 2 to 262144", "cpu.weight=1";

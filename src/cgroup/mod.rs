@@ -1,16 +1,22 @@
 //! Control groups: where a container's cgroup is, which limits it gets, and what is done to it.
 //!
 //! Deciding ([`plan`], with the tables in [`knobs`] and [`devices`]) is pure; [`Cgroup`] does ([`group`], and what
-//! only one version needs in [`v1`] and [`v2`]). A container without a cgroup (`--cgroup-manager=disabled`) is one
+//! only one version needs in [`v1`] and [`v2`]; with systemd in between, [`systemd`]). A container without a cgroup (`--cgroup-manager=disabled`) is one
 //! that is in no hierarchy.
 
 mod apply;
 mod devices;
 mod dir;
+mod events;
 pub(crate) mod exec;
+mod freeze;
 mod group;
 mod knobs;
 mod layout;
+mod stats;
+pub(crate) mod systemd;
+mod trouble;
+pub(crate) mod update;
 mod v1;
 mod v2;
 
@@ -21,7 +27,9 @@ use anyhow::{Result, bail};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::events::Watch;
 use self::knobs::{Knob, Missing, Version};
+pub(crate) use self::stats::Stats;
 use crate::error::invalid;
 use crate::spec::Resources;
 
@@ -59,6 +67,9 @@ pub(crate) struct Location {
     /// (controllers of the v1 hierarchy, directory).
     pub(crate) v1: Vec<(String, PathBuf)>,
     pub(crate) v2: Option<PathBuf>,
+    /// The unit that systemd made it for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) unit: Option<systemd::Unit>,
 }
 
 /// Where and with which limits: decided, not done.
@@ -69,6 +80,7 @@ pub(crate) struct Plan {
     pub(crate) optional: bool,
     v1: Vec<v1::Leaf>,
     v2: Option<v2::Leaf>,
+    unit: Option<systemd::Plan>,
 }
 
 /// Decides the cgroup of container `id`. Errors name the property.
@@ -82,22 +94,42 @@ pub(crate) fn plan(
     resources: &Resources,
     layout: &Layout,
 ) -> Result<Plan> {
-    let rules = devices::rules(&resources.devices)?;
     match manager {
-        Manager::Cgroupfs => (),
-        Manager::Systemd => bail!("the systemd cgroup driver isn't supported yet (--systemd-cgroup)"),
-        Manager::Disabled => return without_cgroup(resources),
+        Manager::Cgroupfs => lay_out(manager, cgroups_path, id, resources, layout),
+        Manager::Systemd => bail!("internal error: a unit is planned by systemd::plan"),
+        Manager::Disabled => {
+            devices::rules(&resources.devices)?;
+            without_cgroup(resources)
+        }
     }
+}
+
+/// The cgroup at a path, in every hierarchy, with its limits.
+fn lay_out(manager: Manager, cgroups_path: &str, id: &str, resources: &Resources, layout: &Layout) -> Result<Plan> {
+    let rules = devices::rules(&resources.devices)?;
+    let (mut v1, mut v2) = leaves(layout, cgroups_path, id);
+    let limits = place(resources, layout, &mut v1, &mut v2)?;
+    place_devices(&rules, resources, &mut v1, v2.as_mut())?;
+    let location = Location {
+        manager,
+        v1: v1.iter().map(|leaf| (leaf.controllers.clone(), leaf.dir.clone())).collect(),
+        v2: v2.as_ref().map(|leaf| leaf.dir.clone()),
+        unit: None,
+    };
+    Ok(Plan { location, optional: cgroups_path.is_empty() && !limits, v1, v2, unit: None })
+}
+
+/// Gives each limit to the leaf whose hierarchy has its controller; whether there is any that makes a difference.
+fn place(resources: &Resources, layout: &Layout, v1: &mut [v1::Leaf], v2: &mut Option<v2::Leaf>) -> Result<bool> {
     let on_v1 = |controller: &str| layout.v1.iter().any(|had| v1::lists(&had.controllers, controller));
     let home = |controller: &str| {
         if on_v1(controller) || layout.v2.is_none() { Version::V1 } else { Version::V2 }
     };
-    let (mut v1, mut v2) = leaves(layout, cgroups_path, id);
     let mut limits = false;
     for knob in knobs::knobs(resources, home)? {
         limits |= knob.missing != Missing::Skip;
         let v1_name = if knob.controller == "io" { "blkio" } else { &knob.controller };
-        match (home(v1_name), &mut v2) {
+        match (home(v1_name), &mut *v2) {
             (Version::V2, Some(v2)) => v2.knobs.push(knob),
             _ => match v1.iter_mut().find(|leaf| v1::lists(&leaf.controllers, &knob.controller)) {
                 Some(leaf) => leaf.knobs.push(knob),
@@ -107,18 +139,12 @@ pub(crate) fn plan(
     }
     for knob in knobs::unified(&resources.unified)? {
         limits = true;
-        match &mut v2 {
+        match &mut *v2 {
             Some(v2) => v2.knobs.push(knob),
             None => refuse_missing(&knob, layout)?,
         }
     }
-    place_devices(&rules, resources, &mut v1, v2.as_mut())?;
-    let location = Location {
-        manager,
-        v1: v1.iter().map(|leaf| (leaf.controllers.clone(), leaf.dir.clone())).collect(),
-        v2: v2.as_ref().map(|leaf| leaf.dir.clone()),
-    };
-    Ok(Plan { location, optional: cgroups_path.is_empty() && !limits, v1, v2 })
+    Ok(limits)
 }
 
 /// A leaf in every hierarchy, with nothing set yet.
@@ -148,8 +174,8 @@ fn without_cgroup(resources: &Resources) -> Result<Plan> {
         let pointer = format!("/linux/resources/{}", knob.property);
         return Err(invalid(pointer, "a limit, but cgroups are disabled (--cgroup-manager=disabled)"));
     }
-    let location = Location { manager: Manager::Disabled, v1: Vec::new(), v2: None };
-    Ok(Plan { location, optional: true, v1: Vec::new(), v2: None })
+    let location = Location { manager: Manager::Disabled, v1: Vec::new(), v2: None, unit: None };
+    Ok(Plan { location, optional: true, v1: Vec::new(), v2: None, unit: None })
 }
 
 /// A knob that no hierarchy has: an error, unless it makes no difference.
@@ -198,15 +224,42 @@ fn place_devices(
 
 /// Makes the cgroup of a plan with its limits, before any process is inside. What a failure made is removed.
 pub(crate) fn create(plan: &Plan) -> Result<Box<dyn Cgroup>> {
-    Ok(Box::new(group::create(plan)?))
+    match &plan.unit {
+        Some(unit) => Ok(Box::new(systemd::create(plan, unit.unit())?)),
+        None => Ok(Box::new(group::create(plan)?)),
+    }
 }
 
 /// The cgroup of an existing container; it may be gone already, in part or whole. Makes no system call.
 pub(crate) fn open(location: &Location) -> Result<Box<dyn Cgroup>> {
-    if location.manager == Manager::Systemd {
-        bail!("the systemd cgroup driver isn't supported yet");
+    match &location.unit {
+        Some(unit) => Ok(Box::new(systemd::open(location, unit))),
+        None => Ok(Box::new(group::open(location))),
     }
-    Ok(Box::new(group::open(location)))
+}
+
+/// Processes that were killed because the memory limit was reached, as the memory controller tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OutOfMemory {
+    /// The file that says so.
+    pub(crate) file: &'static str,
+    pub(crate) kills: u64,
+    /// Bytes; none where the kernel doesn't tell.
+    pub(crate) limit: Option<u64>,
+    pub(crate) peak: Option<u64>,
+}
+
+impl std::fmt::Display for OutOfMemory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} counts {} process(es) killed for lack of memory", self.file, self.kills)?;
+        for (name, value) in [("limit", self.limit), ("peak", self.peak)] {
+            match value {
+                Some(bytes) => write!(f, ", {name} {bytes} bytes")?,
+                None => write!(f, ", {name} unknown")?,
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A container's cgroup.
@@ -221,9 +274,18 @@ pub(crate) trait Cgroup: std::fmt::Debug {
     fn add(&mut self, pid: Pid) -> Result<()>;
     /// Moves a process into every hierarchy: for one that wasn't cloned into `clone_fd`.
     fn add_all(&mut self, pid: Pid) -> Result<()>;
-    /// Whether it is frozen.
+    /// Whether it is frozen by itself, not only by an ancestor.
     fn frozen(&self) -> Result<bool>;
-    /// Whether it is frozen, given the state of a process in it (the letter of proc_pid_stat(5)): v1's freezer keeps its
+    /// Whether something in it or below would not see a SIGKILL before it is thawed: v1's freezer does that.
+    fn frozen_to_signals(&self) -> bool;
+    /// The ancestor that keeps it frozen, if one does.
+    fn frozen_ancestor(&self) -> Option<PathBuf>;
+    /// Freezes every process in it and below and waits until they are (bounded), or until `stop` can be read. After an
+    /// error nothing is frozen.
+    fn freeze(&self, stop: BorrowedFd<'_>) -> Result<()>;
+    /// Thaws it. An error says so if an ancestor keeps it frozen.
+    fn thaw(&self) -> Result<()>;
+    /// Whether it is frozen, by itself or an ancestor, given the state of a process in it (the letter of proc_pid_stat(5)): v1's freezer keeps its
     /// processes in uninterruptible sleep, so that a process in any other state answers it.
     fn frozen_with(&self, state: u8) -> Result<bool>;
     /// Every process in it and below.
@@ -232,8 +294,14 @@ pub(crate) trait Cgroup: std::fmt::Debug {
     fn kill(&self) -> Result<()>;
     /// Removes it and what the container made below, in every hierarchy; one that is gone is fine.
     fn remove(&mut self) -> Result<()>;
-    /// How many processes the memory controller has killed in it; 0 where it can't be known.
-    fn oom_kills(&self) -> u64;
+    /// What the memory controller has killed in it, if it has.
+    fn out_of_memory(&self) -> Option<OutOfMemory>;
+    /// What it uses.
+    fn stats(&self) -> Stats;
+    /// Watches for out-of-memory kills and the end.
+    fn watch(&self) -> Result<Watch>;
+    /// Changes limits. After an error they are as they were.
+    fn update(&mut self, change: &update::Change) -> Result<()>;
 }
 
 /// Whether a directory is on a cgroup v2 file system, by its statfs magic.

@@ -94,7 +94,7 @@ fn no_limits_need_no_cgroups() {
     }));
     for (manager, layout) in [(Manager::Cgroupfs, Layout::default()), (Manager::Disabled, hybrid())] {
         let plan = plan(manager, "/x", "id", &engine, &layout).unwrap();
-        assert_eq!(plan.location, Location { manager, v1: vec![], v2: None });
+        assert_eq!(plan.location, Location { manager, v1: vec![], v2: None, unit: None });
         let mut cgroup = create(&plan).unwrap();
         assert!(cgroup.clone_fd().is_none() && cgroup.pids().unwrap().is_empty());
         cgroup.add_all(Pid::this()).unwrap();
@@ -120,10 +120,4 @@ fn device_rules_go_to_one_place() {
     none.v1.remove(1);
     let text = plan(Manager::Cgroupfs, "", "id", &plain, &none).unwrap_err().to_string();
     assert!(text.starts_with("config.json: /linux/resources/devices: neither"), "{text}");
-}
-
-#[test]
-fn systemd_is_refused() {
-    let text = error(serde_json::json!({}), &only_v2(), Manager::Systemd);
-    assert_eq!(text, "the systemd cgroup driver isn't supported yet (--systemd-cgroup)");
 }

@@ -69,7 +69,7 @@ fn filled(dir: &Dir, file: &str, mount: &Path) -> Result<String> {
     }
 }
 
-fn apply_devices(dir: &Dir, writes: &[devices::Write]) -> Result<()> {
+pub(super) fn apply_devices(dir: &Dir, writes: &[devices::Write]) -> Result<()> {
     let mut open: Option<(&str, OwnedFd)> = None;
     for write in writes {
         let fd = match open.take() {
@@ -100,6 +100,23 @@ pub(super) fn frozen(dir: &Dir) -> Result<bool> {
         Err(error) if super::dir::gone(&error) => Ok(false),
         state => Ok(state?.trim_end() != "THAWED"),
     }
+}
+
+/// Whether it was asked to freeze, by itself and not by an ancestor.
+pub(super) fn self_frozen(dir: &Dir) -> Result<bool> {
+    // Most are thawed, and then one file is enough.
+    if !frozen(dir)? {
+        return Ok(false);
+    }
+    match dir.read("freezer.self_freezing") {
+        Err(error) if super::dir::gone(&error) => Ok(false),
+        state => Ok(state?.trim_end() == "1"),
+    }
+}
+
+/// Whether the freezer holds anything in it or below.
+pub(super) fn any_frozen(dir: &Dir) -> bool {
+    tree(dir.path()).unwrap_or_default().into_iter().any(|path| frozen(&Dir::new(path)).unwrap_or(false))
 }
 
 /// Thaws it and everything below. What fails shows as processes that don't die.

@@ -13,6 +13,7 @@ use super::apply::apply;
 use super::devices::Insn;
 use super::dir::{Dir, gone};
 use super::knobs::{Knob, Missing};
+use super::trouble::{Tried, cause};
 use crate::host::is_rootless;
 use crate::sys::{self, bpf};
 
@@ -55,7 +56,7 @@ fn has(list: &str, controller: &str) -> bool {
 }
 
 /// Enables the needed controllers from the nearest ancestor that has them down to the leaf's parent.
-fn enable(leaf: &Leaf, dir: &Dir) -> Result<()> {
+pub(super) fn enable(leaf: &Leaf, dir: &Dir) -> Result<()> {
     let needed = needed(&leaf.knobs);
     if needed.is_empty() {
         return Ok(());
@@ -120,16 +121,8 @@ fn hand_down(dir: &Dir, wanted: &[(&str, &str)]) -> Result<()> {
     // One at a time: the kernel takes all of a write or none, and the error should name the one.
     for (name, property) in wanted.iter().filter(|(name, _)| !has(&enabled, name)) {
         if let Err(error) = dir.write("cgroup.subtree_control", &format!("+{name}")) {
-            let path = dir.path();
-            let why = match error.errno() {
-                Errno::EBUSY => format!("{path:?} has processes of its own and so can't hand controllers down"),
-                Errno::EACCES | Errno::EPERM | Errno::EROFS => {
-                    format!("controller isn't delegated, {path:?} is not ours to change")
-                }
-                Errno::ENOENT => format!("controller isn't delegated, not in {path:?}/cgroup.controllers"),
-                Errno::EINVAL | Errno::EOPNOTSUPP => format!("{path:?} is in a threaded subtree"),
-                _ => "the kernel refused".to_owned(),
-            };
+            let why = cause(dir.path(), Tried::Enable(name), error.errno());
+            let why = why.unwrap_or_else(|| "the kernel refused".to_owned());
             return Err(anyhow::Error::new(error).context(unavailable(name, property, &why)));
         }
     }
@@ -154,6 +147,31 @@ fn attach(dir: &Dir, program: &[Insn]) -> Result<()> {
         }
         other => other.context("device rules"),
     }
+}
+
+/// Puts another device program, or none, in the place of the one that is there; at no moment is neither enforced.
+pub(super) fn replace(dir: &Dir, program: Option<&[Insn]>) -> Result<()> {
+    let done = load_and_replace(dir, program);
+    match done {
+        Err(error) if error.errno() == Errno::EPERM && is_rootless() => {
+            log::debug!("device rules aren't applied: not permitted without the rights of the host ({error})");
+            Ok(())
+        }
+        other => other.context("device rules"),
+    }
+}
+
+fn load_and_replace(dir: &Dir, program: Option<&[Insn]>) -> sys::Result<()> {
+    let cgroup = dir.fd()?;
+    let mut old = bpf::own_device_programs(cgroup)?.into_iter();
+    if let Some(program) = program {
+        let program = bpf::load_device_program(program)?;
+        match old.next() {
+            Some(old) => bpf::replace_device_program(cgroup, program.as_fd(), old.as_fd())?,
+            None => bpf::attach_device_program(cgroup, program.as_fd())?,
+        }
+    }
+    old.try_for_each(|old| bpf::detach_device_program(cgroup, old.as_fd()))
 }
 
 fn load_and_attach(dir: &Dir, program: &[Insn]) -> sys::Result<()> {

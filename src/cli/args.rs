@@ -87,6 +87,11 @@ pub(super) enum Command {
     State(StateArgs),
     List(ListArgs),
     Kill(KillArgs),
+    Pause(PauseArgs),
+    Resume(ResumeArgs),
+    Ps(PsArgs),
+    Events(EventsArgs),
+    Update(UpdateArgs),
     Delete(DeleteArgs),
     Spec(SpecArgs),
     Features(FeaturesArgs),
@@ -285,6 +290,131 @@ pub(crate) struct KillArgs {
     /// Name with or without SIG, or number
     #[arg(default_value = "TERM", value_parser = crate::signal::parse)]
     pub(crate) signal: i32,
+}
+
+/// Freeze every process of a container
+///
+/// Returns when all are frozen; if some can't be, all run again and it fails.
+#[derive(Debug, Args)]
+pub(crate) struct PauseArgs {
+    /// Name of the container
+    pub(crate) id: Id,
+}
+
+/// Let the processes of a paused container run again
+#[derive(Debug, Args)]
+pub(crate) struct ResumeArgs {
+    /// Name of the container
+    pub(crate) id: Id,
+}
+
+/// List the processes of a container
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example: tare ps web -o pid,comm\nOptions stand before the container's name: what follows it belongs to ps."
+)]
+pub(crate) struct PsArgs {
+    /// How to print them: ps's table, or a list of process ids as the host numbers them
+    #[arg(long, short, value_enum, value_name = "FORMAT", default_value = "table")]
+    pub(crate) format: ListFormat,
+    /// Name of the container
+    pub(crate) id: Id,
+    /// Options of ps; its output must have a column PID [default: -ef]
+    #[arg(value_name = "PS-ARGS")]
+    pub(crate) args: Vec<std::ffi::OsString>,
+}
+
+/// Print what a container uses, and its out-of-memory kills, as JSON
+///
+/// A line now and then until the container has ended.
+#[derive(Debug, Args)]
+pub(crate) struct EventsArgs {
+    /// Time between two lines, such as 300ms, 5s or 1m30s
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = super::duration::parse)]
+    pub(crate) interval: std::time::Duration,
+    /// Print one line and end
+    #[arg(long)]
+    pub(crate) stats: bool,
+    /// Name of the container
+    pub(crate) id: Id,
+}
+
+/// Change the limits of a container
+///
+/// What isn't given stays as it is. Sizes take a suffix (k, m, g, t, p); -1 is unlimited.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: tare update --memory 512m --pids-limit 100 web\n\
+    With --resources the other limits on the command line are ignored.")]
+pub(crate) struct UpdateArgs {
+    /// Read them from this file, or standard input (-), as config.json has them in linux.resources
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) resources: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) limits: Limits,
+    /// Set a memory limit below what is in use even if processes are killed for it
+    #[arg(long)]
+    pub(crate) allow_oom: bool,
+    /// Name of the container
+    pub(crate) id: Id,
+}
+
+/// The limits of `update`'s command line.
+#[derive(Debug, Args)]
+pub(crate) struct Limits {
+    /// Weight of its block I/O, 10 to 1000
+    #[arg(long, value_name = "WEIGHT")]
+    pub(crate) blkio_weight: Option<u16>,
+    /// Length of a period of CPU time, in microseconds
+    #[arg(long, value_name = "MICROSECONDS")]
+    pub(crate) cpu_period: Option<u64>,
+    /// CPU time allowed in a period, in microseconds
+    #[arg(long, value_name = "MICROSECONDS", allow_negative_numbers = true)]
+    pub(crate) cpu_quota: Option<i64>,
+    /// CPU time that may be saved up for a burst, in microseconds
+    #[arg(long, value_name = "MICROSECONDS")]
+    pub(crate) cpu_burst: Option<u64>,
+    /// CPU shares, relative to other containers
+    #[arg(long, value_name = "SHARES")]
+    pub(crate) cpu_share: Option<u64>,
+    /// Length of a period of real-time CPU time, in microseconds (cgroup v1)
+    #[arg(long, value_name = "MICROSECONDS")]
+    pub(crate) cpu_rt_period: Option<u64>,
+    /// Real-time CPU time allowed in a period, in microseconds (cgroup v1)
+    #[arg(long, value_name = "MICROSECONDS", allow_negative_numbers = true)]
+    pub(crate) cpu_rt_runtime: Option<i64>,
+    /// 1: run only when nothing else wants to (SCHED_IDLE); 0: as usual
+    #[arg(long, value_name = "0|1", allow_negative_numbers = true)]
+    pub(crate) cpu_idle: Option<i64>,
+    /// CPUs to run on, such as 0-2,7
+    #[arg(long, value_name = "CPUS")]
+    pub(crate) cpuset_cpus: Option<String>,
+    /// Memory nodes to allocate from, such as 0-1
+    #[arg(long, value_name = "NODES")]
+    pub(crate) cpuset_mems: Option<String>,
+    /// Memory limit
+    #[arg(long, value_name = "BYTES", value_parser = super::size::parse)]
+    pub(crate) memory: Option<i64>,
+    /// Soft limit of memory
+    #[arg(long, value_name = "BYTES", value_parser = super::size::parse)]
+    pub(crate) memory_reservation: Option<i64>,
+    /// Limit of memory and swap together
+    #[arg(long, value_name = "BYTES", value_parser = super::size::parse)]
+    pub(crate) memory_swap: Option<i64>,
+    /// Number of processes
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub(crate) pids_limit: Option<i64>,
+    /// Intel RDT: cache
+    #[arg(long, value_name = "SCHEMA")]
+    pub(crate) l3_cache_schema: Option<String>,
+    /// Intel RDT: memory bandwidth
+    #[arg(long, value_name = "SCHEMA")]
+    pub(crate) mem_bw_schema: Option<String>,
+    /// The kernel has no such limit any more.
+    #[arg(long, hide = true)]
+    pub(crate) kernel_memory: Option<String>,
+    /// The same.
+    #[arg(long, hide = true)]
+    pub(crate) kernel_memory_tcp: Option<String>,
 }
 
 /// Remove what is left of a stopped or created container

@@ -50,8 +50,8 @@ pub(super) fn normalise(definition: &Command, mut args: impl Iterator<Item = OsS
             words.command = Some(arg);
         } else {
             words.operands.push(arg);
-            // What follows the container's name belongs to the program.
-            if words.command.as_ref().is_some_and(|command| command == "exec") {
+            // What follows the container's name belongs to the program, or to ps.
+            if words.command.as_ref().is_some_and(|command| command == "exec" || command == "ps") {
                 words.operands.extend(args.by_ref());
             }
         }

@@ -125,7 +125,7 @@ fn linux() -> Linux {
     Linux {
         namespaces: NAMESPACES,
         capabilities: caps::names(),
-        cgroup: Cgroup { v1: true, v2: true, systemd: false, systemd_user: false, rdma: false },
+        cgroup: Cgroup { v1: true, v2: true, systemd: true, systemd_user: true, rdma: true },
         seccomp: Seccomp {
             enabled: true,
             actions: &ACTIONS,

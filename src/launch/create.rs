@@ -244,6 +244,8 @@ fn spawn(
             } else {
                 cgroup.add_all(pid)?
             }
+            // Where systemd has put it.
+            undo.record.cgroup = cgroup.location();
             Ok((lock, outside))
         }
     }
@@ -352,9 +354,10 @@ impl<'a> Undo<'a> {
             Ok(Ended::Signaled(number)) => format!("it was killed by {}", signal::name(number)),
             Err(error) => format!("it is gone ({error})"),
         };
-        match self.cgroup.as_ref().map_or(0, |cgroup| cgroup.oom_kills()) {
-            0 => how,
-            _ => format!("{how}: out of memory, is the memory limit too low?"),
+        match self.cgroup.as_ref().and_then(|cgroup| cgroup.out_of_memory()) {
+            None => how,
+            // The words before the bracket are runc's.
+            Some(oom) => format!("{how}: container init was OOM-killed (memory limit too low?): {oom}"),
         }
     }
 

@@ -16,8 +16,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// Kills every process of a container and waits until its init is gone.
 pub(crate) fn stop(record: &Record) -> Result<()> {
     let cgroup = cgroup::open(&record.cgroup)?;
-    // On cgroup v1 nothing in a frozen cgroup dies before it is thawed, which killing all of it does.
-    if record.init.is_some_and(Identity::alive) && cgroup.frozen().unwrap_or(false) {
+    // On cgroup v1 nothing in a frozen cgroup, the container's or one that it made, dies before it is thawed, which
+    // killing all of it does.
+    if record.init.is_some_and(Identity::alive) && cgroup.frozen_to_signals() {
         cgroup.kill()?;
     }
     if let Some(init) = record.init {

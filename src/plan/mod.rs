@@ -73,8 +73,18 @@ impl Plan {
         id_maps::check_rights(linux, &namespaces, host)?;
         let id_maps = IdMaps::of(linux, &namespaces, host);
         id_maps.as_ref().map_or(Ok(()), |maps| maps.check_groups(&process))?;
-        let mut cgroup =
-            cgroup::plan(request.manager, &linux.cgroups_path, &request.id, &linux.resources, &host.cgroups)?;
+        let mut cgroup = match request.manager {
+            Manager::Systemd => {
+                let asked = cgroup::systemd::Asked {
+                    cgroups_path: &linux.cgroups_path,
+                    id: &request.id,
+                    annotations: &spec.annotations,
+                    user: request.rootless.then_some(host.euid),
+                };
+                cgroup::systemd::plan(asked, &linux.resources, &host.cgroups)?
+            }
+            manager => cgroup::plan(manager, &linux.cgroups_path, &request.id, &linux.resources, &host.cgroups)?,
+        };
         cgroup.optional &= request.rootless;
         Ok(Self {
             id: request.id.clone(),

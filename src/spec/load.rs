@@ -14,7 +14,7 @@ use serde_path_to_error::Segment;
 
 use serde::de::DeserializeOwned;
 
-use super::{Process, Spec};
+use super::{Process, Resources, Spec};
 use crate::error::invalid;
 use crate::sys::Context;
 
@@ -38,6 +38,12 @@ pub(crate) fn load_process(file: &Path) -> Result<Process> {
 /// Parses the text of a config.json.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Spec> {
     parse_as(bytes, "")
+}
+
+/// `linux.resources` from JSON that is parsed already. Pointers in errors are those that it has in config.json.
+pub(crate) fn resources(json: &serde_json::Value) -> Result<Resources> {
+    serde_path_to_error::deserialize(json)
+        .map_err(|e| invalid(format_args!("/linux/resources{}", pointer(e.path())), e.inner()))
 }
 
 fn parse_as<T: DeserializeOwned>(bytes: &[u8], at: &str) -> Result<T> {

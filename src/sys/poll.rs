@@ -9,6 +9,8 @@ use super::error::{Result, check};
 
 pub(crate) const IN: i16 = libc::POLLIN;
 pub(crate) const OUT: i16 = libc::POLLOUT;
+/// An event of a cgroup's file.
+pub(crate) const PRI: i16 = libc::POLLPRI;
 
 /// Waits until one of the descriptors is ready (or in error, or hung up), and says which are. `None` leaves a place out;
 /// without a timeout it waits for ever. A signal ends it early with nothing ready.

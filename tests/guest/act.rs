@@ -1,7 +1,7 @@
 //! Commands that do one thing and print how it went.
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
@@ -32,7 +32,13 @@ pub(crate) fn dispatch(command: &str, args: &[&str]) -> Outcome {
         ("catch", [code, signals @ ..]) => catch(number(code)?, signals),
         ("fork-tree", [count]) => fork_tree(number(count)?),
         ("orphan-zombies", [count]) => orphans(number(count)?),
-        ("eat-mem", [megabytes]) => eat_mem(number(megabytes)?),
+        ("eat-mem", [megabytes]) => eat_mem(number(megabytes)?).map(|_| 0),
+        ("hold-mem", [megabytes]) => {
+            let _blocks = eat_mem(number(megabytes)?)?;
+            sys::flush();
+            sys::sleep()
+        }
+        ("opens-until", [stop, path, mode]) => opens_until(stop, path, mode),
         ("spin", []) => loop {
             std::hint::spin_loop();
         },
@@ -68,6 +74,13 @@ fn files(command: &str, args: &[&str]) -> Outcome {
             }
         }
         ("write", [path, words @ ..]) => fs::write(path, words.join(" ")).map_err(|e| why(&e))?,
+        ("fill", [path, megabytes]) => {
+            let block = vec![b'x'; 1 << 20];
+            let mut file = fs::File::create(path).map_err(|e| why(&e))?;
+            for _ in 0..number::<u32>(megabytes)? {
+                file.write_all(&block).map_err(|e| why(&e))?;
+            }
+        }
         ("mkdir", [path]) => fs::create_dir(path).map_err(|e| why(&e))?,
         ("rm", [path]) => fs::remove_file(path).map_err(|e| why(&e))?,
         ("stat", paths) => {
@@ -209,7 +222,25 @@ fn orphans(count: u32) -> Outcome {
     sys::sleep()
 }
 
-fn eat_mem(megabytes: usize) -> Outcome {
+/// Opens a file again and again until `stop` is there; prints how often that was permitted, and how often not.
+fn opens_until(stop: &str, path: &str, mode: &str) -> Outcome {
+    println!("ready");
+    sys::flush();
+    let (mut opened, mut refused) = (0_u64, 0_u64);
+    while fs::symlink_metadata(stop).is_err() {
+        for _ in 0..100 {
+            match fs::OpenOptions::new().read(mode.contains('r')).write(mode.contains('w')).open(path) {
+                Err(e) if e.raw_os_error() == Some(libc::EPERM) => refused += 1,
+                // A device without a driver is refused later.
+                _ => opened += 1,
+            }
+        }
+    }
+    println!("opened {opened} refused {refused}");
+    Ok(0)
+}
+
+fn eat_mem(megabytes: usize) -> Result<Vec<Vec<u8>>, String> {
     let mut blocks = Vec::new();
     for _ in 0..megabytes {
         let mut block = vec![0u8; 1 << 20];
@@ -217,7 +248,7 @@ fn eat_mem(megabytes: usize) -> Outcome {
         blocks.push(std::hint::black_box(block));
     }
     println!("ate {}", blocks.len());
-    Ok(0)
+    Ok(blocks)
 }
 
 /// Copies standard input to standard output in capitals until its end.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use crate::common::{Container, assert_has, eventually, host, strings};
-use crate::{container_test, skip_unless};
+use crate::{container_test, skip_for_runc, skip_unless};
 
 /// The container's folder in a controller's hierarchy: v1's own, or v2's one.
 fn folder(c: &Container, controller: &str) -> PathBuf {
@@ -227,4 +227,21 @@ container_test!(the_probe_sees_its_cgroup, |c| {
         assert!(line.ends_with(&format!(":{}/{}", c.cgroup, c.id)), "{line}");
     }
     eventually("the cgroup is gone", || host::cgroups(&format!("{}/{}", c.cgroup, c.id)).is_empty());
+});
+
+container_test!(without_cgroups_a_container_is_where_its_caller_is, |c| {
+    skip_for_runc!(c, "it has no such option");
+    let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
+    c.args(&["cat", "/proc/self/cgroup"]);
+    c.set("/linux/resources/devices", json!([{ "allow": false, "access": "rwm" }]));
+    c.write_config();
+    let output = c.tare(&["--cgroup-manager=disabled", "run", &c.id]).ok();
+    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap();
+    assert_eq!(lines(&output.stdout), lines(&own));
+    // crun drops a limit without a word.
+    c.set("/linux/resources/pids/limit", 5);
+    c.write_config();
+    c.tare(&["--cgroup-manager=disabled", "run", &c.id])
+        .fails(&["config.json: /linux/resources/pids/limit: a limit, but cgroups are disabled"]);
+    c.assert_clean();
 });

@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 
 use crate::common::config::mount;
 use crate::common::program::start;
-use crate::common::{Container, trace};
+use crate::common::{Container, host, trace};
 use crate::{container_test, skip_for_runc};
 
 /// After a kill: what is there can be listed and deleted, twice, and then nothing is there.
@@ -27,7 +27,7 @@ fn recovers(c: &Container, point: &str) {
 }
 
 /// Kills `words` at each of its system calls, with the container prepared anew for each by `prepare`.
-fn killed_everywhere(c: &Container, words: &[&str], prepare: impl Fn()) {
+pub(super) fn killed_everywhere(c: &Container, words: &[&str], prepare: impl Fn()) {
     killed_at_some(c, words, prepare, trace::points);
 }
 
@@ -103,6 +103,65 @@ container_test!(kill_killed_anywhere, |c| {
     c.args(&["sleep-forever"]);
     let id = c.id.clone();
     killed_everywhere(c, &["kill", &id, "TERM"], || drop(c.detach().ok()));
+});
+
+/// Kills `words` at each of their system calls, with a running container, and looks at it before it is removed.
+fn running_killed_everywhere(c: &mut Container, words: &[&str], before: &[&str]) {
+    if !trace::available(c) {
+        return;
+    }
+    c.args(&["sleep-forever"]);
+    c.write_config();
+    let prepare = |c: &Container| {
+        c.detach().ok();
+        if !before.is_empty() {
+            c.tare(before).ok();
+        }
+    };
+    prepare(c);
+    let (_, calls) = trace::record(c, false, words);
+    for point in trace::points(&calls) {
+        c.delete_force().ok();
+        prepare(c);
+        trace::killed_at(c, false, &point, words).wait();
+        // Asking for the status is enough to undo half a pause.
+        let status = c.status();
+        let thawed = super::pause::thawed(c);
+        match status.as_str() {
+            "running" => assert!(thawed, "killed at {point}: running, but frozen"),
+            "paused" => {
+                assert!(super::pause::frozen(c), "killed at {point}: paused, but not all of it");
+                c.tare(&["resume", &c.id]).ok();
+            }
+            other => panic!("killed at {point}: {other}"),
+        }
+        super::exec::exec(c, &[], &["true"]).ok();
+        let begin = Instant::now();
+        c.delete_force().ok();
+        let took = begin.elapsed();
+        assert!(took < Duration::from_secs(4), "killed at {point}: delete took {took:?}");
+        recovers(c, &point);
+    }
+}
+
+container_test!(pause_killed_anywhere, |c| {
+    skip_for_runc!(c, "runc#4481");
+    let id = c.id.clone();
+    running_killed_everywhere(c, &["pause", &id], &[]);
+});
+
+container_test!(resume_killed_anywhere, |c| {
+    skip_for_runc!(c, "runc#4481");
+    let id = c.id.clone();
+    running_killed_everywhere(c, &["resume", &id], &["pause", &id]);
+});
+
+container_test!(update_killed_anywhere, |c| {
+    skip_for_runc!(c, "runc leaves what it made");
+    let id = c.id.clone();
+    let has = ["pids", "memory", "cpu"].iter().all(|name| host::has_controller(name));
+    crate::skip_unless!(c, has, "no pids, memory or cpu controller");
+    running_killed_everywhere(c, &["update", "--pids-limit", "20", "--memory", "50m", "--cpu-share", "512", &id], &[]);
 });
 
 container_test!(either_process_killed_anywhere, |c| {

@@ -1,0 +1,54 @@
+//! What commands change about a container that exists: its config.json, and the mark of a pause that goes on.
+
+use anyhow::Result;
+use nix::errno::Errno;
+use nix::fcntl::renameat;
+
+use super::{CONFIG, Folder, Identity};
+use crate::cgroup::Cgroup;
+use crate::sys::Context as _;
+
+pub(super) const NEW_CONFIG: &str = "config.json.new";
+/// Who freezes the container at the moment; there only until it is frozen.
+pub(super) const PAUSING: &str = "pausing";
+
+impl Folder {
+    /// config.json as it is kept.
+    pub(crate) fn config_text(&self) -> Result<Vec<u8>> {
+        Ok(self.read_file(CONFIG)?)
+    }
+
+    /// Keeps another config.json from now on: a reader sees the old one or the new one.
+    pub(crate) fn replace_config(&self, bytes: &[u8]) -> Result<()> {
+        self.write_file(NEW_CONFIG, bytes)?;
+        renameat(&self.fd, NEW_CONFIG, &self.fd, CONFIG).call("rename", self.path().join(CONFIG))?;
+        Ok(())
+    }
+
+    /// Says that this process is about to freeze the container.
+    pub(crate) fn mark_pausing(&self) -> Result<()> {
+        self.write_file(PAUSING, &serde_json::to_vec(&Identity::own())?)
+    }
+
+    /// The container is frozen, or isn't and won't be.
+    pub(crate) fn clear_pausing(&self) -> Result<()> {
+        Ok(self.unlink(PAUSING)?)
+    }
+
+    /// Thaws a frozen container if the `pause` that froze it was killed before it was done: nobody was told that it is
+    /// paused. False if it is to stay frozen.
+    pub(super) fn thaw_half_paused(&self, cgroup: &dyn Cgroup) -> bool {
+        let pauser = match self.read_file(PAUSING) {
+            Err(error) if error.errno() == Errno::ENOENT => return false,
+            Ok(bytes) => serde_json::from_slice::<Option<Identity>>(&bytes).unwrap_or_default(),
+            // Not ours to look into; whose it is will see to it.
+            Err(_) => return false,
+        };
+        if pauser.is_some_and(Identity::alive) {
+            return false;
+        }
+        log::warn!("container {:?}: a pause was killed before all processes were frozen: they run again", self.name);
+        let thawed = cgroup.thaw().and_then(|()| self.clear_pausing());
+        thawed.inspect_err(|error| log::warn!("container {:?}: {error:#}", self.name)).is_ok()
+    }
+}

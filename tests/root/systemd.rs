@@ -1,0 +1,560 @@
+//! `--systemd-cgroup` where systemd runs: scopes that come and go, limits and device rules that hold when it reloads,
+//! what is said when a unit doesn't start, and a runtime that is killed at any moment.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::json;
+
+use super::crash::killed_everywhere;
+use crate::common::program::{Output, start};
+use crate::common::{Container, assert_has, eventually, host, trace};
+use crate::{container_test, skip_for_runc, skip_unless};
+
+const DRIVER: &str = "--systemd-cgroup";
+
+/// Declares a test that runs where systemd is the host's first process.
+macro_rules! systemd_test {
+    ($name:ident, |$c:ident, $unit:ident| $body:expr) => {
+        container_test!($name, |$c| {
+            skip_unless!($c, Path::new("/run/systemd/system").exists(), "systemd doesn't run here");
+            let $unit = scope($c);
+            $body;
+            if $c.path("state").join(&$c.id).exists() {
+                $c.delete_force().ok();
+            }
+            assert_gone(&$unit);
+        });
+    };
+}
+
+/// Gives the container a scope of its own in system.slice.
+fn scope(c: &mut Container) -> String {
+    let name = c.cgroup.trim_start_matches('/').to_owned();
+    c.set("/linux/cgroupsPath", format!(":test:{name}"));
+    format!("test-{name}.scope")
+}
+
+fn systemctl(words: &[&str]) -> String {
+    let output = Command::new("systemctl").args(words).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
+}
+
+fn show(unit: &str, property: &str) -> String {
+    systemctl(&["show", "-P", property, unit])
+}
+
+#[track_caller]
+fn assert_gone(unit: &str) {
+    eventually(&format!("{unit} is forgotten"), || show(unit, "LoadState") == "not-found");
+    assert_eq!(host::cgroups(&format!("system.slice/{unit}")), [] as [std::path::PathBuf; 0], "the cgroup is left");
+}
+
+fn run(c: &Container) -> Output {
+    verb(c, &["run", "--detach"])
+}
+
+fn verb(c: &Container, words: &[&str]) -> Output {
+    c.write_config();
+    let mut all = vec![DRIVER];
+    all.extend(words);
+    all.push(&c.id);
+    c.tare(&all)
+}
+
+/// The files of the scope's cgroup and of systemd's notion of it.
+fn file(unit: &str, name: &str) -> String {
+    let path = format!("/sys/fs/cgroup{}/{name}", show(unit, "ControlGroup"));
+    fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}")).trim_end().to_owned()
+}
+
+systemd_test!(a_container_is_a_scope, |c, unit| {
+    c.args(&["sleep-forever"]);
+    c.set(
+        "/annotations",
+        json!({
+            "org.systemd.property.CollectMode": "'inactive-or-failed'",
+            "org.systemd.property.TimeoutStopSec": "7",
+            "org.systemd.property.After": "['basic.target']"
+        }),
+    );
+    run(c).ok();
+    let cgroup = fs::read_to_string(format!("/proc/{}/cgroup", c.pid())).unwrap();
+    assert!(cgroup.ends_with(&format!("/system.slice/{unit}\n")), "{cgroup}");
+    for (property, value) in [
+        ("ActiveState", "active"),
+        ("Slice", "system.slice"),
+        ("Delegate", "yes"),
+        ("DefaultDependencies", "no"),
+        ("MemoryAccounting", "yes"),
+        ("TasksAccounting", "yes"),
+        ("CollectMode", "inactive-or-failed"),
+        ("TimeoutStopUSec", "7s"),
+        ("DevicePolicy", "auto"),
+    ] {
+        assert_eq!(show(&unit, property), value, "{property}");
+    }
+    assert_has(show(&unit, "After"), "basic.target");
+});
+
+systemd_test!(a_foreground_run_leaves_no_unit, |c, unit| {
+    c.args(&["exit", "7"]);
+    verb(c, &["run"]).exits(7);
+    assert_gone(&unit);
+});
+
+systemd_test!(exec_goes_into_the_unit, |c, unit| {
+    c.args(&["sleep-forever"]);
+    run(c).ok();
+    let pid = c.path("exec.pid");
+    c.tare(&["exec", "--detach", "--pid-file", pid.to_str().unwrap(), &c.id, "/guest", "sleep-forever"]).ok();
+    let pid = fs::read_to_string(pid).unwrap();
+    let cgroup = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    assert!(cgroup.ends_with(&format!("/{unit}\n")), "{cgroup}");
+});
+
+systemd_test!(a_path_of_its_own_is_not_needed, |c, unit| {
+    let _ = &unit;
+    c.args(&["sleep-forever"]);
+    c.set("/linux/cgroupsPath", "");
+    run(c).ok();
+    let own = format!("tare-{}.scope", c.id);
+    let cgroup = fs::read_to_string(format!("/proc/{}/cgroup", c.pid())).unwrap();
+    assert!(cgroup.ends_with(&format!("/system.slice/{own}\n")), "{cgroup}");
+    c.delete_force().ok();
+    assert_gone(&own);
+});
+
+systemd_test!(limits_of_v1_hold_when_systemd_reloads, |c, unit| {
+    skip_unless!(c, host::v1("cpu").is_some(), "no cgroup v1");
+    c.args(&["sleep-forever"]);
+    c.set(
+        "/linux/resources",
+        json!({
+            "cpu": { "shares": 512, "quota": 20_000, "period": 50_000 }, "pids": { "limit": 77 }
+        }),
+    );
+    run(c).ok();
+    let expected = [
+        ("cpu", "cpu.shares", "512"),
+        ("cpu", "cpu.cfs_quota_us", "20000"),
+        ("cpu", "cpu.cfs_period_us", "50000"),
+        ("pids", "pids.max", "77"),
+    ];
+    for when in ["before", "after"] {
+        for line in host::mounted_lines(&fs::read_to_string(format!("/proc/{}/cgroup", c.pid())).unwrap()) {
+            assert!(line.ends_with(&format!(":/system.slice/{unit}")), "{line}, {when} the reload");
+        }
+        for (controller, name, value) in expected {
+            let path = host::v1(controller).unwrap().join("system.slice").join(&unit).join(name);
+            assert_eq!(fs::read_to_string(&path).unwrap().trim_end(), value, "{name}, {when} the reload");
+        }
+        systemctl(&["daemon-reload"]);
+    }
+});
+
+systemd_test!(limits_hold_when_systemd_reloads, |c, unit| {
+    skip_unless!(c, host::v1("cpu").is_none(), "cgroup v1");
+    c.args(&["sleep-forever"]);
+    c.set(
+        "/linux/resources",
+        json!({
+            "memory": { "limit": 104_857_600, "swap": 104_857_600, "reservation": 52_428_800 },
+            "cpu": { "shares": 512, "quota": 20_000, "period": 50_000, "cpus": "0", "mems": "0" },
+            "pids": { "limit": 77 },
+            "unified": { "memory.high": "90M", "memory.min": "8192" }
+        }),
+    );
+    run(c).ok();
+    let expected = [
+        ("memory.max", "104857600"),
+        ("memory.swap.max", "0"),
+        ("memory.low", "52428800"),
+        ("memory.high", "94371840"),
+        ("memory.min", "8192"),
+        ("cpu.weight", "59"),
+        ("cpu.max", "20000 50000"),
+        ("cpuset.cpus", "0"),
+        ("cpuset.mems", "0"),
+        ("pids.max", "77"),
+    ];
+    for when in ["before", "after"] {
+        for (name, value) in expected {
+            assert_eq!(file(&unit, name), value, "{name}, {when} the reload");
+        }
+        systemctl(&["daemon-reload"]);
+    }
+    assert_eq!(show(&unit, "TasksMax"), "77");
+});
+
+systemd_test!(updated_limits_hold_when_systemd_reloads, |c, unit| {
+    skip_unless!(c, host::v1("cpu").is_none(), "cgroup v1");
+    c.args(&["sleep-forever"]);
+    c.set("/linux/resources", json!({ "memory": { "limit": 104_857_600 }, "pids": { "limit": 77 } }));
+    run(c).ok();
+    let words = ["--pids-limit=33", "--memory=209715200", "--cpu-quota=20500", "--cpu-period=50000", "--cpu-share=512"];
+    let mut all = vec!["update"];
+    all.extend(words);
+    all.push(&c.id);
+    c.tare(&all).ok();
+    // The exact quota beside systemd's whole percents, which it goes back to.
+    for (when, quota) in [("before", "20500 50000"), ("after", "20500 50000")] {
+        for (name, value) in [("pids.max", "33"), ("memory.max", "209715200"), ("cpu.max", quota), ("cpu.weight", "59")]
+        {
+            assert_eq!(file(&unit, name), value, "{name}, {when} the reload");
+        }
+        systemctl(&["daemon-reload"]);
+    }
+    assert_eq!(show(&unit, "TasksMax"), "33");
+    assert_eq!(show(&unit, "CPUQuotaPerSecUSec"), "410ms");
+});
+
+systemd_test!(a_paused_container_is_deleted_with_its_unit, |c, unit| {
+    c.args(&["sleep-forever"]);
+    run(c).ok();
+    c.tare(&["pause", &c.id]).ok();
+    c.wait_status("paused");
+    systemctl(&["daemon-reload"]);
+    assert_eq!(c.status(), "paused");
+    c.delete_force().ok();
+    assert_gone(&unit);
+});
+
+systemd_test!(device_access_holds_when_systemd_reloads, |c, unit| {
+    let _ = &unit;
+    c.args(&["sleep-forever"]);
+    let node =
+        |path: &str, major: u32, minor: u32| json!({ "type": "c", "path": path, "major": major, "minor": minor });
+    // Nobody drives these numbers: where the rules let it through, an open ends with ENXIO.
+    c.set(
+        "/linux/devices",
+        json!([
+            node("/dev/gpu0", 195, 0),
+            node("/dev/gpu1", 195, 1),
+            node("/dev/gpuctl", 195, 255),
+            node("/dev/uvm", 511, 7)
+        ]),
+    );
+    c.set(
+        "/linux/resources/devices",
+        json!([
+            { "allow": false, "access": "rwm" },
+            { "allow": true, "type": "c", "major": 195, "minor": 0, "access": "rw" },
+            { "allow": true, "type": "c", "major": 195, "minor": 255, "access": "r" },
+            { "allow": true, "type": "c", "major": 511, "access": "rw" }
+        ]),
+    );
+    run(c).ok();
+    let mut words = vec!["exec", &c.id, "/guest", "all"];
+    let mut expected = Vec::new();
+    for (path, mode, result) in [
+        ("/dev/gpu0", "r", "ENXIO"),
+        ("/dev/gpu0", "w", "ENXIO"),
+        ("/dev/gpu1", "r", "EPERM"),
+        ("/dev/gpu1", "w", "EPERM"),
+        ("/dev/gpuctl", "r", "ENXIO"),
+        ("/dev/gpuctl", "w", "EPERM"),
+        ("/dev/uvm", "r", "ENXIO"),
+        ("/dev/null", "w", "ok"),
+    ] {
+        words.extend(["open", path, mode, ","]);
+        expected.push((path, mode, result));
+    }
+    words.pop();
+    let look = || {
+        let output = c.tare(&words);
+        for (path, mode, result) in &expected {
+            if *result != "ok" {
+                assert_has(&output.stdout, &format!("open {path} {mode}: {result}"));
+            }
+        }
+        assert!(!output.stdout.contains("/dev/null"), "{output}");
+        output.stdout
+    };
+    let before = look();
+    for _ in 0..10 {
+        systemctl(&["daemon-reload"]);
+        assert_eq!(look(), before);
+    }
+    systemctl(&["daemon-reexec"]);
+    assert_eq!(look(), before);
+});
+
+/// A unit file that is there for the time of a test.
+struct UnitFile(String);
+
+impl UnitFile {
+    fn new(name: &str, text: &str) -> Self {
+        fs::create_dir_all("/run/systemd/system").unwrap();
+        fs::write(format!("/run/systemd/system/{name}"), text).unwrap();
+        systemctl(&["daemon-reload"]);
+        Self(name.to_owned())
+    }
+}
+
+impl Drop for UnitFile {
+    fn drop(&mut self) {
+        systemctl(&["stop", &self.0]);
+        systemctl(&["reset-failed", &self.0]);
+        let _ = fs::remove_file(format!("/run/systemd/system/{}", self.0));
+        systemctl(&["daemon-reload"]);
+    }
+}
+
+systemd_test!(a_unit_that_fails_says_why_and_who_knows_more, |c, unit| {
+    skip_for_runc!(c, "it says less");
+    let needed = format!("needed-{unit}").replace(".scope", ".service");
+    let _file = UnitFile::new(&needed, "[Service]\nType=oneshot\nExecStart=/bin/false\n");
+    for key in ["Requires", "After"] {
+        c.set(&format!("/annotations/org.systemd.property.{key}"), format!("['{needed}']"));
+    }
+    verb(c, &["create"]).fails(&[
+        &format!("unit \"{unit}\": its start job ended as \"dependency\""),
+        &format!("journalctl -u {unit}"),
+        &format!("systemctl status {unit}"),
+    ]);
+    c.assert_clean();
+});
+
+systemd_test!(what_systemd_refuses_is_told, |c, unit| {
+    skip_for_runc!(c, "other words");
+    c.set("/annotations/org.systemd.property.NoSuchThing", "true");
+    verb(c, &["create"]).fails(&[&format!("start unit \"{unit}\" over D-Bus"), "NoSuchThing"]);
+    c.assert_clean();
+    c.set("/annotations", json!({ "org.systemd.property.TasksMax": "'many'" }));
+    verb(c, &["create"]).fails(&[&format!("start unit \"{unit}\" over D-Bus")]);
+    c.assert_clean();
+});
+
+systemd_test!(a_unit_of_the_name_that_runs_is_left_alone, |c, unit| {
+    skip_for_runc!(c, "1.1 joins the other one");
+    c.args(&["sleep-forever"]);
+    // Without a pid namespace of its own a failed create would kill by the cgroup.
+    let namespaces = json!([{ "type": "mount" }]);
+    c.set("/linux/namespaces", namespaces);
+    c.remove("/linux/maskedPaths");
+    run(c).ok();
+    let words = [DRIVER, "create", "other"];
+    c.tare(&words).fails(&[&format!("start unit \"{unit}\" over D-Bus"), "UnitExists"]);
+    assert_eq!(c.status(), "running");
+    assert_eq!(show(&unit, "ActiveState"), "active");
+});
+
+systemd_test!(what_a_killed_create_leaves_takes_no_other_unit_along, |c, unit| {
+    skip_for_runc!(c, "1.1 joins the other one");
+    if !trace::available(c) {
+        return;
+    }
+    c.args(&["sleep-forever"]);
+    run(c).ok();
+    // Killed on its way to the bus, and when it was just refused.
+    for point in ["inject=connect:signal=SIGKILL:when=1", "inject=waitid:signal=SIGKILL:when=1"] {
+        trace::killed_at(c, false, point, &[DRIVER, "create", "other"]).wait();
+        assert_has(c.tare(&["list"]).ok().stdout, "other");
+        c.tare(&["delete", "--force", "other"]).ok();
+        assert_eq!(c.status(), "running", "{point}");
+        assert_eq!(show(&unit, "ActiveState"), "active", "{point}");
+    }
+});
+
+systemd_test!(sixteen_at_once, |c, unit| {
+    let _ = &unit;
+    let all: Vec<(Container, String)> = (0..16)
+        .map(|_| {
+            let mut one = Container::new(&c.name);
+            let unit = scope(&mut one);
+            one.args(&["exit", "7"]);
+            one.write_config();
+            (one, unit)
+        })
+        .collect();
+    let running: Vec<_> =
+        all.iter().map(|(one, _)| start(&mut one.command(&[DRIVER, "run", &one.id]), &one.dir)).collect();
+    for one in running {
+        one.wait().exits(7);
+    }
+    for (mut one, unit) in all {
+        assert_gone(&unit);
+        one.finish();
+    }
+});
+
+systemd_test!(a_failed_unit_of_the_name_is_cleared_away, |c, unit| {
+    let started = Command::new("systemd-run")
+        .args(["--scope", "--quiet", &format!("--unit={unit}"), "-p", "RuntimeMaxSec=1s", "sleep", "100"])
+        .status()
+        .unwrap();
+    assert!(!started.success());
+    eventually("it has failed", || show(&unit, "ActiveState") == "failed");
+    c.args(&["exit", "7"]);
+    verb(c, &["run"]).exits(7);
+});
+
+systemd_test!(a_hundred_containers_leave_no_scope, |c, unit| {
+    c.args(&["exit", "7"]);
+    let count = if std::env::var("TARE_TEST_LONG").is_ok_and(|v| v == "1") { 1000 } else { 100 };
+    for _ in 0..count {
+        verb(c, &["run"]).exits(7);
+    }
+    assert_gone(&unit);
+    assert!(!systemctl(&["list-units", "--all", "--plain", "--no-legend"]).contains(&unit));
+});
+
+systemd_test!(a_stop_by_systemd_is_an_end_like_any_other, |c, unit| {
+    c.args(&["sleep-forever"]);
+    run(c).ok();
+    systemctl(&["kill", "--signal=KILL", &unit]);
+    c.wait_status("stopped");
+    c.delete().ok();
+    assert_gone(&unit);
+});
+
+systemd_test!(a_run_that_is_killed_anywhere_leaves_no_unit, |c, unit| {
+    skip_for_runc!(c, "runc leaves what it made");
+    let id = c.id.clone();
+    killed_everywhere(c, &[DRIVER, "run", &id], || assert_gone(&unit));
+});
+
+systemd_test!(killed_anywhere_leaves_no_unit, |c, unit| {
+    skip_for_runc!(c, "runc leaves what it made");
+    c.args(&["sleep-forever"]);
+    c.set("/linux/resources", json!({ "pids": { "limit": 20 } }));
+    let id = c.id.clone();
+    killed_everywhere(c, &[DRIVER, "create", &id], || assert_gone(&unit));
+    assert_gone(&unit);
+    killed_everywhere(c, &["delete", "--force", &id], || {
+        assert_gone(&unit);
+        verb(c, &["run", "--detach"]).ok();
+    });
+});
+
+container_test!(a_bus_that_is_not_there, |c| {
+    skip_for_runc!(c, "other words");
+    c.set("/linux/cgroupsPath", "a.slice:b:c");
+    c.write_config();
+    let mut command = c.command(&[DRIVER, "create", &c.id]);
+    command.env("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nowhere/bus");
+    let output = crate::common::program::finish(&mut command, &c.dir);
+    output.fails(&["the systemd cgroup driver needs the system bus", "/nowhere/bus", "--cgroup-manager=cgroupfs"]);
+    c.assert_clean();
+    let mut command = c.command(&[DRIVER, "--rootless=true", "create", &c.id]);
+    command.env_remove("DBUS_SESSION_BUS_ADDRESS").env_remove("XDG_RUNTIME_DIR");
+    let output = crate::common::program::finish(&mut command, &c.dir);
+    output.fails(&["the user's bus", "XDG_RUNTIME_DIR", "loginctl enable-linger"]);
+    c.assert_clean();
+});
+
+container_test!(paths_that_name_no_unit, |c| {
+    skip_for_runc!(c, "other words");
+    for path in ["/a/b", "a.slice:b", "a--b.slice:p:n", "../a.slice:p:n", "a.slice:../p:n", ":p:x.slice"] {
+        c.set("/linux/cgroupsPath", path);
+        verb(c, &["create"]).fails(&["config.json: /linux/cgroupsPath: ", path]);
+    }
+    c.set("/linux/cgroupsPath", "a.slice:p:n");
+    c.set("/annotations", json!({ "org.systemd.property.TimeoutStopSec": "soon" }));
+    verb(c, &["create"]).fails(&["config.json: /annotations/org.systemd.property.TimeoutStopSec: \"soon\""]);
+    c.assert_clean();
+});
+
+/// A user of the host with a systemd of his own, as long as this lives.
+struct User {
+    uid: u32,
+    name: String,
+    started: bool,
+}
+
+impl User {
+    fn any() -> Option<Self> {
+        let users = fs::read_to_string("/etc/passwd").unwrap();
+        let (name, uid) = users.lines().find_map(|line| {
+            let mut fields = line.split(':');
+            let (name, uid) = (fields.next()?, fields.nth(1)?.parse().ok()?);
+            (1000..60000).contains(&uid).then(|| (name.to_owned(), uid))
+        })?;
+        let service = format!("user@{uid}.service");
+        let started = show(&service, "ActiveState") != "active";
+        systemctl(&["start", &service]);
+        let user = Self { uid, name, started };
+        (Path::new(&user.runtime_dir()).join("bus").exists()).then_some(user)
+    }
+
+    fn runtime_dir(&self) -> String {
+        format!("/run/user/{}", self.uid)
+    }
+
+    /// A program as this user, knowing where his bus is by one of the two ways.
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new("setpriv");
+        let (uid, name) = (self.uid.to_string(), &self.name);
+        command.args(["--reuid", &uid, "--regid", &uid, "--clear-groups", "--inh-caps=-all"]).args(words);
+        command.env("XDG_RUNTIME_DIR", self.runtime_dir()).env_remove("DBUS_SESSION_BUS_ADDRESS").env("USER", name);
+        command
+    }
+
+    fn show(&self, unit: &str, property: &str) -> String {
+        let output = self.command(&["systemctl", "--user", "show", "-P", property, unit]).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
+    }
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        if self.started {
+            systemctl(&["stop", &format!("user@{}.service", self.uid)]);
+        }
+    }
+}
+
+/// Runs a command of the runtime as the user.
+fn by_user(c: &Container, user: &User, words: &[&str]) -> Output {
+    let (runtime, root) = (crate::common::tare().to_str().unwrap().to_owned(), c.path("state").display().to_string());
+    let mut all = vec![runtime.as_str(), "--root", &root];
+    all.extend(words);
+    crate::common::program::finish(user.command(&all).current_dir(c.bundle()), &c.dir)
+}
+
+systemd_test!(a_users_container_is_a_scope_of_his, |c, unit| {
+    let _ = &unit;
+    let Some(user) = User::any() else { return crate::common::skip(&c.name, "no user has a bus of his own") };
+    c.args(&["sleep-forever"]);
+    let name = c.cgroup.trim_start_matches('/').to_owned();
+    c.set("/linux/cgroupsPath", format!("user.slice:test:{name}"));
+    let ids = json!([{ "containerID": 0, "hostID": user.uid, "size": 1 }]);
+    c.set("/linux/uidMappings", ids.clone()).set("/linux/gidMappings", ids);
+    c.set(
+        "/linux/namespaces",
+        json!([
+            { "type": "user" }, { "type": "pid" }, { "type": "mount" }, { "type": "ipc" }, { "type": "uts" }
+        ]),
+    );
+    // What a user may not mount.
+    c.set("/mounts", json!([{ "destination": "/proc", "type": "proc", "source": "proc" }]));
+    c.set("/linux/resources", json!({ "memory": { "limit": 104_857_600 }, "pids": { "limit": 77 } }));
+    c.write_config();
+    let chown = |path: std::path::PathBuf| std::os::unix::fs::chown(path, Some(user.uid), Some(user.uid)).unwrap();
+    ["", "state", "bundle", "bundle/rootfs", "bundle/rootfs/dev", "bundle/rootfs/proc"]
+        .into_iter()
+        .for_each(|dir| chown(c.path(dir)));
+    by_user(c, &user, &[DRIVER, "run", "--detach", &c.id]).ok();
+    let cgroup = |pid: &str| fs::read_to_string(format!("/proc/{}/cgroup", pid.trim())).unwrap();
+    let below = format!("/user.slice/user-{0}.slice/user@{0}.service/user.slice/{unit}\n", user.uid);
+    let own = cgroup(&c.pid().to_string());
+    assert!(own.ends_with(&below), "{own}");
+    for (property, value) in [("ActiveState", "active"), ("MemoryMax", "104857600"), ("TasksMax", "77")] {
+        assert_eq!(user.show(&unit, property), value, "{property}");
+    }
+    // This command is outside of the user's cgroups, from where only systemd can move a process in.
+    let pid_file = c.path("state").join("exec.pid");
+    by_user(
+        c,
+        &user,
+        &["exec", "--detach", "--pid-file", pid_file.to_str().unwrap(), &c.id, "/guest", "sleep-forever"],
+    )
+    .ok();
+    let own = cgroup(&fs::read_to_string(&pid_file).unwrap());
+    assert!(own.ends_with(&below), "{own}");
+    fs::remove_file(pid_file).unwrap();
+    by_user(c, &user, &["delete", "--force", &c.id]).ok();
+    eventually("it is forgotten", || user.show(&unit, "LoadState") == "not-found");
+});
