@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::common::program::start;
-use crate::common::{Container, assert_has, eventually, host};
+use crate::common::{Container, assert_has, eventually, host, rival};
 use crate::{container_test, skip_unless};
 
 fn stats(c: &Container) -> Value {
@@ -98,6 +98,10 @@ container_test!(a_line_now_and_then_until_the_container_has_ended, |c| {
     let mut running = start(&mut c.command(&["events", "--interval=100ms", &c.id]), &c.dir);
     eventually("three lines", || running.printed().lines().count() >= 3);
     c.kill(&["KILL"]).ok();
+    // On v1 runc waits until the cgroup is gone.
+    if rival().is_some() {
+        c.delete_force().ok();
+    }
     let begin = Instant::now();
     let output = running.wait().ok();
     assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
@@ -127,6 +131,10 @@ container_test!(an_out_of_memory_kill_is_an_event, |c| {
     // It watches from before its first line.
     eventually("it watches", || running.printed().contains("stats"));
     c.start().ok();
+    if rival().is_some() {
+        c.wait_status("stopped");
+        c.delete_force().ok();
+    }
     let output = running.wait().ok();
     let oom = format!("{{\"type\":\"oom\",\"id\":\"{}\"}}\n", c.id);
     assert_has(&output.stdout, &oom);
