@@ -5,7 +5,8 @@
 //! of it. Whatever point a killed runtime stopped at, the record says what there may be to remove.
 //!
 //! No status is stored: it is derived from the process (alive, and the same by its start time), from who reads the gate
-//! FIFO, and from the freezer.
+//! FIFO, and from the freezer. While `pause` freezes, the file `pausing` names the process that does: if it was killed
+//! meanwhile, whoever asks for the status next thaws the container.
 //!
 //! A lock (flock on the folder) is held by every command that changes the container. The creator holds it from before
 //! the record exists until it is done, so a free lock and phase `creating` mean that the creator is gone.

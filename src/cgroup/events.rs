@@ -24,8 +24,8 @@ pub(crate) struct Watch {
 /// How out-of-memory kills are noticed.
 #[derive(Debug)]
 enum Oom {
-    /// v1: the kernel counts in an eventfd (cgroup-v1/memory.rst, 9 and 10).
-    V1(EventFd),
+    /// v1: the kernel counts in an eventfd (cgroup-v1/memory.rst, 9 and 10); and memory.oom_control.
+    V1(EventFd, OwnedFd),
     /// v2: memory.events, and the kills that were seen in it.
     V2(OwnedFd, u64),
 }
@@ -33,7 +33,7 @@ enum Oom {
 /// Begins to watch. What the host can't tell is never told.
 pub(super) fn watch(group: &Group) -> Result<Watch> {
     let oom = match (group.with_controller("memory"), group.v2()) {
-        (Some(dir), _) => register(dir).context("watch for out-of-memory kills")?.map(Oom::V1),
+        (Some(dir), _) => register(dir).context("watch for out-of-memory kills")?,
         (None, Some(dir)) => open(dir, "memory.events")?.map(|file| {
             let seen = kills(&file);
             Oom::V2(file, seen)
@@ -52,13 +52,13 @@ fn open(dir: &Dir, file: &str) -> Result<Option<OwnedFd>> {
 }
 
 /// cgroup.event_control takes the numbers of an eventfd and of memory.oom_control.
-fn register(dir: &Dir) -> Result<Option<EventFd>> {
+fn register(dir: &Dir) -> Result<Option<Oom>> {
     let Some(control) = open(dir, "memory.oom_control")? else { return Ok(None) };
     let eventfd = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).call("eventfd", "")?;
     let numbers = format!("{} {}", eventfd.as_fd().as_raw_fd(), control.as_raw_fd());
     match dir.write("cgroup.event_control", &numbers) {
         Err(error) if gone(&error) => Ok(None),
-        written => Ok(written.map(|()| Some(eventfd))?),
+        written => Ok(written.map(|()| Some(Oom::V1(eventfd, control)))?),
     }
 }
 
@@ -83,7 +83,7 @@ impl Watch {
     /// What to poll for: out-of-memory kills, and the end.
     pub(crate) fn interest(&self) -> [Option<(BorrowedFd<'_>, i16)>; 2] {
         let oom = self.oom.as_ref().map(|oom| match oom {
-            Oom::V1(eventfd) => (eventfd.as_fd(), poll::IN),
+            Oom::V1(eventfd, _) => (eventfd.as_fd(), poll::IN),
             Oom::V2(file, _) => (file.as_fd(), poll::PRI),
         });
         [oom, self.events.as_ref().map(|file| (file.as_fd(), poll::PRI))]
@@ -93,8 +93,11 @@ impl Watch {
     pub(crate) fn killed(&mut self) -> bool {
         match &mut self.oom {
             None => false,
-            // Also rings once when the cgroup is removed, and then the end is known already.
-            Some(Oom::V1(eventfd)) => eventfd.read().is_ok(),
+            // The removal of the cgroup, whose files can't be read then, counts one.
+            Some(Oom::V1(eventfd, control)) => {
+                let count = eventfd.read().unwrap_or_default();
+                count > u64::from(value(control, "under_oom ").is_none())
+            }
             Some(Oom::V2(file, seen)) => {
                 let now = kills(file);
                 now > std::mem::replace(seen, now.max(*seen))

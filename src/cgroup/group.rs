@@ -17,6 +17,8 @@ use crate::sys;
 
 /// How long `kill` waits for processes to end. SIGKILL can't be refused, only delayed (disk, a core dump).
 const KILL_LIMIT: Duration = Duration::from_secs(10);
+/// The same where an ancestor is frozen, which only its owner can change.
+const HELD_LIMIT: Duration = Duration::from_millis(100);
 /// How long `remove` waits for tasks that are on their way out.
 const REMOVE_LIMIT: Duration = Duration::from_secs(5);
 
@@ -174,6 +176,21 @@ impl Group {
         }
     }
 
+    fn kill_within(&self, limit: Duration) -> Result<()> {
+        let mut time = BackOff::new(limit);
+        if let Some(dir) = &self.v2 {
+            // Since Linux 5.14; kills what is forked meanwhile, too. Where it isn't there, one by one.
+            if dir.write("cgroup.kill", "1").is_ok() {
+                self.thaw_tree();
+                if v2::wait_empty(dir, time.left())? {
+                    return Ok(());
+                }
+                bail!("{} process(es) are still in cgroup {:?} after cgroup.kill", dir.pids()?.len(), dir.path());
+            }
+        }
+        self.main().map_or(Ok(()), |dir| v1::kill(dir, || self.thaw_tree(), &mut time))
+    }
+
     fn add_to<'a>(&'a self, dirs: impl Iterator<Item = &'a Dir>, pid: Pid) -> Result<()> {
         let add = |dir: &Dir| {
             dir.add(pid).map_err(|error| {
@@ -255,18 +272,13 @@ impl Cgroup for Group {
     }
 
     fn kill(&self) -> Result<()> {
-        let mut time = BackOff::new(KILL_LIMIT);
-        if let Some(dir) = &self.v2 {
-            // Since Linux 5.14; kills what is forked meanwhile, too. Where it isn't there, one by one.
-            if dir.write("cgroup.kill", "1").is_ok() {
-                self.thaw_tree();
-                if v2::wait_empty(dir, time.left())? {
-                    return Ok(());
-                }
-                bail!("{} process(es) are still in cgroup {:?} after cgroup.kill", dir.pids()?.len(), dir.path());
-            }
+        // Nothing that an ancestor holds in v1's freezer dies; the signal reaches it when that is thawed.
+        let above = self.with_controller("freezer").and_then(|dir| Freezer::V1(dir).frozen_ancestor());
+        let killed = self.kill_within(if above.is_some() { HELD_LIMIT } else { KILL_LIMIT });
+        match above {
+            Some(path) => killed.with_context(|| format!("cgroup {path:?} above the container's is frozen: thaw it")),
+            None => killed,
         }
-        self.main().map_or(Ok(()), |dir| v1::kill(dir, || self.thaw_tree(), &mut time))
     }
 
     /// v2 goes first: it tells when the last task has left, and a task leaves all hierarchies at once. v1 tells

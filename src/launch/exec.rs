@@ -203,6 +203,7 @@ fn affinity(process: &Process) -> Result<Affinity> {
 
 /// The process on its way to the program; killed and reaped if it doesn't get there.
 struct Child {
+    cgroup: Location,
     prepared: PreparedExec,
     outside: Outside,
     process: Option<(Pid, OwnedFd)>,
@@ -240,7 +241,7 @@ fn spawn(
         }
         Cloned::Parent { pid, pidfd } => {
             drop(inside);
-            let child = Child { prepared, outside, process: Some((pid, pidfd)) };
+            let child = Child { cgroup: location, prepared, outside, process: Some((pid, pidfd)) };
             place(cgroup, pid, placed).or_else(|error| follow(error, pid, init, args))?;
             process::set_oom_score_adj(pid, &child.prepared.plan.task.limits)?;
             Ok(child)
@@ -323,7 +324,10 @@ impl Child {
     fn hear(&mut self) -> Result<Heard> {
         match self.outside.hear()? {
             Heard::Failed(text) => bail!("{FAILED}: {text}"),
-            Heard::Closed => bail!("{FAILED}: it died before its program was executed"),
+            Heard::Closed => match cgroup::open(&self.cgroup)?.out_of_memory() {
+                None => bail!("{FAILED}: it died before its program was executed"),
+                Some(oom) => bail!("{FAILED}: it died before its program was executed; {oom} in the container so far"),
+            },
             other => Ok(other),
         }
     }

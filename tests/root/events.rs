@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::common::program::start;
-use crate::common::{Container, assert_has, eventually, host};
-use crate::{container_test, skip_unless};
+use crate::common::{Container, assert_has, eventually, host, rival};
+use crate::{container_test, skip_for_runc, skip_unless};
 
 fn stats(c: &Container) -> Value {
     let output = c.tare(&["events", "--stats", &c.id]).ok();
@@ -98,12 +98,34 @@ container_test!(a_line_now_and_then_until_the_container_has_ended, |c| {
     let mut running = start(&mut c.command(&["events", "--interval=100ms", &c.id]), &c.dir);
     eventually("three lines", || running.printed().lines().count() >= 3);
     c.kill(&["KILL"]).ok();
+    // On v1 runc waits until the cgroup is gone.
+    if rival().is_some() {
+        c.delete_force().ok();
+    }
     let begin = Instant::now();
     let output = running.wait().ok();
     assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
     for line in output.stdout.lines() {
         let event: Value = serde_json::from_str(line).unwrap();
         assert_eq!(event["type"], "stats");
+    }
+});
+
+container_test!(a_container_that_is_removed_was_not_out_of_memory, |c| {
+    skip_for_runc!(c, "it may take the one for the other");
+    c.args(&["sleep-forever"]);
+    for _ in 0..5 {
+        c.detach().ok();
+        let mut running = start(&mut c.command(&["events", "--interval", "10ms", &c.id]), &c.dir);
+        running.wait_for("stats");
+        // It is held up until the cgroup is gone.
+        running.signal(nix::sys::signal::Signal::SIGSTOP);
+        c.delete_force().ok();
+        // v1 tells of the removal a little later.
+        std::thread::sleep(Duration::from_millis(200));
+        running.signal(nix::sys::signal::Signal::SIGCONT);
+        let output = running.wait().ok();
+        assert!(!output.stdout.contains("oom\""), "{output}");
     }
 });
 
@@ -127,6 +149,10 @@ container_test!(an_out_of_memory_kill_is_an_event, |c| {
     // It watches from before its first line.
     eventually("it watches", || running.printed().contains("stats"));
     c.start().ok();
+    if rival().is_some() {
+        c.wait_status("stopped");
+        c.delete_force().ok();
+    }
     let output = running.wait().ok();
     let oom = format!("{{\"type\":\"oom\",\"id\":\"{}\"}}\n", c.id);
     assert_has(&output.stdout, &oom);

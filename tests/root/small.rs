@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::common::{assert_has, host};
+use crate::common::{assert_has, host, trace};
 use crate::{container_test, skip_for_runc, skip_unless};
 
 /// Bytes that a static program must be able to start with.
@@ -36,4 +36,28 @@ container_test!(too_little_memory_is_said, |c| {
     for part in ["OOM-killed (memory limit too low?)", file, "limit 4096 bytes", "peak "] {
         assert_has(&output.stderr, part);
     }
+});
+
+container_test!(an_exec_that_dies_on_its_way_tells_of_memory_kills, |c| {
+    skip_for_runc!(c, "it doesn't look");
+    skip_unless!(c, host::has_controller("memory"), "no memory controller");
+    if !trace::available(c) {
+        return;
+    }
+    c.set("/linux/resources/memory", json!({ "limit": 16 << 20, "swap": 16 << 20 }));
+    c.args(&["sleep-forever"]);
+    c.detach().ok();
+    // Only the process inside makes this call.
+    let words = super::exec::line(c, &[], &["true"]);
+    let die = || trace::killed_at(c, true, "inject=capset:signal=SIGKILL:when=1", &words).wait().exits(255);
+    let before = die();
+    assert_has(&before.stderr, "it died before its program was executed\n");
+    super::exec::exec(c, &[], &["eat-mem", "50"]).exits(137);
+    let after = die();
+    for part in
+        ["it died before its program was executed; memory.", "killed for lack of memory", "limit 16777216 bytes"]
+    {
+        assert_has(&after.stderr, part);
+    }
+    assert_eq!(c.status(), "running");
 });

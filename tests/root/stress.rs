@@ -135,3 +135,43 @@ container_test!(deletes_at_once_do_not_hurt_each_other, |c| {
         c.assert_clean();
     }
 });
+
+container_test!(any_commands_at_once_leave_nothing_frozen, |c| {
+    crate::skip_for_runc!(c, "it has no lock for them");
+    c.args(&["sleep-forever"]);
+    c.write_config();
+    let c = &*c;
+    let commands: [&[&str]; 10] = [
+        &["run", "--detach"],
+        &["pause"],
+        &["resume"],
+        &["state"],
+        &["ps", "--format", "json"],
+        &["update", "--cpu-share", "512"],
+        &["events", "--stats"],
+        &["run", "--detach"],
+        &["delete", "--force"],
+        &["resume"],
+    ];
+    std::thread::scope(|scope| {
+        for first in 0..6_usize {
+            scope.spawn(move || {
+                for step in 0..25 {
+                    // Each thread in an order of its own.
+                    let mut words = commands[(first * 3 + step * (2 * first + 1)) % commands.len()].to_vec();
+                    words.push(&c.id);
+                    let output = c.tare(&words);
+                    assert!([0, 1].contains(&output.code), "{output}");
+                    let bad = ["internal error", "ESRCH", "ENODEV", "inconsistent", "nor to thaw"];
+                    assert!(!bad.iter().any(|words| output.stderr.contains(words)), "{output}");
+                }
+            });
+        }
+    });
+    c.tare(&["run", "--detach", &c.id]);
+    if c.status() == "paused" {
+        c.tare(&["resume", &c.id]).ok();
+    }
+    assert_eq!(c.status(), "running");
+    super::exec::exec(c, &[], &["true"]).ok();
+});
