@@ -219,6 +219,8 @@ container_test!(the_pid_file_is_written_in_the_foreground_too, |c| {
     let file = c.path("exec-pid");
     let mut running = begin(c, &["--pid-file", file.to_str().unwrap()], &["catch", "42", "10"]);
     running.wait_for("ready");
+    // The program may be faster than its runtime.
+    eventually("the pid file", || file.exists());
     let pid: i32 = fs::read_to_string(&file).unwrap().parse().unwrap();
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGUSR1).unwrap();
     running.wait().exits(42);
