@@ -30,6 +30,11 @@ run: build build-guest ## Run a container that shows what it isolates (root)
 test: install-deps build build-guest ## Run all tests; those in containers need root
 	@TARE_BIN=$(CURDIR)/bin/tare TARE_GUEST=$(CURDIR)/$(RELEASE)/examples/guest scripts/test
 
+.PHONY: test-vm
+test-vm: build build-guest ## Run the tests in a guest with systemd, cgroup v2 and AppArmor; T=name chooses
+	@scripts/install-deps vm
+	@TARE_BIN=$(CURDIR)/bin/tare TARE_GUEST=$(CURDIR)/$(RELEASE)/examples/guest integration/vm/test $(T)
+
 unit: ## Run the tests that need neither root nor a build
 	$(CARGO) test --locked --lib
 

@@ -106,7 +106,13 @@ pub fn kill_processes(text: &str) {
     processes(text).into_iter().for_each(kill);
 }
 
-fn kill(pid: i32) {
+/// The children of a process of one thread.
+pub fn children(pid: i32) -> Vec<i32> {
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    text.split_whitespace().map(|word| word.parse().unwrap()).collect()
+}
+
+pub fn kill(pid: i32) {
     let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL);
 }
 

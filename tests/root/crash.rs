@@ -190,6 +190,8 @@ fn any_process_killed(c: &Container, points: impl Fn(&[trace::Call]) -> Vec<Stri
         while running.child.try_wait().unwrap().is_none() && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(2));
         }
+        // On a slow machine the runtime may still be at it; without strace it would go on behind our back.
+        host::children(running.pid()).into_iter().for_each(host::kill);
         drop(running);
         recovers(c, &point);
     }
