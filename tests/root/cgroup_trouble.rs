@@ -53,6 +53,7 @@ container_test!(no_right_to_make_a_cgroup, |c| {
     c.push("/linux/namespaces", json!({ "type": "user" }));
     let own = json!([{ "containerID": 0, "hostID": USER, "size": 1 }]);
     c.set("/linux/uidMappings", own.clone()).set("/linux/gidMappings", own);
+    c.remove("/mounts/2/options/5"); // gid=5 isn't mapped
     c.set("/linux/resources", json!({ "memory": { "limit": 67_108_864 } }));
     let user = USER.to_string();
     let output = run_by(c, &["setpriv", "--reuid", &user, "--regid", &user, "--clear-groups", "--"]);

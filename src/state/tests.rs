@@ -1,0 +1,50 @@
+use super::*;
+
+#[test]
+fn stat_is_read_after_the_last_parenthesis() {
+    let stat = b"12 (a) S (b)) Z 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4242 20 21";
+    assert_eq!(parse_stat(stat), Some((b'Z', 4242)));
+    assert_eq!(parse_stat(b""), None);
+    assert_eq!(parse_stat(b"1 (x"), None);
+}
+
+#[test]
+fn this_process_is_alive_and_another_start_time_is_not() {
+    let me = Identity::of(Pid::this()).unwrap();
+    assert_eq!(Identity::own(), Some(me));
+    assert!(me.alive());
+    let recycled = Identity { start_time: me.start_time + 1, ..me };
+    assert!(!recycled.alive());
+    assert!(recycled.pidfd().unwrap().is_none());
+    assert!(!recycled.signal(0).unwrap());
+    assert!(me.signal(0).unwrap());
+}
+
+#[test]
+fn an_id_is_claimed_once_and_removed_whole() {
+    let root = tempfile::tempdir().unwrap();
+    let (folder, lock) = Folder::claim(root.path(), "one").unwrap();
+    let again = Folder::claim(root.path(), "one").unwrap_err().to_string();
+    assert!(again.contains(phrase::ALREADY_EXISTS), "{again}");
+    assert!(Folder::open(root.path(), "one").unwrap().try_lock().unwrap().is_none());
+    drop(lock);
+    assert!(folder.read().unwrap().is_none());
+    let gate = folder.make_gate().unwrap();
+    assert!(folder.open_gate().unwrap().is_some());
+    drop(gate);
+    assert!(folder.open_gate().unwrap().is_none());
+    folder.remove().unwrap();
+    assert!(Folder::find(root.path(), "one").unwrap().is_none());
+    assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_lock_on_a_removed_folder_says_that_it_does_not_exist() {
+    let root = tempfile::tempdir().unwrap();
+    let (folder, lock) = Folder::claim(root.path(), "x").unwrap();
+    let other = Folder::open(root.path(), "x").unwrap();
+    drop(lock);
+    folder.remove().unwrap();
+    let error = other.lock().unwrap_err().to_string();
+    assert!(error.contains(phrase::DOES_NOT_EXIST), "{error}");
+}
