@@ -65,7 +65,7 @@ fn not_delegated(path: &Path, controller: &str) -> String {
 }
 
 /// ENOENT: the parent's cgroup.controllers doesn't have it.
-fn not_offered(path: &Path, controller: &str) -> String {
+pub(super) fn not_offered(path: &Path, controller: &str) -> String {
     let offered = Dir::new(path.to_owned()).read("cgroup.controllers").unwrap_or_default();
     format!(
         "controller {controller:?} isn't delegated: {path:?}/cgroup.controllers has only \"{}\"; \

@@ -13,7 +13,7 @@ use super::apply::apply;
 use super::devices::Insn;
 use super::dir::{Dir, gone};
 use super::knobs::{Knob, Missing};
-use super::trouble::{Tried, cause};
+use super::trouble::{Tried, cause, not_offered};
 use crate::host::is_rootless;
 use crate::sys::{self, bpf};
 
@@ -77,8 +77,15 @@ pub(super) fn enable(leaf: &Leaf, dir: &Dir) -> Result<()> {
         if path.is_none()
             && let Some((name, property)) = wanted.iter().find(|(name, _)| !has(&list, name))
         {
-            let why = "the kernel doesn't offer it on cgroup v2: switched off, or in use by a v1 hierarchy";
-            bail!(unavailable(name, property, &format!("not in {current:?}/cgroup.controllers ({why})")));
+            // The root of all has no type; one that has is that of a cgroup namespace.
+            let why = match Dir::new(current.clone()).read("cgroup.type") {
+                Ok(_) => not_offered(&current, name),
+                Err(_) => format!(
+                    "not in {current:?}/cgroup.controllers (the kernel doesn't offer it on cgroup v2: switched off, or in \
+                     use by a v1 hierarchy)"
+                ),
+            };
+            bail!(unavailable(name, property, &why));
         }
         down.push(current);
         if complete {

@@ -98,3 +98,21 @@ container_test!(a_parent_with_processes_hands_nothing_down, |c| {
     output.fails(&[pointer, &controller, "has processes of its own", "(\"sleep\")", "move them"]);
     c.assert_clean();
 });
+
+// As in a container, or a user's part of the tree: whoever manages the cgroups above has not handed the controller down.
+container_test!(a_controller_that_is_not_delegated, |c| {
+    skip_for_runc!(c, "it says ENOENT");
+    skip_unless!(c, v2().is_some(), "no cgroup v2");
+    skip_unless!(c, host::installed("unshare"), "util-linux is missing");
+    let own = v2().unwrap().join(c.cgroup.trim_start_matches('/')).join("above/own");
+    fs::create_dir_all(&own).unwrap();
+    let cgroup = format!("/{}", c.id);
+    c.set("/linux/cgroupsPath", cgroup);
+    c.set("/linux/resources", json!({ "memory": { "limit": 67_108_864 } }));
+    let mount = "umount -l /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec \"$@\"";
+    let script =
+        format!("echo $$ >{}/cgroup.procs && exec unshare --cgroup --mount sh -c '{mount}' sh \"$@\"", own.display());
+    let output = run_by(c, &["sh", "-c", &script, "sh"]);
+    output.fails(&["/linux/resources/memory", "controller \"memory\" isn't delegated", "cgroup.controllers has only"]);
+    assert!(!own.join(&c.id).exists());
+});
