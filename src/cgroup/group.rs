@@ -13,6 +13,7 @@ use super::freeze::Freezer;
 use super::trouble::{Tried, cause};
 use super::update::Change;
 use super::{Cgroup, Location, Manager, OutOfMemory, Plan, Stats, Watch, events, stats, update, v1, v2};
+use crate::host::is_rootless;
 use crate::sys;
 
 /// How long `kill` waits for processes to end. SIGKILL can't be refused, only delayed (disk, a core dump).
@@ -62,8 +63,23 @@ fn make_all(plan: &Plan, made: &mut Vec<PathBuf>) -> Result<Group> {
 /// Takes over the leaves that another manager has made, makes those that it left out, and sets limits and device rules
 /// with the process already inside.
 pub(super) fn adopt(plan: &Plan) -> Result<Group> {
-    let group = open(&plan.location);
-    for dir in group.dirs() {
+    let mut group = open(&plan.location);
+    let mut others = Vec::new();
+    for (controllers, dir) in std::mem::take(&mut group.v1) {
+        let limited = plan.v1.iter().any(|leaf| leaf.controllers == controllers && !leaf.knobs.is_empty());
+        match make(dir.path(), &mut Vec::new()) {
+            // An ordinary user's systemd has v2 and its own hierarchy alone; what nothing is asked of isn't missed.
+            Err(error) if error.errno() == Errno::EACCES && !limited && is_rootless() => {
+                log::debug!("the container gets no cgroup of its own in {controllers:?}: {error}");
+            }
+            Err(error) => {
+                return Err(explained(error, dir.path(), Tried::Make)).context("make the container's cgroup");
+            }
+            Ok(_) => others.push((controllers, dir)),
+        }
+    }
+    group.v1 = others;
+    if let Some(dir) = &group.v2 {
         make(dir.path(), &mut Vec::new()).context("make the container's cgroup")?;
     }
     prepare(plan, &group)?;

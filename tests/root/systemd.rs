@@ -536,13 +536,22 @@ systemd_test!(a_users_container_is_a_scope_of_his, |c, unit| {
     ["", "state", "bundle", "bundle/rootfs", "bundle/rootfs/dev", "bundle/rootfs/proc"]
         .into_iter()
         .for_each(|dir| chown(c.path(dir)));
+    let hybrid = host::v1("pids").is_some();
+    if hybrid {
+        // There systemd gives a user no part of the v1 hierarchies: limits are an error, and without them it works.
+        let limits = by_user(c, &user, &[DRIVER, "run", "--detach", &c.id]);
+        limits.fails(&["is not this user's to change", "leave out /linux/resources"]);
+        c.remove("/linux/resources").write_config();
+    }
     by_user(c, &user, &[DRIVER, "run", "--detach", &c.id]).ok();
     let cgroup = |pid: &str| fs::read_to_string(format!("/proc/{}/cgroup", pid.trim())).unwrap();
     let below = format!("/user.slice/user-{0}.slice/user@{0}.service/user.slice/{unit}\n", user.uid);
     let own = cgroup(&c.pid().to_string());
     assert!(own.ends_with(&below), "{own}");
-    for (property, value) in [("ActiveState", "active"), ("MemoryMax", "104857600"), ("TasksMax", "77")] {
-        assert_eq!(user.show(&unit, property), value, "{property}");
+    assert_eq!(user.show(&unit, "ActiveState"), "active");
+    if !hybrid {
+        assert_eq!(user.show(&unit, "MemoryMax"), "104857600");
+        assert_eq!(user.show(&unit, "TasksMax"), "77");
     }
     // This command is outside of the user's cgroups, from where only systemd can move a process in.
     let pid_file = c.path("state").join("exec.pid");
