@@ -302,11 +302,20 @@ container_test!(pausing_while_processes_come_and_go, |c| {
     c.args(&["sleep-forever"]);
     c.detach().ok();
     let c = &*c;
-    let over = std::sync::atomic::AtomicBool::new(false);
+    struct Over(std::sync::atomic::AtomicBool);
+    struct End<'a>(&'a Over);
+    impl Drop for End<'_> {
+        fn drop(&mut self) {
+            self.0.0.store(true, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+    let over = Over(std::sync::atomic::AtomicBool::new(false));
     std::thread::scope(|scope| {
+        // Also after a failure: else nothing would ever end.
+        let _end = End(&over);
         for _ in 0..2 {
             scope.spawn(|| {
-                while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                while !over.0.load(std::sync::atomic::Ordering::Relaxed) {
                     // Refused while it is paused, or held up by a pause that came a moment later.
                     let _ = super::exec::exec(c, &[], &["true"]);
                 }
@@ -314,10 +323,10 @@ container_test!(pausing_while_processes_come_and_go, |c| {
         }
         for _ in 0..15 {
             c.tare(&["pause", &c.id]).ok();
-            assert!(frozen(c));
+            // On v1 it is "FREEZING" again for a moment when a process comes in.
+            assert_eq!(c.status(), "paused");
             c.tare(&["resume", &c.id]).ok();
         }
-        over.store(true, std::sync::atomic::Ordering::Relaxed);
     });
     assert_eq!(c.status(), "running");
 });

@@ -23,6 +23,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 const JOB_REMOVED: &str = "type='signal',sender='org.freedesktop.systemd1',path='/org/freedesktop/systemd1',\
     interface='org.freedesktop.systemd1.Manager',member='JobRemoved'";
 const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
+const NO_REPLY: &str = "org.freedesktop.DBus.Error.NoReply";
 const UNIT_EXISTS: &str = "org.freedesktop.systemd1.UnitExists";
 
 #[derive(Debug)]
@@ -113,11 +114,32 @@ impl Manager {
         matches!(state.as_deref(), Some("failed" | "inactive" | "deactivating"))
     }
 
+    /// Whether a unit has come to its end, or isn't known any more.
+    fn is_over(&mut self, unit: &str) -> bool {
+        let state = self.property(unit, "Unit", "ActiveState");
+        matches!(state.as_deref(), Some("failed" | "inactive"))
+    }
+
+    /// Asks again when the question got lost: a systemd that executes itself anew (daemon-reexec, an upgrade) leaves the
+    /// bus for a moment. Only for what may be asked twice.
+    fn patiently<T>(&mut self, until: Instant, mut ask: impl FnMut(&mut Self) -> Result<T>) -> Result<T> {
+        const PAUSE: Duration = Duration::from_millis(50);
+        loop {
+            match ask(self) {
+                Err(error) if fault(&error) == Some(NO_REPLY) && Instant::now() + PAUSE < until => {
+                    std::thread::sleep(PAUSE);
+                }
+                answer => return answer,
+            }
+        }
+    }
+
     /// Whether there is no unit of that name but one of that description.
     pub(super) fn is_free(&mut self, unit: &str, description: &str) -> Result<bool> {
-        let path = object_path(unit);
+        let (path, until) = (object_path(unit), self.until());
         let mut ask = |name: &str| {
-            self.get(&path, "org.freedesktop.systemd1.Unit", name).with_context(|| format!("{name} of unit {unit:?}"))
+            self.patiently(until, |manager| manager.get(&path, "org.freedesktop.systemd1.Unit", name, until))
+                .with_context(|| format!("{name} of unit {unit:?}"))
         };
         Ok(ask("Description")? == description || ask("LoadState")? == "not-found")
     }
@@ -133,13 +155,16 @@ impl Manager {
     /// Stops a unit and forgets its failure; one that is gone is fine.
     pub(super) fn stop(&mut self, unit: &str) -> Result<()> {
         let until = self.until();
-        match self.call("StopUnit", vec![Value::str(unit), Value::str("replace")], until) {
+        let stop = |manager: &mut Self| manager.call("StopUnit", vec![Value::str(unit), Value::str("replace")], until);
+        match self.patiently(until, stop) {
             Err(error) if fault(&error) == Some(NO_SUCH_UNIT) => return Ok(()),
             answer => {
                 let job = job(&answer.with_context(|| format!("stop unit {unit:?} over D-Bus"))?)?;
                 match self.wait(&job, until) {
                     Ok(result) if result == "done" => (),
                     Ok(result) => return Err(self.failure(unit, &format!("its stop job ended as \"{result}\""))),
+                    // As in `start`.
+                    Err(error) if error.is::<Late>() && self.is_over(unit) => (),
                     Err(error) => return Err(error.context(format!("unit {unit:?}: its stop job"))),
                 }
             }
@@ -149,7 +174,7 @@ impl Manager {
 
     fn reset_failed(&mut self, unit: &str) -> Result<()> {
         let until = self.until();
-        match self.call("ResetFailedUnit", vec![Value::str(unit)], until) {
+        match self.patiently(until, |manager| manager.call("ResetFailedUnit", vec![Value::str(unit)], until)) {
             Err(error) if fault(&error) == Some(NO_SUCH_UNIT) => Ok(()),
             answer => answer.map(drop).with_context(|| format!("reset unit {unit:?} over D-Bus")),
         }
@@ -179,21 +204,24 @@ impl Manager {
     /// The major version of systemd.
     fn version(&mut self) -> Result<u32> {
         let path = "/org/freedesktop/systemd1";
-        let text = self.get(path, "org.freedesktop.systemd1.Manager", "Version").context("the version of systemd")?;
+        let until = self.until();
+        let ask = |manager: &mut Self| manager.get(path, "org.freedesktop.systemd1.Manager", "Version", until);
+        let text = self.patiently(until, ask).context("the version of systemd")?;
         let digits: String = text.trim_start_matches('v').chars().take_while(char::is_ascii_digit).collect();
         digits.parse().with_context(|| format!("the version of systemd: {text:?}"))
     }
 
     fn property(&mut self, unit: &str, interface: &str, name: &str) -> Option<String> {
-        self.get(&object_path(unit), &format!("org.freedesktop.systemd1.{interface}"), name).ok()
-    }
-
-    fn get(&mut self, path: &str, interface: &str, name: &str) -> Result<String> {
         /// What is asked only to tell more of a failure must not make it last.
         const LIMIT: Duration = Duration::from_secs(2);
+        let until = Instant::now() + self.limit.min(LIMIT);
+        self.get(&object_path(unit), &format!("org.freedesktop.systemd1.{interface}"), name, until).ok()
+    }
+
+    fn get(&mut self, path: &str, interface: &str, name: &str, until: Instant) -> Result<String> {
         let body = vec![Value::str(interface), Value::str(name)];
         let message = Message { path: path.into(), ..to_systemd("org.freedesktop.DBus.Properties", "Get", body) };
-        let answer = self.connection.call(message, Instant::now() + self.limit.min(LIMIT))?;
+        let answer = self.connection.call(message, until)?;
         match answer.first() {
             Some(Value::Variant(value)) => Ok(value.text().unwrap_or_default().to_owned()),
             _ => bail!("an answer of another type"),

@@ -282,6 +282,36 @@ fn a_unit_is_known_by_its_description() {
 }
 
 #[test]
+fn a_systemd_that_is_starting_anew_is_asked_again() {
+    let lost = || Answer::Fault(NO_REPLY);
+    let script = vec![
+        ("Get", lost(), vec![]),
+        ("Get", lost(), vec![]),
+        ("Get", text("mine"), vec![]),
+        ("StopUnit", lost(), vec![]),
+        ("StopUnit", path(), vec![job_removed(JOB, "done")]),
+        ("ResetFailedUnit", lost(), vec![]),
+        ("ResetFailedUnit", Return(vec![]), vec![]),
+    ];
+    let (mut manager, server) = Server::start(script);
+    assert!(manager.is_free("a.scope", "mine").unwrap());
+    manager.stop("a.scope").unwrap();
+    server.calls(manager);
+}
+
+#[test]
+fn a_stop_whose_end_nobody_told() {
+    let script = vec![
+        ("StopUnit", path(), vec![]),
+        ("Get", text("inactive"), vec![]),
+        ("ResetFailedUnit", Return(vec![]), vec![]),
+    ];
+    let (mut manager, server) = Server::start(script);
+    manager.stop("a.scope").unwrap();
+    server.calls(manager);
+}
+
+#[test]
 fn properties_are_changed_until_the_unit_stops() {
     let script = vec![
         ("SetUnitProperties", Return(vec![]), vec![]),
