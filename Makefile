@@ -35,6 +35,11 @@ test-vm: build build-guest ## Run the tests in a guest with systemd, cgroup v2 a
 	@scripts/install-deps vm
 	@TARE_BIN=$(CURDIR)/bin/tare TARE_GUEST=$(CURDIR)/$(RELEASE)/examples/guest integration/vm/test $(T)
 
+.PHONY: test-engines
+test-engines: build ## Run engines with tare as their runtime (root); T=engine/case chooses, RUNTIME=path takes another
+	@scripts/install-deps engines
+	@TARE_BIN=$(CURDIR)/bin/tare RUNTIME=$(RUNTIME) integration/engines/test $(T)
+
 unit: ## Run the tests that need neither root nor a build
 	$(CARGO) test --locked --lib
 

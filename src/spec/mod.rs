@@ -250,7 +250,7 @@ object! {
         path: String,
         major: i64,
         minor: i64,
-        /// Absent is 0666.
+        /// Absent is 0666. With or without the bits of the type.
         file_mode: Option<u32>,
         uid: u32,
         gid: u32,

@@ -87,6 +87,22 @@ container_test!(devices_of_the_config, |c| {
     let _ = fs::remove_file(c.rootfs().join("node"));
 });
 
+// Podman hands on st_mode whole, for `--device` and `--privileged`.
+container_test!(a_file_mode_may_carry_the_type_as_stat_tells_it, |c| {
+    c.set(
+        "/linux/devices",
+        json!([
+            { "type": "c", "path": "/dev/mine", "major": 1, "minor": 3, "fileMode": 0o20640 },
+            { "type": "b", "path": "/dev/disk", "major": 8, "minor": 1, "fileMode": 0o60600 },
+            { "type": "p", "path": "/dev/fifo", "fileMode": 0o10644 },
+        ]),
+    );
+    let out = c.prints(&["stat", "/dev/mine", "/dev/disk", "/dev/fifo"]);
+    assert_has(&out, "/dev/mine c 640 0 0 0 1 3\n");
+    assert_has(&out, "/dev/disk b 600 0 0 0 8 1\n");
+    assert_has(&out, "/dev/fifo p 644 0 0 0 0 0\n");
+});
+
 container_test!(a_device_of_the_config_replaces_a_default_one, |c| {
     c.set(
         "/linux/devices",

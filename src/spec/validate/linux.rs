@@ -153,10 +153,17 @@ fn device(at: &str, device: &Device) -> Result<()> {
             return Err(invalid(format_args!("{at}/{property}"), format_args!("{number}, expected 0 to {max}")));
         }
     }
-    if let Some(mode) = device.file_mode.filter(|mode| *mode > 0o7777) {
+    // Podman hands on the whole of st_mode (inode(7)), type included.
+    let file_type: u32 = match device.kind.as_str() {
+        "b" => 0o60_000,
+        "p" => 0o10_000,
+        _ => 0o20_000,
+    };
+    if let Some(mode) = device.file_mode.filter(|mode| ![0, file_type].contains(&(mode & !0o7777))) {
+        let kind = &device.kind;
         return Err(invalid(
-            format!("{at}/fileMode"),
-            format_args!("{mode} ({mode:#o}), expected at most 4095 (0o7777)"),
+            format_args!("{at}/fileMode"),
+            format_args!("{mode:#o}, expected at most 0o7777, or that with the type of {kind:?}, {file_type:#o}"),
         ));
     }
     for (property, id) in [("uid", device.uid), ("gid", device.gid)] {

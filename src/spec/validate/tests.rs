@@ -301,6 +301,11 @@ fn devices() {
     };
     accepted(json!({"linux": {"devices": [
         device(json!({"fileMode": 0o7777})),
+        // As st_mode has it.
+        device(json!({"path": "/c", "fileMode": 0o27777})),
+        device(json!({"type": "u", "path": "/u", "fileMode": 0o20600})),
+        device(json!({"type": "b", "path": "/b2", "fileMode": 0o60600})),
+        device(json!({"type": "p", "path": "/fifo3", "fileMode": 0o10600})),
         device(json!({"type": "p", "path": "/fifo", "major": -1, "minor": -1})),
         {"type": "p", "path": "/fifo2"},
         device(json!({"type": "b", "path": "/b", "major": 4095, "minor": 1_048_575})),
@@ -311,7 +316,18 @@ fn devices() {
         (json!({"major": -1}), "major: -1, expected 0 to 4095"),
         (json!({"minor": -1}), "minor: -1, expected 0 to 1048575"),
         (json!({"type": "u", "minor": 1_048_576}), "minor: 1048576, expected 0 to 1048575"),
-        (json!({"fileMode": 4096}), "fileMode: 4096 (0o10000), expected at most 4095 (0o7777)"),
+        (
+            json!({"fileMode": 0o10600}),
+            "fileMode: 0o10600, expected at most 0o7777, or that with the type of \"c\", 0o20000",
+        ),
+        (
+            json!({"type": "b", "fileMode": 0o20600}),
+            "fileMode: 0o20600, expected at most 0o7777, or that with the type of \"b\", 0o60000",
+        ),
+        (
+            json!({"fileMode": 0o220_600}),
+            "fileMode: 0o220600, expected at most 0o7777, or that with the type of \"c\", 0o20000",
+        ),
         (json!({"uid": u32::MAX}), "uid: 4294967295 isn't an id"),
     ] {
         refused(json!({"linux": {"devices": [device(change)]}}), &format!("/linux/devices/0/{expected}"));
