@@ -4,7 +4,7 @@
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 use nix::sys::stat::{Mode, SFlag, fstatat, mkdirat};
@@ -74,7 +74,7 @@ fn bind(root: &Root, step: &MountStep, path: &CStr, tree: Bind, opened: Option<&
     only_proc_on_proc(step, path, source.as_fd())?;
     let target = bind_target(root, step, kind(source.as_fd())?)?;
     attach_with(source.as_fd(), &target, step.attrs, step.recursive)
-        .map_err(|error| locked(error, source.as_fd(), [step.attrs, step.recursive]))?;
+        .map_err(|error| not_bound(error, step, path, source.as_fd(), &target))?;
     root.done_with(target);
     propagate(source.as_fd(), &step.propagation)?;
     Ok(source)
@@ -106,6 +106,25 @@ fn bind_target<'a>(root: &'a Root, step: &MountStep, source: SFlag) -> sys::Resu
         SFlag::S_IFDIR => root.dir_slot(&step.destination, Links::Follow),
         _ => root.file_slot(&step.destination),
     }
+}
+
+/// move_mount(2) says EINVAL for a file on a directory, for which mount(2) says ENOTDIR, in words that engines explain.
+fn not_bound(
+    error: sys::Error,
+    step: &MountStep,
+    path: &CStr,
+    source: BorrowedFd<'_>,
+    target: &Slot<'_>,
+) -> anyhow::Error {
+    let is_directory = |fd, name| {
+        let stat = fstatat(fd, name, AtFlags::AT_SYMLINK_NOFOLLOW | AtFlags::AT_EMPTY_PATH);
+        stat.is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFDIR)
+    };
+    let (dir, name) = target.at();
+    if error.errno() == Errno::EINVAL && !is_directory(source, c"") && is_directory(dir, name) {
+        return anyhow!("what is there is a directory, and the source {path:?} is not a directory (ENOTDIR)");
+    }
+    locked(error, source, [step.attrs, step.recursive])
 }
 
 /// Attaches a detached mount.

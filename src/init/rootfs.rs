@@ -96,10 +96,11 @@ fn attach_root(plan: &Rootfs) -> Result<Root> {
 
 const UNREACHABLE: &str = "root of the container's user namespace must be able to reach it: each directory on the way needs to be searchable by it";
 
-/// pivot_root(2) refuses a new root whose parent mount is shared. The parent mount is found by trying each directory
-/// upwards: mount(2) says EINVAL for what isn't a mount point, and no mount table is read.
+/// pivot_root(2) refuses a new root whose parent mount is shared. The root is bound onto itself, so that is what is
+/// mounted on its own path (an engine's overlay), or the next mount upwards. It is found by trying each directory:
+/// mount(2) says EINVAL for what isn't a mount point, and no mount table is read.
 fn make_parent_private(path: &Path) -> Result<()> {
-    for directory in path.ancestors().skip(1) {
+    for directory in path.ancestors() {
         let directory = CString::new(directory.as_os_str().as_encoded_bytes())?;
         match api::mount(None, &directory, None, libc::MS_PRIVATE, None) {
             Err(error) if error.errno() == Errno::EINVAL => {}

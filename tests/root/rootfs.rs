@@ -6,6 +6,7 @@ use std::os::unix::fs::symlink;
 use serde_json::json;
 
 use crate::common::config::mount;
+use crate::common::program::finish;
 use crate::common::{assert_has, mountinfo, rival};
 use crate::{container_test, skip_for_runc};
 
@@ -60,6 +61,20 @@ container_test!(the_root_propagates_as_asked, |c| {
         c.set("/linux/rootfsPropagation", value);
         let root = mountinfo::at(&c.facts(), "/");
         assert!(!root.propagates("shared") && !root.propagates("unbindable"), "{value}: {root:?}");
+    }
+});
+
+// Docker's roots are overlays, and `-v /source:/target:rshared` makes them shared.
+container_test!(a_shared_root_that_is_a_mount_point, |c| {
+    c.set("/linux/rootfsPropagation", "shared");
+    c.args(&["facts"]);
+    c.write_config();
+    let prepared = "mount --make-rshared /; mount --bind rootfs rootfs; \"$@\"; \
+                    test $(grep -c \" $PWD/rootfs\" /proc/self/mountinfo) = 1 || { echo a mount came out >&2; exit 9; }";
+    let prefix = ["unshare", "-m", "--propagation", "private", "sh", "-ec", prepared, "sh"];
+    let facts = finish(&mut c.command_by(&prefix, &["run", &c.id]), &c.dir).ok().json();
+    if rival() != Some("runc") {
+        assert!(mountinfo::at(&facts, "/").propagates("shared"));
     }
 });
 
