@@ -12,6 +12,7 @@ pub const ALL: &[(&str, fn(&Cri))] = &[
     ("status", pods::status),
     ("unknown_handler", pods::unknown_handler),
     ("pod", pods::pod),
+    ("pod_default_handler", pods::default_handler),
     ("pod_network", pods::network),
     ("pod_of_the_host_network", pods::host_network),
     ("pod_sysctls", pods::sysctls),

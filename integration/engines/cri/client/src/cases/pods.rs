@@ -8,7 +8,7 @@ use k8s_cri::v1::{
     StatusRequest, VersionRequest,
 };
 
-use crate::cri::{Cri, within};
+use crate::cri::{Cri, Pod, within};
 
 pub fn status(cri: &Cri) {
     let version = cri.call(async |api| api.version(VersionRequest::default()).await).expect("Version");
@@ -36,11 +36,7 @@ pub fn pod(cri: &Cri) {
         cri.call(async |api| api.list_pod_sandbox(request).await).expect("ListPodSandbox").items.len()
     };
     assert_eq!(listed(), 1);
-    // It is the runtime under test that made it.
-    let runtime = std::env::var("RUNTIME").expect("RUNTIME");
-    let state = Command::new(runtime).args(["--root", "/run/containerd/runc/k8s.io", "state", &pod.id]).output();
-    let state = String::from_utf8(state.expect("the runtime").stdout).expect("UTF-8");
-    assert!(state.contains("running"), "{state}");
+    is_of_the_runtime_under_test(&pod);
     pod.stop();
     assert_eq!(pod.state(), PodSandboxState::SandboxNotready);
     pod.remove();
@@ -49,9 +45,23 @@ pub fn pod(cri: &Cri) {
     cri.pod("pod").remove();
 }
 
+/// It was the runtime under test that made it: its state is there, in its own form.
+fn is_of_the_runtime_under_test(pod: &Pod) {
+    let runtime = std::env::var("RUNTIME").expect("RUNTIME");
+    let state = Command::new(runtime).args(["--root", "/run/containerd/runc/k8s.io", "state", &pod.id]).output();
+    let state = String::from_utf8(state.expect("the runtime").stdout).expect("UTF-8");
+    assert!(state.contains("\"running\""), "{state}");
+}
+
+pub fn default_handler(cri: &Cri) {
+    let pod = cri.run_with(cri.config("default"), "").expect("RunPodSandbox");
+    is_of_the_runtime_under_test(&pod);
+    pod.remove();
+}
+
 pub fn network(cri: &Cri) {
     let (one, two) = (cri.pod("net-one"), cri.pod("net-two"));
-    let address = |pod: &crate::cri::Pod| pod.status().expect("status").network.expect("a network").ip;
+    let address = |pod: &Pod| pod.status().expect("status").network.expect("a network").ip;
     assert!(address(&one).starts_with("10.77.0."), "{}", address(&one));
     let server = one.start(one.config("server", &["nc", "-l", "-p", "80", "-e", "echo", "from one"]));
     let client = two.idle("client");
