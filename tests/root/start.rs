@@ -1,6 +1,9 @@
 //! `start`: releases the program, once.
 
+use serde_json::json;
+
 use crate::common::assert_has;
+use crate::common::program::finish;
 use crate::container_test;
 
 container_test!(releases_the_program, |c| {
@@ -52,4 +55,22 @@ container_test!(says_that_the_program_has_no_known_format, |c| {
     c.set("/process/args", serde_json::json!(["/bad"]));
     let output = c.run().exits(1);
     assert_has(output.stderr.to_lowercase(), "exec format error");
+});
+
+// Executing the program closes what `start` waits for and what tells "created" from "running" one after the other, and a
+// process that gets little of a processor stands between the two for milliseconds. Engines ask for the status then.
+container_test!(returns_when_the_status_is_running, |c| {
+    c.args(&["sleep-forever"]);
+    // Beside everything else, not beside the tests' cgroups alone.
+    let cgroup = format!("/{}", c.id);
+    c.set("/linux/cgroupsPath", cgroup).set("/linux/resources/cpu", json!({ "shares": 2 }));
+    let on_one_processor = |words: &[&str]| finish(&mut c.command_by(&["taskset", "-c", "0"], words), &c.dir).ok();
+    let bundle = c.bundle();
+    c.write_config();
+    for _ in 0..20 {
+        on_one_processor(&["create", "--bundle", bundle.to_str().unwrap(), &c.id]);
+        on_one_processor(&["start", &c.id]);
+        assert_eq!(on_one_processor(&["state", &c.id]).json()["status"], "running");
+        c.delete_force().ok();
+    }
 });
