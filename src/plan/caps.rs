@@ -1,7 +1,8 @@
 //! The five sets of capabilities(7): names in, bit masks out. Pure.
 //!
-//! A name that isn't known is left out with a warning (config.md, "capabilities"), as is an ambient one
-//! that the kernel would refuse; the warnings are [`warnings`], for [`crate::spec::validate`] to hand on.
+//! A name that isn't known is left out with a warning (config.md, "capabilities"); the warnings are [`warnings`], for
+//! [`crate::spec::validate`] to hand on. An ambient one that the kernel would refuse is left out without: Buildah asks
+//! for some at every step of a build, and nobody asked it to.
 
 use caps::Capability;
 
@@ -30,7 +31,7 @@ pub(crate) fn masks(sets: &Capabilities) -> Masks {
     }
 }
 
-/// What [`masks`] leaves out, in words.
+/// The unknown names, which [`masks`] leaves out, in words.
 pub(crate) fn warnings(sets: &Capabilities) -> Vec<String> {
     let mut warnings = Vec::new();
     for (set, names) in [
@@ -44,15 +45,18 @@ pub(crate) fn warnings(sets: &Capabilities) -> Vec<String> {
             warnings.push(format!("config.json: /process/capabilities/{set}/{i}: unknown capability {name:?} ignored"));
         }
     }
-    let allowed = mask(&sets.permitted) & mask(&sets.inheritable);
-    for (i, name) in sets.ambient.iter().enumerate() {
-        if bit(name).is_some_and(|bit| bit & allowed == 0) {
-            warnings.push(format!(
-                "config.json: /process/capabilities/ambient/{i}: {name:?} ignored: it isn't both permitted and inheritable"
-            ));
-        }
-    }
     warnings
+}
+
+/// The ambient capabilities that [`masks`] leaves out, in words.
+pub(crate) fn not_ambient(sets: &Capabilities) -> impl Iterator<Item = String> {
+    let allowed = mask(&sets.permitted) & mask(&sets.inheritable);
+    let refused = move |name: &str| bit(name).is_some_and(|bit| bit & allowed == 0);
+    sets.ambient.iter().enumerate().filter(move |(_, name)| refused(name)).map(|(i, name)| {
+        format!(
+            "config.json: /process/capabilities/ambient/{i}: {name:?} ignored: it isn't both permitted and inheritable"
+        )
+    })
 }
 
 /// The first effective capability that isn't permitted, with its index: capset(2) would fail with EPERM.
@@ -79,7 +83,7 @@ fn bit(name: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Masks, masks, names, not_permitted, warnings};
+    use super::{Masks, masks, names, not_ambient, not_permitted, warnings};
     use crate::spec::Capabilities;
 
     fn list(names: &str) -> Vec<String> {
@@ -135,7 +139,8 @@ mod tests {
             ..Capabilities::default()
         };
         assert_eq!(masks(&sets).ambient, 1);
-        let warnings = warnings(&sets);
+        assert!(warnings(&sets).is_empty());
+        let warnings: Vec<String> = not_ambient(&sets).collect();
         assert_eq!(warnings.len(), 2);
         assert!(warnings[0].contains("/process/capabilities/ambient/1: \"CAP_KILL\" ignored"), "{warnings:?}");
         assert!(warnings[1].contains("/process/capabilities/ambient/2: \"CAP_SETUID\" ignored"), "{warnings:?}");

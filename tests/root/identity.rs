@@ -121,6 +121,19 @@ container_test!(the_five_sets_for_a_user, |c| {
     assert_eq!(status["CapAmb"], mask(&[a]));
 });
 
+// Buildah asks for ambient capabilities without inheritable ones at each step of a build; runc 1.1 says nothing.
+container_test!(ambient_capabilities_that_cannot_be_are_not_warned_of, |c| {
+    let caps = json!(["CAP_CHOWN"]);
+    c.set(
+        "/process/capabilities",
+        json!({ "bounding": caps, "effective": caps, "permitted": caps, "inheritable": [], "ambient": caps }),
+    );
+    c.args(&["cat", "/proc/self/status"]);
+    let output = c.run().ok();
+    assert_eq!(output.stderr, "");
+    assert!(output.stdout.contains("CapAmb:\t0000000000000000\n"), "{}", output.stdout);
+});
+
 container_test!(a_user_without_ambient_capabilities_has_none, |c| {
     c.set("/process/user", json!({ "uid": 1000, "gid": 1000 }));
     let facts = c.facts();

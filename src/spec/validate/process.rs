@@ -56,6 +56,9 @@ fn capabilities(sets: &Capabilities) -> Result<Vec<String>> {
         let pointer = format!("/process/capabilities/effective/{i}");
         return Err(invalid(pointer, format_args!("{name:?} isn't permitted, expected it in the permitted set too")));
     }
+    for note in caps::not_ambient(sets) {
+        log::debug!("{note}");
+    }
     Ok(caps::warnings(sets))
 }
 
