@@ -321,6 +321,19 @@ container_test!(a_sysctl_of_a_namespace_that_is_the_hosts_is_an_error, |c| {
     c.assert_clean();
 });
 
+// `docker run --network host --sysctl net.ipv4.ip_forward=0` names the host's namespace by its path.
+container_test!(a_sysctl_of_a_joined_namespace_that_is_the_hosts_is_an_error, |c| {
+    c.set("/linux/namespaces/1/path", "/proc/self/ns/net");
+    c.remove("/mounts/5");
+    let value = fs::read_to_string("/proc/sys/net/ipv4/ip_default_ttl").unwrap();
+    c.set("/linux/sysctl", json!({ "net.ipv4.ip_default_ttl": value.trim() }));
+    c.run().exits(1).has("not allowed in host network namespace");
+    c.assert_clean();
+    // Those of the namespaces that are its own are set.
+    c.set("/linux/sysctl", json!({ "kernel.msgmax": "65000" }));
+    assert_eq!(c.prints(&["cat", "/proc/sys/kernel/msgmax"]), "65000\n");
+});
+
 /// The words of one line of the probe's status.
 pub(super) fn ids(facts: &Value, key: &str) -> Vec<String> {
     facts["status"][key].as_str().unwrap().split(' ').map(str::to_owned).collect()
