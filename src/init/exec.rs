@@ -127,10 +127,10 @@ pub(crate) fn resolve(program: &Program, look: bool) -> Result<CString> {
             Err(_) => {}
         }
     }
-    match denied {
-        Some(candidate) => Err(refused(name, &candidate, Errno::EACCES, look)),
-        None => bail!("exec: {:?}: {}", name.to_string_lossy(), phrase::NOT_IN_PATH),
-    }
+    // Like runc, this says nothing of a permission that is denied: engines give 126 for that, and 127 for the phrase.
+    let cause = denied.filter(|_| look).and_then(|path| Some((diagnose::cause(&path, Errno::EACCES)?, path)));
+    let cause = cause.map(|(cause, path)| format!(": {path:?}: {cause}")).unwrap_or_default();
+    bail!("exec: {:?}: {}{cause}", name.to_string_lossy(), phrase::NOT_IN_PATH)
 }
 
 /// A file that isn't there, or may not be executed. `look`: whether it may be looked into for the cause.
@@ -212,7 +212,11 @@ mod tests {
             ("/nonesuch", "/bin", "exec: \"/nonesuch\": stat /nonesuch: no such file or directory"),
             ("/etc/passwd", "/bin", "exec: \"/etc/passwd\": permission denied"),
             ("/etc", "/bin", "permission denied"),
-            ("passwd", "/etc", "permission denied"),
+            (
+                "passwd",
+                "/nope:/etc",
+                "exec: \"passwd\": executable file not found in $PATH: \"/etc/passwd\": it has no",
+            ),
         ] {
             let error = resolve(&program(name, path), true).unwrap_err().to_string();
             assert!(error.contains(phrase), "{name}: {error}");

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use anyhow::Result;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, fstat, stat};
 
 use super::idmapped;
 use crate::error::invalid;
@@ -15,12 +15,35 @@ use crate::plan::Plan;
 use crate::plan::mounts::{MountStep, Rootfs, Sources, What};
 use crate::plan::namespaces::{Join, Kind};
 use crate::plan::options::{Bind, Propagation, Reach};
-use crate::sys;
+use crate::spec::validate::sysctl;
 use crate::sys::mount::{Tree, mount_setattr};
+use crate::sys::{self, Context as _};
 
 /// The namespaces to join, each verified to be of its kind.
 pub(crate) fn joins(plan: &Plan) -> Result<Vec<OwnedFd>> {
-    plan.namespaces.joins.iter().map(open_namespace).collect()
+    let open = |join| {
+        let namespace = open_namespace(join)?;
+        keep_own_sysctls(plan, join, &namespace)?;
+        Ok(namespace)
+    };
+    plan.namespaces.joins.iter().map(open).collect()
+}
+
+/// A sysctl is a setting of the container. Engines name the host's namespace by a path, too (`docker run --network
+/// host`), and there it would be one of the host.
+fn keep_own_sysctls(plan: &Plan, join: &Join, namespace: &OwnedFd) -> Result<()> {
+    let name = join.kind.name();
+    let Some((path, _)) = plan.sysctl.iter().find(|(path, _)| sysctl::namespace(path) == Some(name)) else {
+        return Ok(());
+    };
+    let own = format!("/proc/self/ns/{}", if join.kind == Kind::Network { "net" } else { name });
+    let (own, joined) = (stat(own.as_str()).call("stat", &own)?, fstat(namespace).call("fstat", &join.path)?);
+    if (own.st_dev, own.st_ino) == (joined.st_dev, joined.st_ino) {
+        // runc's words.
+        let what = format!("sysctl {path:?} not allowed in host {name} namespace, which {:?} is", join.path);
+        return Err(invalid("/linux/sysctl", what));
+    }
+    Ok(())
 }
 
 fn open_namespace(join: &Join) -> Result<OwnedFd> {

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
@@ -23,9 +23,9 @@ pub(crate) fn set_oom_score_adj(pid: Pid, limits: &Limits) -> Result<()> {
     let written = write_proc(pid, "oom_score_adj", &value.to_string());
     written
         .map_err(|error| match error.errno() {
-            // proc_pid_oom_score_adj(5).
-            Errno::EACCES | Errno::EPERM => {
-                anyhow::Error::new(error).context(format!("{value}: lowering it takes CAP_SYS_RESOURCE on the host"))
+            // proc_pid_oom_score_adj(5). Not in words: "permission denied" is about the program, for engines (126).
+            errno @ (Errno::EACCES | Errno::EPERM) => {
+                anyhow!("{value}: lowering it takes CAP_SYS_RESOURCE on the host ({errno:?})")
             }
             _ => anyhow::Error::new(error).context(value),
         })

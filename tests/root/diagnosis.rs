@@ -156,6 +156,17 @@ container_test!(a_mount_without_execution_is_named, |c| {
     each_way(c, "permission denied", "mounted noexec", &[]);
 });
 
+// Engines exit with 126 for "permission denied", podman even if the other phrase is there, too; with 127 for runc's words.
+container_test!(a_program_in_path_that_may_not_be_executed_is_not_found, |c| {
+    fs::write(c.rootfs().join("program"), "").unwrap();
+    chmod(&c.rootfs().join("program"), 0o644);
+    c.set("/process/env", vec!["PATH=/nowhere:/"]);
+    c.set("/process/args", vec!["program"]);
+    each_way(c, "executable file not found in $path", "\"//program\": it has no execute permission", &["PATH=/"]);
+    let output = c.tare(&["exec", "--env", "PATH=/", &c.id, "program"]);
+    assert!(!output.stderr.to_lowercase().contains("permission denied"), "{output}");
+});
+
 container_test!(too_large_an_environment_is_named, |c| {
     // One string is larger than the kernel takes (MAX_ARG_STRLEN): 128 KiB.
     let large = format!("LARGE={}", "x".repeat(128 << 10));

@@ -196,6 +196,19 @@ container_test!(oom_score_adj, |c| {
     assert_eq!(c.facts()["oom_score_adj"], 321);
 });
 
+// "permission denied" is about the program, for Docker: it would exit with 126, not with 125 as for runc.
+container_test!(oom_score_adj_takes_a_capability_to_lower, |c| {
+    c.set("/process/oomScoreAdj", -999);
+    c.write_config();
+    let prefix = ["setpriv", "--bounding-set", "-sys_resource"];
+    let output = finish(&mut c.command_by(&prefix, &["run", &c.id]), &c.dir);
+    assert!(!output.exits(1).stderr.to_lowercase().contains("permission denied"));
+    if rival().is_none() {
+        finish(&mut c.command_by(&prefix, &["run", &c.id]), &c.dir)
+            .fails(&["/process/oomScoreAdj: -999: ", "CAP_SYS_RESOURCE"]);
+    }
+});
+
 container_test!(oom_score_adj_is_left_alone_without_a_value, |c| {
     let mine: i64 = fs::read_to_string("/proc/self/oom_score_adj").unwrap().trim().parse().unwrap();
     assert_eq!(c.facts()["oom_score_adj"], mine);
@@ -319,6 +332,23 @@ container_test!(a_sysctl_of_a_namespace_that_is_the_hosts_is_an_error, |c| {
     c.set("/linux/sysctl", json!({ "net.ipv4.ip_forward": "1" }));
     c.run().fails(&["net.ipv4.ip_forward"]);
     c.assert_clean();
+});
+
+// `docker run --network host --sysctl net.ipv4.ip_forward=0` names the host's namespace by its path.
+container_test!(a_sysctl_of_a_joined_namespace_that_is_the_hosts_is_an_error, |c| {
+    c.set("/linux/namespaces/1/path", "/proc/self/ns/net");
+    c.remove("/mounts/5");
+    let value = fs::read_to_string("/proc/sys/net/ipv4/ip_default_ttl").unwrap();
+    c.set("/linux/sysctl", json!({ "net.ipv4.ip_default_ttl": value.trim() }));
+    c.run().exits(1).has("not allowed in host network namespace");
+    c.assert_clean();
+    // Those of the namespaces that are its own are set.
+    c.set("/linux/sysctl", json!({ "kernel.msgmax": "65000" }));
+    assert_eq!(c.prints(&["cat", "/proc/sys/kernel/msgmax"]), "65000\n");
+    if rival().is_none() {
+        c.set("/linux/namespaces/2/path", "/proc/self/ns/ipc");
+        c.run().fails(&["/linux/sysctl", "not allowed in host ipc namespace"]);
+    }
 });
 
 /// The words of one line of the probe's status.

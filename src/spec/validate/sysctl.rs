@@ -45,8 +45,8 @@ pub(super) fn sysctl(linux: &Linux) -> Result<()> {
     Ok(())
 }
 
-/// The namespace that a sysctl belongs to.
-fn namespace(path: &str) -> Option<&'static str> {
+/// The namespace that a sysctl belongs to, by the file below /proc/sys.
+pub(crate) fn namespace(path: &str) -> Option<&'static str> {
     match path {
         "kernel/domainname" => Some("uts"),
         _ if IPC.contains(&path) || path.starts_with("fs/mqueue/") => Some("ipc"),
