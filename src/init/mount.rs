@@ -74,10 +74,22 @@ fn bind(root: &Root, step: &MountStep, path: &CStr, tree: Bind, opened: Option<&
     only_proc_on_proc(step, path, source.as_fd())?;
     let target = bind_target(root, step, kind(source.as_fd())?)?;
     attach_with(source.as_fd(), &target, step.attrs, step.recursive)
-        .map_err(|error| locked(error, source.as_fd(), [step.attrs, step.recursive]))?;
+        .map_err(|error| refused(error, source.as_fd(), &target, [step.attrs, step.recursive]))?;
     root.done_with(target);
     propagate(source.as_fd(), &step.propagation)?;
     Ok(source)
+}
+
+/// Says why a bind mount isn't there. move_mount(2) has EINVAL for a file onto a directory, where mount(2) has ENOTDIR,
+/// the words of which Docker looks for ("Are you trying to mount a directory onto a file (or vice-versa)?").
+fn refused(error: sys::Error, source: BorrowedFd<'_>, target: &Slot<'_>, asked: [Attrs; 2]) -> anyhow::Error {
+    let (dir, name) = target.at();
+    let covered = fstatat(dir, name, AtFlags::AT_EMPTY_PATH | AtFlags::AT_SYMLINK_NOFOLLOW);
+    let is_dir = covered.is_ok_and(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR);
+    if error.errno() == Errno::EINVAL && is_dir && kind(source).is_ok_and(|kind| kind != SFlag::S_IFDIR) {
+        return anyhow::anyhow!("not a directory (ENOTDIR): the source is a file, the destination a directory");
+    }
+    locked(error, source, asked)
 }
 
 /// A faked /proc would take the writes that confine the process.
