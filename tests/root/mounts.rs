@@ -347,3 +347,18 @@ container_test!(a_bad_value_of_a_file_system_is_an_error_that_names_the_target, 
     c.run().fails(&["/tmp/a"]);
     c.assert_clean();
 });
+
+// Docker finds "not a directory" in the error and adds what to do.
+container_test!(a_file_does_not_cover_a_directory, |c| {
+    let file = format!("{}/file", source(c));
+    fs::create_dir_all(c.rootfs().join("directory")).unwrap();
+    c.push("/mounts", mount("bind", &file, "/directory", &["bind"]));
+    c.run().fails(&["config.json: /mounts/", "\"/directory\"", "not a directory"]);
+});
+
+container_test!(a_directory_does_not_cover_a_file, |c| {
+    let folder = source(c);
+    fs::write(c.rootfs().join("file"), "").unwrap();
+    c.push("/mounts", mount("bind", &folder, "/file", &["bind"]));
+    c.run().fails(&["config.json: /mounts/", "\"/file\"", "not a directory"]);
+});

@@ -216,7 +216,13 @@ impl Pod<'_> {
 
     pub fn stop(&self) {
         let request = StopPodSandboxRequest { pod_sandbox_id: self.id.clone() };
-        self.cri.call(async |api| api.stop_pod_sandbox(request).await).expect("StopPodSandbox");
+        // As often as it takes, as a kubelet: containerd's connection to a shim that is about to end may break.
+        within(5, "StopPodSandbox", || {
+            self.cri
+                .call(async |api| api.stop_pod_sandbox(request.clone()).await)
+                .map_err(|error| eprintln!("{error:?}"))
+                .ok()
+        });
     }
 
     /// Stops and removes the pod as a kubelet does, and looks for what is left of it.
