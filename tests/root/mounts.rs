@@ -54,16 +54,6 @@ container_test!(nothing_of_the_host_is_visible, |c| {
     assert_eq!(names, "dev guest proc sys tmp\n");
 });
 
-// Docker explains these words ("Are you trying to mount a directory onto a file (or vice-versa)?").
-container_test!(a_file_and_a_directory_dont_go_together, |c| {
-    let dir = source(c);
-    let file = format!("{dir}/file");
-    for (source, target) in [(&file, "/tmp"), (&dir, "/guest")] {
-        c.set("/mounts/0", mount("bind", source, target, &["bind"]));
-        c.run().fails(&["/mounts/0", target, "not a directory"]);
-    }
-});
-
 container_test!(each_plain_option_is_on_a_tmpfs, |c| {
     let cases: [(&str, &str, bool); 12] = [
         ("ro", "ro", true),
