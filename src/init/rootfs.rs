@@ -4,7 +4,7 @@
 //! process is changed.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
@@ -16,7 +16,7 @@ use super::mount::{self, Late};
 use super::paths::{Links, Root, Slot, kind};
 use crate::error::invalid;
 use crate::host::in_user_namespace;
-use crate::plan::mounts::{Pivot, Rootfs, clean};
+use crate::plan::mounts::{Pivot, Rootfs, What, clean};
 use crate::plan::options::{Attrs, Propagation, Reach, attr};
 use crate::sys::mount::{self as api, Tree};
 use crate::sys::{self, Context, fs::CWD};
@@ -26,14 +26,25 @@ use crate::sys::{self, Context, fs::CWD};
 pub(crate) struct Built {
     pub(crate) root: Root,
     late: Vec<Late>,
-    /// The host's /dev/null as a detached mount, for masking files; none where the kernel has no open_tree(2).
-    null: Option<OwnedFd>,
+    null: Null,
+}
+
+/// The null device that masks files. One that the container may change must not be the host's: its mode and owner would be.
+#[derive(Debug)]
+enum Null {
+    /// The container's own node, just made on a tmpfs of its own.
+    Own,
+    /// The host's, as a detached mount, read-only.
+    Hosts(OwnedFd),
+    /// Nothing is masked, or the kernel has no open_tree(2) or mount_setattr(2).
+    None,
 }
 
 impl Built {
     /// Closes all that it took.
     pub(crate) fn close(self) {
         let Self { root, late, null } = self;
+        let null = if let Null::Hosts(null) = null { Some(null) } else { None };
         late.into_iter().map(OwnedFd::from).chain(null).for_each(|fd| root.done(fd));
     }
 }
@@ -45,18 +56,26 @@ pub(crate) fn build(plan: &Rootfs, sources: &[Option<OwnedFd>]) -> Result<Built>
     if plan.pivot == Pivot::Chroot {
         let flags = nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_DIRECTORY | nix::fcntl::OFlag::O_CLOEXEC;
         let fd = nix::fcntl::open(&plan.path, flags, nix::sys::stat::Mode::empty()).call("open", &plan.path)?;
-        let built = Built { root: Root::new(fd), late: Vec::new(), null: None };
+        let built = Built { root: Root::new(fd), late: Vec::new(), null: Null::None };
         dev::populate(&built.root, plan)?;
         return Ok(built);
     }
     let mut root = attach_root(plan)?;
+    let own_null = plan.own_dev && plan.nodes.iter().any(|node| node.path == "/dev/null" && !node.bind);
+    let tmpfs = plan.steps.iter().any(|step| {
+        step.destination == "/dev" && matches!(&step.what, What::FileSystem(fs) if fs.kind.as_c_str() == c"tmpfs")
+    });
     // Before anything of the container is in the way: the host's own device, verified.
-    let null = if plan.masked.is_empty() { None } else { host_null()? };
+    let mut null = if plan.masked.is_empty() || own_null && tmpfs { Null::None } else { host_null()? };
     let mut late = Vec::new();
     for (step, source) in plan.steps.iter().zip(sources) {
         late.extend(mount::step(&mut root, step, source.as_ref())?);
     }
     dev::populate(&root, plan)?;
+    if !plan.masked.is_empty() && own_null && tmpfs {
+        // Something else may have come to be on /dev since.
+        null = if root.ours("/dev").is_some() { Null::Own } else { host_null()? };
+    }
     Ok(Built { root, late, null })
 }
 
@@ -110,14 +129,17 @@ fn make_parent_private(path: &Path) -> Result<()> {
 }
 
 /// What covers masked files is the host's null device by number, not whatever an image calls /dev/null
-/// (CVE-2025-31133).
-fn host_null() -> Result<Option<OwnedFd>> {
+/// (CVE-2025-31133). Read-only, so that whoever may write to the mask doesn't own or permit the host's device.
+fn host_null() -> Result<Null> {
     match api::open_tree_nofollow(CWD, c"/dev/null", Tree::One) {
-        Err(error) if error.errno() == Errno::ENOSYS => Ok(None),
+        Err(error) if error.errno() == Errno::ENOSYS => Ok(Null::None),
         tree => {
             let tree = tree?;
             verify_null(&tree)?;
-            Ok(Some(tree))
+            match api::mount_setattr(tree.as_fd(), Tree::One, attr::RDONLY, 0, 0) {
+                Err(error) if error.errno() == Errno::ENOSYS => Ok(Null::None),
+                done => Ok(done.map(|()| Null::Hosts(tree))?),
+            }
         }
     }
 }
@@ -194,12 +216,12 @@ pub(crate) fn seal(built: &Built, plan: &Rootfs) -> Result<()> {
         late.make_readonly().context("read-only tmpfs")?;
     }
     let label = plan.mount_label.as_deref();
-    let mut masks = Masks { null: built.null.as_ref().map(AsFd::as_fd), spare: None, empty: None, label };
+    let mut masks = Masks { null: &built.null, spare: None, empty: None, spare_empty: None, label };
     for (index, path) in plan.masked.iter().enumerate() {
         masks.cover(&built.root, path).with_context(|| format!("config.json: /linux/maskedPaths/{index}: {path:?}"))?;
     }
-    let Masks { spare, empty, .. } = masks;
-    spare.into_iter().chain(empty).for_each(|fd| built.root.done(fd));
+    let Masks { spare, empty, spare_empty, .. } = masks;
+    spare.into_iter().chain(empty).chain(spare_empty).for_each(|fd| built.root.done(fd));
     for (index, path) in plan.readonly_paths.iter().enumerate() {
         let what = || format!("config.json: /linux/readonlyPaths/{index}: {path:?}");
         make_readonly(&built.root, path).with_context(what)?;
@@ -242,20 +264,34 @@ fn make_readonly(root: &Root, path: &str) -> Result<()> {
 /// What masked paths are covered with: one null device and one empty directory, however many paths there are (one
 /// superblock a mask costs Kubernetes nodes dearly: runc#5275).
 struct Masks<'a> {
-    null: Option<BorrowedFd<'a>>,
+    null: &'a Null,
     /// A copy of `null` that found no place yet.
     spare: Option<OwnedFd>,
+    /// Attached somewhere.
     empty: Option<OwnedFd>,
+    /// An empty directory that found no place yet.
+    spare_empty: Option<OwnedFd>,
     /// Of SELinux, for the empty directory.
     label: Option<&'a CStr>,
 }
 
 impl Masks<'_> {
-    /// A file is tried first: the kernel itself says when the place is a directory, or not there.
+    /// Nothing is looked at before: the kernel itself says when the place isn't there, or of the other kind than was tried.
     fn cover(&mut self, root: &Root, path: &str) -> Result<()> {
         let path = clean(path);
         let Some(slot) = root.slot(&path)? else { return Ok(()) };
-        let Some(copy) = self.copy_of_null(&slot)? else { return mask_by_mount2(root, &path, &slot, self.label) };
+        if Self::empty_first(&path) {
+            match self.cover_directory(root, &slot) {
+                // move_mount(2) says EINVAL or ENOTDIR for a directory onto a file: it's not what was thought.
+                Err(error) if matches!(error.errno(), Errno::EINVAL | Errno::ENOTDIR) => {}
+                Err(error) if error.errno() == Errno::ENOENT => return Ok(()),
+                done => {
+                    root.done_with(slot);
+                    return Ok(done?);
+                }
+            }
+        }
+        let Some(copy) = self.copy_of_null(root, &slot)? else { return mask_by_mount2(root, &path, &slot, self.label) };
         match mount::attach(copy.as_fd(), &slot) {
             Ok(()) => {
                 root.done(copy);
@@ -267,49 +303,71 @@ impl Masks<'_> {
                 match error.errno() {
                     Errno::ENOENT => Ok(()),
                     // move_mount(2) says EINVAL for a file onto a directory.
-                    Errno::EINVAL | Errno::ENOTDIR => self.cover_directory(&slot),
+                    Errno::EINVAL | Errno::ENOTDIR => {
+                        self.cover_directory(root, &slot)?;
+                        root.done_with(slot);
+                        Ok(())
+                    }
                     _ => Err(error.into()),
                 }
             }
         }
     }
 
-    /// `None` where the kernel has no open_tree(2).
-    fn copy_of_null(&mut self, slot: &Slot<'_>) -> Result<Option<OwnedFd>> {
+    /// What is known to be a directory, so that it costs one try; a wrong guess costs another.
+    fn empty_first(path: &str) -> bool {
+        path.starts_with("/sys/") || ["/proc/acpi", "/proc/asound", "/proc/scsi"].contains(&path)
+    }
+
+    /// `None` where the kernel lacks what it takes.
+    fn copy_of_null(&mut self, root: &Root, slot: &Slot<'_>) -> Result<Option<OwnedFd>> {
         if let Some(spare) = self.spare.take() {
             return Ok(Some(spare));
         }
-        let Some(null) = self.null else { return Ok(None) };
-        match api::open_tree(null, c"", Tree::One) {
-            Ok(copy) => Ok(Some(copy)),
-            // Linux before 6.15 can't copy a detached mount: the original itself is attached first, and copied from
-            // there ever after.
-            Err(error) if error.errno() == Errno::EINVAL => {
-                Ok(Some(null.try_clone_to_owned().call("dup", slot.path())?))
-            }
+        let copy = match (self.null, root.ours("/dev")) {
+            (Null::Own, Some(dev)) => api::open_tree_nofollow(dev, c"null", Tree::One),
+            (Null::Hosts(null), _) => match api::open_tree(null.as_fd(), c"", Tree::One) {
+                // Linux before 6.15 can't copy a detached mount: the original itself is attached first, and copied from
+                // there ever after.
+                Err(error) if error.errno() == Errno::EINVAL => null.try_clone().call("dup", slot.path()),
+                copy => copy,
+            },
+            _ => return Ok(None),
+        };
+        match copy {
             Err(error) if error.errno() == Errno::ENOSYS => Ok(None),
-            Err(error) => Err(error.into()),
+            copy => Ok(Some(copy?)),
         }
     }
 
-    fn cover_directory(&mut self, slot: &Slot<'_>) -> Result<()> {
-        if let Some(empty) = &self.empty {
-            let copy = api::open_tree(empty.as_fd(), c"", Tree::One)?;
-            return Ok(mount::attach(copy.as_fd(), slot)?);
-        }
-        let context = match api::fsopen(c"tmpfs") {
-            Err(error) if error.errno() == Errno::ENOSYS => return empty_by_mount2(slot, self.label),
-            context => context?,
+    fn cover_directory(&mut self, root: &Root, slot: &Slot<'_>) -> sys::Result<()> {
+        let tree = match (self.spare_empty.take(), &self.empty) {
+            (Some(spare), _) => spare,
+            (None, Some(empty)) => api::open_tree(empty.as_fd(), c"", Tree::One)?,
+            (None, None) => match self.new_empty(root) {
+                Err(error) if error.errno() == Errno::ENOSYS => return empty_by_mount2(slot, self.label),
+                made => made?,
+            },
         };
+        let done = mount::attach(tree.as_fd(), slot);
+        match (&done, &self.empty) {
+            (Err(_), _) => self.spare_empty = Some(tree),
+            (Ok(()), None) => self.empty = Some(tree),
+            (Ok(()), Some(_)) => root.done(tree),
+        }
+        done
+    }
+
+    fn new_empty(&self, root: &Root) -> sys::Result<OwnedFd> {
+        let context = api::fsopen(c"tmpfs")?;
         api::fsconfig_set(context.as_fd(), c"nr_inodes", Some(c"1"))?;
         if let Some(label) = self.label {
             api::fsconfig_set(context.as_fd(), c"context", Some(label))?;
         }
         api::fsconfig_create(context.as_fd())?;
         let empty = api::fsmount(context.as_fd(), attr::RDONLY)?;
-        mount::attach(empty.as_fd(), slot)?;
-        self.empty = Some(empty);
-        Ok(())
+        root.done(context);
+        Ok(empty)
     }
 }
 
@@ -318,15 +376,15 @@ impl Masks<'_> {
 fn mask_by_mount2(root: &Root, path: &str, slot: &Slot<'_>, label: Option<&CStr>) -> Result<()> {
     let Some(target) = root.find(path)? else { return Ok(()) };
     if kind(target.as_fd())? == SFlag::S_IFDIR {
-        return empty_by_mount2(slot, label);
+        return Ok(empty_by_mount2(slot, label)?);
     }
     let null = root.open("/dev/null", libc::O_PATH | libc::O_NOFOLLOW, Links::Follow)?;
     verify_null(&null)?;
     Ok(api::mount(Some(&Slot::Handle(null).path()), &slot.path(), None, libc::MS_BIND, None)?)
 }
 
-fn empty_by_mount2(slot: &Slot<'_>, label: Option<&CStr>) -> Result<()> {
+fn empty_by_mount2(slot: &Slot<'_>, label: Option<&CStr>) -> sys::Result<()> {
     let context = label.map(|label| format!(",context=\"{}\"", label.to_string_lossy())).unwrap_or_default();
-    let data = CString::new(format!("nr_inodes=1{context}"))?;
-    Ok(api::mount(Some(c"tmpfs"), &slot.path(), Some(c"tmpfs"), libc::MS_RDONLY, Some(&data))?)
+    let data = CString::new(format!("nr_inodes=1{context}")).unwrap_or_default();
+    api::mount(Some(c"tmpfs"), &slot.path(), Some(c"tmpfs"), libc::MS_RDONLY, Some(&data))
 }

@@ -82,6 +82,11 @@ fn files(command: &str, args: &[&str]) -> Outcome {
             }
         }
         ("mkdir", [path]) => fs::create_dir(path).map_err(|e| why(&e))?,
+        ("chmod", [path, mode]) => {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = u32::from_str_radix(mode, 8).map_err(|e| e.to_string())?;
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(|e| why(&e))?;
+        }
         ("rm", [path]) => fs::remove_file(path).map_err(|e| why(&e))?,
         ("stat", paths) => {
             for path in paths {

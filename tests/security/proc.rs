@@ -142,6 +142,32 @@ container_test!(cve_2025_31133_masks_are_the_null_device, |c| {
     }
 });
 
+// Root in the container owns what masks a file there as far as that may be written to: not the host's null device.
+container_test!(masks_do_not_give_the_hosts_null_device_away, |c| {
+    skip_for_runc!(c, "its masks are the node of the container, wherever that comes from");
+    c.set("/linux/maskedPaths", json!(["/proc/version"]));
+    c.args(&["chmod", "/proc/version", "0666"]);
+    let changed = || {
+        use std::os::unix::fs::MetadataExt;
+        let null = fs::metadata("/dev/null").unwrap();
+        (null.ctime(), null.ctime_nsec())
+    };
+    let before = changed();
+    c.run().ok();
+    assert_eq!(changed(), before, "with a tmpfs of its own on /dev");
+    // The image's, or the host's own /dev.
+    let dev = c.path("dev");
+    for directory in ["pts", "shm", "mqueue"] {
+        fs::create_dir_all(dev.join(directory)).unwrap();
+    }
+    let mut mounts = vec![mount("bind", dev.to_str().unwrap(), "/dev", &["rbind"])];
+    mounts.extend(c.config["mounts"].as_array().unwrap().iter().filter(|m| m["destination"] != "/dev").cloned());
+    c.set("/mounts", mounts);
+    let output = c.run();
+    assert!(output.stdout.contains("EROFS"), "{output}");
+    assert_eq!(changed(), before, "with a directory of the host's on /dev");
+});
+
 // A mount namespace that is joined may have anything at /proc: a sysctl goes to the kernel or nowhere.
 container_test!(cve_2025_52881_sysctls_reach_the_kernel_only, |c| {
     skip_for_runc!(c, "it writes to whatever is there");
