@@ -30,6 +30,8 @@ pub(crate) struct Host {
     pub(crate) ignored_signals: u64,
     /// The permitted capabilities of this process.
     pub(crate) capabilities: u64,
+    /// Its bounding set, if it is known.
+    pub(crate) bounding: Option<u64>,
     /// Whether every id of this process, real to file system, is 0.
     pub(crate) all_root: bool,
     /// Whether this process has supplementary groups.
@@ -52,7 +54,7 @@ impl Host {
 
     /// What `exec` needs.
     pub(crate) fn process() -> Result<Self> {
-        let status = sys::read_small("/proc/self/status")?;
+        let status = sys::read_once("/proc/self/status")?;
         let status = String::from_utf8_lossy(&status);
         Ok(Self {
             initial_user_namespace: false,
@@ -63,6 +65,7 @@ impl Host {
             cgroups: Layout::default(),
             ignored_signals: mask(&status, "SigIgn:"),
             capabilities: mask(&status, "CapPrm:"),
+            bounding: Some(mask(&status, "CapBnd:")).filter(|_| status.contains("CapBnd:")),
             all_root: all_root(&status),
             modules: Modules::default(),
         })

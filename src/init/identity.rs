@@ -102,7 +102,7 @@ pub(crate) fn own_stdio(uid: u32) -> Result<()> {
 /// Everything but the last step of capabilities: bounding set, groups, ids.
 pub(crate) fn assume(identity: &Identity, in_user_namespace: bool) -> Result<()> {
     if let Some(sets) = &identity.capabilities {
-        drop_bounding(sets.bounding)?;
+        drop_bounding(identity.bounding & !sets.bounding)?;
     }
     if identity.same_ids {
         return Ok(());
@@ -124,8 +124,8 @@ pub(crate) fn assume(identity: &Identity, in_user_namespace: bool) -> Result<()>
     Ok(())
 }
 
-fn drop_bounding(keep: u64) -> Result<()> {
-    for cap in (0..u64::BITS).filter(|cap| keep >> cap & 1 == 0) {
+fn drop_bounding(drop: u64) -> Result<()> {
+    for cap in (0..u64::BITS).filter(|cap| drop >> cap & 1 == 1) {
         match process::capbset_drop(cap) {
             // Past the last capability that the kernel knows.
             Err(error) if error.errno() == Errno::EINVAL => break,

@@ -83,6 +83,8 @@ pub(crate) struct Identity {
     pub(crate) umask: Option<u32>,
     /// `None` keeps what the runtime has.
     pub(crate) capabilities: Option<caps::Masks>,
+    /// What may be in the bounding set when it is reduced: entering a user namespace fills it (user_namespaces(7)).
+    pub(crate) bounding: u64,
     pub(crate) no_new_privileges: bool,
     /// The runtime has these very ids already, and no groups.
     pub(crate) same_ids: bool,
@@ -155,6 +157,7 @@ fn identity(process: &spec::Process, linux: &spec::Linux, namespaces: &Namespace
         groups: user.additional_gids.clone(),
         umask: Some(limits::umask(user)).filter(|umask| host.umask != Some(*umask)),
         capabilities: process.capabilities.as_ref().map(caps::masks),
+        bounding: host.bounding.filter(|_| !namespaces.has(Kind::User)).unwrap_or(u64::MAX),
         no_new_privileges: process.no_new_privileges,
         same_ids: host.all_root
             && !host.groups
