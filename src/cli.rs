@@ -15,7 +15,7 @@ use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-use clap::{CommandFactory, FromArgMatches};
+use clap::{Args, CommandFactory, FromArgMatches};
 
 pub(crate) use args::{
     CreateArgs, DeleteArgs, EventsArgs, ExecArgs, FeaturesArgs, KillArgs, Limits, ListArgs, ListFormat, PauseArgs,
@@ -28,7 +28,7 @@ use crate::error::Interrupted;
 use crate::host::Host;
 use crate::sys::Context as _;
 use crate::{commands, log, spec, sys};
-use args::{Cli, Command, Options};
+use args::{Cli, Command, CreateCommand, Options};
 use normalise::Normalised;
 
 /// The version of this program.
@@ -68,24 +68,65 @@ pub(crate) fn output(text: &str) -> Result<()> {
 
 /// Does what the command line says; the exit status, with the error reported.
 fn run(args: impl Iterator<Item = OsString>) -> i32 {
-    let mut definition = Cli::command();
-    let normalised = normalise::normalise(&definition, args.skip(1));
+    let words: Vec<OsString> = args.skip(1).collect();
+    // Whatever comes of it but a command to run is said by the whole definition.
+    let mut definition = brief(&words);
+    let normalised = normalise::normalise(&definition, words.iter().cloned());
+    let arguments = normalised.args.clone();
+    let parsed = parse(&mut definition, arguments).ok().filter(|cli| cli.options.version || cli.command.is_some());
+    let (normalised, parsed) = match parsed {
+        Some(cli) => (normalised, Some(cli)),
+        None => (normalise::normalise(&Cli::command(), words.into_iter()), None),
+    };
     // Engines tell a failure of the runtime from the program's own by it.
     let failure = if normalised.command.as_deref() == Some("exec") { 255 } else { 1 };
-    act(&mut definition, normalised).unwrap_or_else(|error| {
+    act(parsed, normalised).unwrap_or_else(|error| {
         // As if the signal had ended the program, which didn't come so far.
         let interrupted = error.downcast_ref::<Interrupted>().map(|interrupted| 128 + interrupted.signal);
         fail::report(&error, interrupted.unwrap_or(failure))
     })
 }
 
-fn act(definition: &mut clap::Command, normalised: Normalised) -> Result<i32> {
+/// The commands and what they take.
+const COMMANDS: [(&str, fn(clap::Command) -> clap::Command); 15] = [
+    ("create", CreateCommand::augment_args),
+    ("start", StartArgs::augment_args),
+    ("run", RunArgs::augment_args),
+    ("exec", ExecArgs::augment_args),
+    ("state", StateArgs::augment_args),
+    ("list", ListArgs::augment_args),
+    ("kill", KillArgs::augment_args),
+    ("pause", PauseArgs::augment_args),
+    ("resume", ResumeArgs::augment_args),
+    ("ps", PsArgs::augment_args),
+    ("events", EventsArgs::augment_args),
+    ("update", UpdateArgs::augment_args),
+    ("delete", DeleteArgs::augment_args),
+    ("spec", SpecArgs::augment_args),
+    ("features", FeaturesArgs::augment_args),
+];
+
+/// The definition without the commands that no word names: to make all of them takes longer than to parse.
+fn brief(words: &[OsString]) -> clap::Command {
+    let base = clap::Command::new("tare").disable_help_subcommand(true).disable_version_flag(true);
+    let base = Options::augment_args(base.args_override_self(true));
+    let named = COMMANDS.iter().filter(|(name, _)| words.iter().any(|word| word == name));
+    named.fold(base, |base, (name, augment)| base.subcommand(augment(clap::Command::new(*name))))
+}
+
+fn parse(definition: &mut clap::Command, args: Vec<OsString>) -> Result<Cli, clap::Error> {
+    let mut matches = definition.try_get_matches_from_mut(std::iter::once("tare".into()).chain(args))?;
+    Cli::from_arg_matches_mut(&mut matches)
+}
+
+/// `parsed`: where the brief definition could tell.
+fn act(parsed: Option<Cli>, normalised: Normalised) -> Result<i32> {
     // First thing, so that a mistake on the command line reaches the log as well.
     let (path, format, debug) = normalise::log_options(&normalised.args);
     log::init(path, format, debug)?;
 
-    let parsed = definition.try_get_matches_from_mut(std::iter::once("tare".into()).chain(normalised.args));
-    let cli = match parsed.and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches)) {
+    let parsed = parsed.map_or_else(|| parse(&mut Cli::command(), normalised.args), Ok);
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => return fail::usage(&error, normalised.command.as_deref()),
     };
@@ -94,7 +135,7 @@ fn act(definition: &mut clap::Command, normalised: Normalised) -> Result<i32> {
         return Ok(0);
     }
     let Some(command) = cli.command else {
-        output(&definition.render_help().to_string())?;
+        output(&Cli::command().render_help().to_string())?;
         return Ok(0);
     };
     dispatch(cli.options, command)

@@ -54,7 +54,7 @@ impl Host {
 
     /// What `exec` needs.
     pub(crate) fn process() -> Result<Self> {
-        let status = sys::read_small("/proc/self/status")?;
+        let status = sys::read_once("/proc/self/status")?;
         let status = String::from_utf8_lossy(&status);
         Ok(Self {
             initial_user_namespace: false,

@@ -106,14 +106,22 @@ impl Identity {
 
     /// The same, and the letter of its state (proc_pid_stat(5)).
     fn with_state(pid: Pid) -> Option<(Self, u8)> {
-        let stat = sys::read_small(format!("/proc/{pid}/stat")).ok()?;
-        let (state, start_time) = parse_stat(&stat)?;
+        Self::from_stat(pid, &sys::read_small(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    /// [`Self::of`] the one process that this one makes.
+    pub(crate) fn of_new(pid: Pid) -> Option<Self> {
+        Self::from_stat(pid, &sys::read_once(format!("/proc/{pid}/stat")).ok()?).map(|(identity, _)| identity)
+    }
+
+    fn from_stat(pid: Pid, stat: &[u8]) -> Option<(Self, u8)> {
+        let (state, start_time) = parse_stat(stat)?;
         (!matches!(state, b'Z' | b'X')).then_some((Self { pid: pid.as_raw(), start_time }, state))
     }
 
     /// This process.
     pub(crate) fn own() -> Option<Self> {
-        let stat = sys::read_small("/proc/self/stat").ok()?;
+        let stat = sys::read_once("/proc/self/stat").ok()?;
         let (_, start_time) = parse_stat(&stat)?;
         let pid = stat.split(|byte| *byte == b' ').next()?;
         Some(Self { pid: std::str::from_utf8(pid).ok()?.parse().ok()?, start_time })
@@ -397,7 +405,9 @@ impl Folder {
         use std::io::Write;
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
         let fd = openat(&self.fd, name, flags, Mode::from_bits_truncate(0o600)).call("open", self.path().join(name))?;
-        std::fs::File::from(fd).write_all(bytes).call("write", self.path().join(name))?;
+        let mut file = std::fs::File::from(fd);
+        file.write_all(bytes).call("write", self.path().join(name))?;
+        sys::fs::leave(file.into());
         Ok(())
     }
 

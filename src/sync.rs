@@ -2,19 +2,19 @@
 //!
 //! ```text
 //! outside                          inside
-//! pass(Go)            ---------->            id maps, cgroup and limits are in place
+//! pass(Go)            ---------->            id maps, cgroup and limits are in place; not if there is nothing to wait for
 //!                     <----------  pid       only with a bridge: the pid of the final process
 //!                     <----------  reached(RuntimeHooks)
 //! pass(RuntimeHooks)  ---------->            only with prestart or createRuntime hooks
 //!                     <----------  listener  only with seccomp notification: the filter is loaded next
 //!                     <----------  reached(Ready)
-//! pass(Ready)         ---------->            the state is on disk
-//! pass(Start)         ---------->            of a run; `start` has the FIFOs of the folder for it
+//! pass(Ready)         ---------->            the state is on disk; of a run only with seccomp notification
+//! pass(Start)         ---------->            of a run, with its state on disk; `start` has the FIFOs of the folder for it
 //!                     <----------  starting  the next thing is execve: from here end-of-file means that it worked
 //!                     <----------  failed    at any point
 //! ```
 //! Both hold the same plan, so both know which barriers come. A process that dies closes its end, and the other reads
-//! end-of-file at the next barrier: inside, that is the end of it (nothing passes `Ready` before the state is on disk).
+//! end-of-file at the next barrier: inside, that is the end of it (nothing passes `Ready`, or `Start`, before the state is on disk).
 //!
 //! After the seccomp filter is loaded the inside uses `read` and `write` only, so that strict profiles work.
 
@@ -171,8 +171,13 @@ impl Inside {
 
     /// Says that a barrier is reached and waits to pass it.
     pub(crate) fn meet(&self, barrier: Barrier) -> Result<()> {
-        write(self.0.as_fd(), barrier as u8, &[])?;
+        self.reached(barrier)?;
         self.wait(barrier)
+    }
+
+    /// Says that a barrier is reached which the outside needn't pass.
+    pub(crate) fn reached(&self, barrier: Barrier) -> Result<()> {
+        write(self.0.as_fd(), barrier as u8, &[])
     }
 
     pub(crate) fn pid(&self, pid: Pid) -> Result<()> {

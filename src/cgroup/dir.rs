@@ -58,7 +58,19 @@ impl Dir {
 
     pub(super) fn read(&self, file: &str) -> sys::Result<String> {
         let fd = self.open(file, OFlag::O_RDONLY)?;
-        let bytes = read_all(&fd).call("read", self.path.join(file))?;
+        self.read_from(&fd, file)
+    }
+
+    /// [`Self::read`] of a file that is read once in the life of this process: its descriptor is closed with others.
+    pub(super) fn read_once(&self, file: &str) -> sys::Result<String> {
+        let fd = self.open(file, OFlag::O_RDONLY)?;
+        let text = self.read_from(&fd, file);
+        sys::fs::leave(fd);
+        text
+    }
+
+    fn read_from(&self, fd: &OwnedFd, file: &str) -> sys::Result<String> {
+        let bytes = read_all(fd).call("read", self.path.join(file))?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
@@ -154,6 +166,7 @@ pub(super) fn read_path(path: &Path) -> sys::Result<Vec<u8>> {
         out.extend_from_slice(&chunk[..got]);
         // As in `read_all`; a line of mountinfo is a few pages long at most.
         if got < chunk.len() / 2 && !path.ends_with("mountinfo") || got == 0 {
+            sys::fs::leave(fd);
             return Ok(out);
         }
     }

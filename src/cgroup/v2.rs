@@ -98,8 +98,8 @@ pub(super) fn enable(leaf: &Leaf, dir: &Dir) -> Result<()> {
 /// Enables whatever else the host offers, as runc does: engines read usage and OOM events of containers without limits
 /// too. What can't be had isn't missed.
 fn hand_down_all(leaf: &Leaf, dir: &Dir) -> sys::Result<()> {
-    let offered = Dir::new(leaf.mount.clone()).read("cgroup.controllers")?;
-    let there = dir.read("cgroup.controllers")?;
+    let offered = Dir::new(leaf.mount.clone()).read_once("cgroup.controllers")?;
+    let there = dir.read_once("cgroup.controllers")?;
     let missing: Vec<&str> = offered.split_whitespace().filter(|name| !has(&there, name)).collect();
     if missing.is_empty() {
         return Ok(());
@@ -183,7 +183,9 @@ fn load_and_replace(dir: &Dir, program: Option<&[Insn]>) -> sys::Result<()> {
 
 fn load_and_attach(dir: &Dir, program: &[Insn]) -> sys::Result<()> {
     let program = bpf::load_device_program(program)?;
-    bpf::attach_device_program(dir.fd()?, program.as_fd())
+    bpf::attach_device_program(dir.fd()?, program.as_fd())?;
+    sys::fs::leave(program);
+    Ok(())
 }
 
 /// Whether it was asked to freeze (by itself, not by an ancestor).

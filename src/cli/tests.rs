@@ -4,12 +4,24 @@ use crate::cgroup::Manager;
 fn parse(line: &str) -> Cli {
     let mut definition = Cli::command();
     let args = normalise::normalise(&definition, line.split(' ').map(OsString::from)).args;
-    let mut matches = definition.try_get_matches_from_mut(std::iter::once("tare".into()).chain(args)).unwrap();
-    Cli::from_arg_matches_mut(&mut matches).unwrap()
+    super::parse(&mut definition, args).unwrap()
 }
 
 fn global(line: &str) -> Result<Global> {
     Global::new(parse(line).options)
+}
+
+#[test]
+fn the_brief_definition_has_what_the_whole_one_has() {
+    let whole = Cli::command();
+    let names: Vec<OsString> = whole.get_subcommands().map(|command| command.get_name().into()).collect();
+    let brief = brief(&names);
+    let shape = |command: &clap::Command| -> Vec<String> {
+        let commands = std::iter::once(command).chain(command.get_subcommands());
+        commands.flat_map(|c| c.get_arguments().map(move |arg| format!("{} {arg:?}", c.get_name()))).collect()
+    };
+    assert_eq!(shape(&brief), shape(&whole));
+    assert_eq!(super::brief(&["run".into()]).get_subcommands().count(), 1);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use crate::launch::delete::{delete_after_failure, delete_ended};
 use crate::launch::notify::Proxy;
 use crate::launch::start::start_created;
 use crate::launch::supervise::{Foreground, Interrupt, block_signals_but_to_end, exit_status, hear_all, supervise};
+use crate::sys::fs::close_left;
 use crate::sys::process::set_child_subreaper;
 
 pub(crate) fn run(global: &Global, args: RunArgs) -> Result<i32> {
@@ -35,6 +36,7 @@ pub(crate) fn run(global: &Global, args: RunArgs) -> Result<i32> {
     hear_all(&mut signals)?;
     let Created { folder, record, lock, pid, pidfd, outside, master, notify, .. } = created;
     let released = lock.release()?;
+    close_left();
     // The service ends with this process, which stays its main one.
     let notify = notify.map(|sockets| Proxy::new(sockets, std::process::id()));
     let ended = supervise(Foreground { pidfd: pidfd.as_fd(), pid, signals, master, subreaper, notify })?;

@@ -33,7 +33,7 @@ use crate::host::is_own_user_namespace;
 use crate::launch::{hooks, prepare};
 use crate::lsm;
 use crate::plan::Plan;
-use crate::plan::mounts::{Pivot, Sources};
+use crate::plan::mounts::{MountStep, Pivot, Sources};
 use crate::plan::namespaces::Kind;
 use crate::spec;
 use crate::state::{Gate, Status};
@@ -61,7 +61,31 @@ pub(crate) struct Prepared {
     pub(crate) state: spec::State,
 }
 
+/// Whether the clone waits for [`Barrier::Go`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Go {
+    Wait,
+    /// It was born where it belongs, and what the outside does meanwhile it needs at [`Barrier::Ready`] only.
+    AtOnce,
+}
+
 impl Prepared {
+    /// Whether the clone may go at once if it is in its cgroup already. Hooks and terminals reach out of the container: not
+    /// before the state names who makes them.
+    pub(crate) fn go_at_once(&self) -> Go {
+        let plan = &self.plan;
+        let maps = plan.id_maps.is_some() || plan.rootfs.steps.iter().any(MountStep::is_idmapped);
+        let reaches_out = !plan.hooks.create_container.is_empty() || self.console.is_some();
+        let waits = maps || reaches_out || plan.namespaces.bridge() || plan.task.limits.oom_score_adj.is_some();
+        if waits { Go::Wait } else { Go::AtOnce }
+    }
+
+    /// Whether the outside passes [`Barrier::Ready`]: of a run it passes [`Barrier::Start`] soon after, and that will do. A
+    /// seccomp listener is held open until the outside has fetched it.
+    pub(crate) fn meets_ready(&self) -> bool {
+        self.gate.is_some() || self.plan.task.listener.is_some()
+    }
+
     /// What the process that goes in holds, beside its end of the channel.
     pub(crate) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         let gate = self.gate.iter().flat_map(Gate::descriptors);
@@ -71,8 +95,10 @@ impl Prepared {
 }
 
 /// The first thing in the clone: becomes the container's process, or says why not and ends.
-pub(crate) fn enter(prepared: &Prepared, outside: &Inside) -> ! {
-    let ready = match create(prepared, outside) {
+///
+/// `go`: whether the outside has something to do before anything is done here.
+pub(crate) fn enter(prepared: &Prepared, outside: &Inside, go: Go) -> ! {
+    let ready = match create(prepared, outside, go) {
         Ok(ready) => ready,
         Err(error) => {
             // If nobody listens any more, nobody is to be told.
@@ -96,7 +122,7 @@ pub(crate) fn bridge(prepared: &Prepared, outside: &Inside) -> ! {
         join(prepared)?;
         let flags = prepared.plan.namespaces.clone_flags() | libc::CLONE_PARENT as u64;
         match clone3(CloneArgs { flags, cgroup: None })? {
-            Cloned::Child => enter(prepared, outside),
+            Cloned::Child => enter(prepared, outside, Go::Wait),
             Cloned::Parent { pid, .. } => outside.pid(pid),
         }
     })();
@@ -127,9 +153,11 @@ fn is_own(user_namespace: &OwnedFd) -> bool {
 }
 
 /// Everything up to the gate.
-fn create(prepared: &Prepared, outside: &Inside) -> Result<task::Ready> {
+fn create(prepared: &Prepared, outside: &Inside, go: Go) -> Result<task::Ready> {
     let plan = &prepared.plan;
-    outside.wait(Barrier::Go)?;
+    if go == Go::Wait {
+        outside.wait(Barrier::Go)?;
+    }
     let labels = &plan.task.labels;
     let labels = lsm::Attributes::open(prepared.proc.take(), labels, plan.task.identity.no_new_privileges)?;
     process::setsid()?;
@@ -152,10 +180,16 @@ fn create(prepared: &Prepared, outside: &Inside) -> Result<task::Ready> {
         let own_mounts = plan.rootfs.pivot != Pivot::Chroot;
         terminal::set_up(&built.root, size, plan.task.identity.uid, socket.as_fd(), own_mounts).context("terminal")?;
     }
-    rootfs::seal(&built, &plan.rootfs)?;
+    let hooks = [&plan.hooks.prestart, &plan.hooks.create_runtime, &plan.hooks.create_container];
+    let hooks = if hooks.iter().all(|list| list.is_empty()) { rootfs::Hooks::None } else { rootfs::Hooks::Some };
+    rootfs::seal(&built, &plan.rootfs, hooks)?;
     built.close();
     let mut ready = task::assume(&plan.task, labels, outside, true)?;
-    outside.meet(Barrier::Ready)?;
+    if prepared.meets_ready() {
+        outside.meet(Barrier::Ready)?;
+    } else {
+        outside.reached(Barrier::Ready)?;
+    }
     // As long as it is open here too, nothing tells that the agent is gone.
     ready.listener = None;
     Ok(ready)
@@ -194,6 +228,8 @@ fn namespaces(prepared: &Prepared) -> Result<Option<Vec<Option<OwnedFd>>>> {
         let socket =
             socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).call("socket", "AF_INET")?;
         process::loopback_up(socket.as_fd())?;
+        // It is of the container's own network, and closes on exec.
+        std::mem::forget(socket);
     }
     Ok(sources)
 }

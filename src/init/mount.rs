@@ -15,28 +15,60 @@ use crate::error::{Invalid, invalid};
 use crate::host::in_user_namespace;
 use crate::lsm;
 use crate::plan::cgroup_mounts::{CgroupSource, CgroupV1};
-use crate::plan::mounts::{Fallback, FileSystem, MountStep, What};
+use crate::plan::mounts::{Fallback, FileSystem, MountStep, Rootfs, What};
 use crate::plan::options::{Attrs, Bind, Propagation, Reach, attr};
-use crate::sys::mount::{self as api, Tree};
+use crate::sys::mount::{self as api, Link, Tree};
 use crate::sys::{self, Context};
 
 /// A mount that is made read-only when everything else is in place.
 #[derive(Debug)]
 pub(crate) struct Late(OwnedFd);
 
+/// Whether a mount may come to be on one that is shared, which makes it shared, too: its propagation is settled after that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Around {
+    Shared,
+    NotShared,
+}
+
+impl Around {
+    pub(crate) fn of(plan: &Rootfs) -> Self {
+        let steps = plan.steps.iter().flat_map(|step| &step.propagation);
+        let shared = steps.chain([&plan.propagation]).any(|change| change.kind == libc::MS_SHARED);
+        if shared { Self::Shared } else { Self::NotShared }
+    }
+
+    /// What is left to change of a new mount's propagation, which is private.
+    fn left(self, changes: &[Propagation]) -> &[Propagation] {
+        let private = changes.iter().all(|change| change.kind == libc::MS_PRIVATE);
+        if self == Self::NotShared && private { &[] } else { changes }
+    }
+}
+
 /// Carries out one step. `source` is the bind mount's tree where it had to be opened, or id-mapped, outside.
-pub(crate) fn step(root: &mut Root, step: &MountStep, source: Option<&OwnedFd>) -> Result<Option<Late>> {
+pub(crate) fn step(
+    root: &mut Root,
+    step: &MountStep,
+    source: Option<&OwnedFd>,
+    around: Around,
+) -> Result<Option<Late>> {
     let mounted = match &step.what {
-        What::Bind { source: path, tree, .. } => bind(root, step, path, *tree, source),
-        What::FileSystem(fs) => file_system(root, step, fs),
-        What::Remount { flags, data } => remount(root, step, *flags, data.as_deref()),
-        What::CgroupV1 { tmpfs, hierarchies, links } => cgroup_v1(root, step, tmpfs, hierarchies, links),
+        What::Bind { source: path, tree, .. } => bind(root, step, path, *tree, source, around).map(Some),
+        What::FileSystem(fs) => {
+            at_once(root, step, fs, around).map(Ok).unwrap_or_else(|| file_system(root, step, fs, around).map(Some))
+        }
+        What::Remount { flags, data } => remount(root, step, *flags, data.as_deref()).map(Some),
+        What::CgroupV1 { tmpfs, hierarchies, links } => cgroup_v1(root, step, tmpfs, hierarchies, links).map(Some),
     };
     let mount = mounted.map_err(|error| match error.is::<Invalid>() {
         // It names its property already.
         true => error,
         false => error.context(format!("{}: mount on {:?}", step.asked_by(), step.destination)),
     })?;
+    let Some(mount) = mount else {
+        root.mounted(&step.destination, None);
+        return Ok(None);
+    };
     let late = if step.late_readonly { Some(Late(mount.try_clone().call("dup", "mount")?)) } else { None };
     let known = match &step.what {
         What::FileSystem(fs) if fs.kind.as_c_str() == c"tmpfs" && !fs.copy_up => Some((mount, Content::Ours)),
@@ -62,7 +94,25 @@ impl Late {
     }
 }
 
-fn bind(root: &Root, step: &MountStep, path: &CStr, tree: Bind, opened: Option<&OwnedFd>) -> Result<OwnedFd> {
+fn bind(
+    root: &Root,
+    step: &MountStep,
+    path: &CStr,
+    tree: Bind,
+    opened: Option<&OwnedFd>,
+    around: Around,
+) -> Result<OwnedFd> {
+    if let (None, Some(source)) = (opened, open_changed(step, path, tree, around)) {
+        only_proc_on_proc(step, path, source.as_fd())?;
+        let target = bind_target(root, step, kind(source.as_fd())?)?;
+        match attach(source.as_fd(), &target) {
+            Err(error) if error.errno() == Errno::ENOSYS => {}
+            attached => {
+                root.done_with(target);
+                return Ok(attached.map(|()| source)?);
+            }
+        }
+    }
     let reach = if tree == Bind::Tree { Tree::Recursive } else { Tree::One };
     let source = match opened {
         Some(fd) => fd.try_clone().call("dup", "bind source")?,
@@ -78,6 +128,23 @@ fn bind(root: &Root, step: &MountStep, path: &CStr, tree: Bind, opened: Option<&
     root.done_with(target);
     propagate(source.as_fd(), &step.propagation)?;
     Ok(source)
+}
+
+/// The source of a bind mount with all that is to be changed about it, in one call. `None` where that can't be had, or
+/// isn't all, or isn't permitted: then each change is made by itself, which tells what is wrong with it.
+fn open_changed(step: &MountStep, path: &CStr, tree: Bind, around: Around) -> Option<OwnedFd> {
+    let kind = match step.propagation.as_slice() {
+        [] => 0,
+        [change] if around == Around::NotShared && [libc::MS_PRIVATE, libc::MS_SLAVE].contains(&change.kind) => {
+            change.kind
+        }
+        _ => return None,
+    };
+    let Attrs { set, clear } = step.attrs;
+    if tree == Bind::Tree || !step.recursive.is_empty() || set == 0 && clear == 0 && kind == 0 {
+        return None;
+    }
+    api::open_tree_attr(sys::fs::CWD, path, Link::Follow, set, clear, kind).ok()
 }
 
 /// A faked /proc would take the writes that confine the process.
@@ -145,7 +212,20 @@ fn bind_by_mount2(root: &Root, step: &MountStep, path: &CStr, reach: Tree) -> Re
     Ok(mount)
 }
 
-fn file_system(root: &Root, step: &MountStep, fs: &FileSystem) -> Result<OwnedFd> {
+/// A new mount in one call, mount(2), of what nothing else is to be done to and nothing is looked up in: `Some(None)`, for
+/// it has no descriptor. `None` if it is not such a one, or fails: then by the mount API, which says why.
+fn at_once(root: &Root, step: &MountStep, fs: &FileSystem, around: Around) -> Option<Option<OwnedFd>> {
+    let simple = [c"devpts", c"mqueue"].contains(&fs.kind.as_c_str()) && fs.root_label.is_none() && !step.late_readonly;
+    if !simple || !step.recursive.is_empty() || !around.left(&step.propagation).is_empty() {
+        return None;
+    }
+    let target = root.dir_slot(&step.destination, Links::Follow).ok()?;
+    let done = mount2(fs, &target, 0).ok();
+    root.done_with(target);
+    done.map(|()| None)
+}
+
+fn file_system(root: &Root, step: &MountStep, fs: &FileSystem, around: Around) -> Result<OwnedFd> {
     // Where these two are decides what the masks cover and where labels are written.
     let links = if [c"proc", c"sysfs"].contains(&fs.kind.as_c_str()) { Links::Refuse } else { Links::Follow };
     let target = match root.dir_slot(&step.destination, links) {
@@ -160,6 +240,7 @@ fn file_system(root: &Root, step: &MountStep, fs: &FileSystem) -> Result<OwnedFd
         Err(error) if has_errno(&error, &[Errno::ENOSYS]) => mount_by_mount2(root, step, fs, &target),
         Err(error) => Err(error),
     };
+    let new = mounted.is_ok();
     let mount = match (mounted, &fs.fallback) {
         (Err(error), Some(fallback)) if has_errno(&error, &[Errno::EPERM, Errno::EBUSY]) => {
             fall_back(root, step, fallback, &target, error)?
@@ -174,7 +255,9 @@ fn file_system(root: &Root, step: &MountStep, fs: &FileSystem) -> Result<OwnedFd
     if !step.recursive.is_empty() {
         set_attrs(mount.as_fd(), Tree::Recursive, step.recursive)?;
     }
-    propagate(mount.as_fd(), &step.propagation)?;
+    // What was bound in its place is not new.
+    let changes = if new { around.left(&step.propagation) } else { &step.propagation };
+    propagate(mount.as_fd(), changes)?;
     Ok(mount)
 }
 
@@ -250,10 +333,16 @@ fn cgroup_v1(
     links: &[(CString, CString)],
 ) -> Result<OwnedFd> {
     let plain = MountStep { attrs: Attrs::default(), recursive: Attrs::default(), ..step.clone() };
-    let base = file_system(root, &plain, tmpfs)?;
+    let base = file_system(root, &plain, tmpfs, Around::Shared)?;
     for CgroupV1 { name, source } in hierarchies {
         mkdirat(&base, name.as_c_str(), Mode::from_bits_truncate(0o755)).call("mkdir", name)?;
         let slot = Slot::Below(base.as_fd(), name.clone());
+        // Without attributes: the whole tree gets them below.
+        if let CgroupSource::New(fs) = source
+            && mount2(fs, &slot, u64::MAX).is_ok()
+        {
+            continue;
+        }
         let mount = match source {
             CgroupSource::New(fs) => new_mount(root, &plain, fs, &slot),
             CgroupSource::Bind(paths) => open_first(paths).map_err(Into::into),
@@ -346,6 +435,15 @@ fn explain(error: sys::Error, context: BorrowedFd<'_>) -> anyhow::Error {
 }
 
 fn mount_by_mount2(root: &Root, step: &MountStep, fs: &FileSystem, target: &Slot<'_>) -> Result<OwnedFd> {
+    if fs.copy_up {
+        bail!("tmpcopyup needs fsopen(2), Linux 5.2");
+    }
+    mount2(fs, target, if step.late_readonly { libc::MS_RDONLY } else { 0 })?;
+    reopen(root, step)
+}
+
+/// mount(2) of a new superblock, without some of its flags.
+fn mount2(fs: &FileSystem, target: &Slot<'_>, without: u64) -> Result<()> {
     let mut words: Vec<Vec<u8>> = Vec::new();
     if fs.copy_mode {
         words.push([b"mode=", mode_of(target)?.as_bytes()].concat());
@@ -363,12 +461,7 @@ fn mount_by_mount2(root: &Root, step: &MountStep, fs: &FileSystem, target: &Slot
         });
     }
     let data = CString::new(words.join(&b',')).context("mount options")?;
-    let late = if step.late_readonly { libc::MS_RDONLY } else { 0 };
-    if fs.copy_up {
-        bail!("tmpcopyup needs fsopen(2), Linux 5.2");
-    }
-    api::mount(fs.source.as_deref(), &target.path(), Some(&fs.kind), fs.flags & !late, Some(&data))?;
-    reopen(root, step)
+    Ok(api::mount(fs.source.as_deref(), &target.path(), Some(&fs.kind), fs.flags & !without, Some(&data))?)
 }
 
 fn remount(root: &Root, step: &MountStep, flags: u64, data: Option<&CStr>) -> Result<OwnedFd> {

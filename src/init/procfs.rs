@@ -49,11 +49,17 @@ impl Procfs {
                 Ok(procfs) => open(procfs.as_fd(), path, libc::O_WRONLY)?,
                 Err(_) => return Err(error),
             },
+            // The look-up left neither the directory nor its mount, so the file is of the procfs that was verified.
             file => file?,
         };
-        verified(file.as_fd(), path)?;
         let mut file = std::fs::File::from(file);
         std::io::Write::write_all(&mut file, value).call("write", format!("/proc/{path}"))
+    }
+}
+
+impl From<Procfs> for OwnedFd {
+    fn from(procfs: Procfs) -> Self {
+        procfs.0
     }
 }
 

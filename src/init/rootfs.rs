@@ -12,13 +12,13 @@ use nix::errno::Errno;
 use nix::sys::stat::SFlag;
 
 use super::dev;
-use super::mount::{self, Late};
+use super::mount::{self, Around, Late};
 use super::paths::{Links, Root, Slot, kind};
 use crate::error::invalid;
 use crate::host::in_user_namespace;
 use crate::plan::mounts::{Pivot, Rootfs, What, clean};
 use crate::plan::options::{Attrs, Propagation, Reach, attr};
-use crate::sys::mount::{self as api, Tree};
+use crate::sys::mount::{self as api, Link, Tree};
 use crate::sys::{self, Context, fs::CWD};
 
 /// The built file system: its root, and what is still to be closed off.
@@ -68,8 +68,9 @@ pub(crate) fn build(plan: &Rootfs, sources: &[Option<OwnedFd>]) -> Result<Built>
     // Before anything of the container is in the way: the host's own device, verified.
     let mut null = if plan.masked.is_empty() || own_null && tmpfs { Null::None } else { host_null()? };
     let mut late = Vec::new();
+    let around = Around::of(plan);
     for (step, source) in plan.steps.iter().zip(sources) {
-        late.extend(mount::step(&mut root, step, source.as_ref())?);
+        late.extend(mount::step(&mut root, step, source.as_ref(), around)?);
     }
     dev::populate(&root, plan)?;
     if !plan.masked.is_empty() && own_null && tmpfs {
@@ -157,7 +158,8 @@ fn verify_null(null: &OwnedFd) -> Result<()> {
 pub(crate) fn enter(built: &Built, plan: &Rootfs) -> Result<()> {
     nix::unistd::fchdir(&built.root).call("fchdir", &plan.path)?;
     match plan.pivot {
-        Pivot::Root => pivot(plan)?,
+        // The current directory is the new root's all the while (pivot_root(2)).
+        Pivot::Root => return pivot(plan),
         Pivot::Move => move_root()?,
         Pivot::Chroot => nix::unistd::chroot(".").call("chroot", &plan.path)?,
     }
@@ -176,6 +178,8 @@ fn pivot(plan: &Rootfs) -> Result<()> {
         api::pivot_root_here()?;
         nix::unistd::fchdir(&old).call("fchdir", "old root")?;
         api::mount(None, c".", None, libc::MS_SLAVE | libc::MS_REC, None)?;
+        api::umount2(c".", libc::MNT_DETACH)?;
+        return Ok(nix::unistd::chdir("/").call("chdir", "/")?);
     }
     Ok(api::umount2(c".", libc::MNT_DETACH)?)
 }
@@ -212,7 +216,9 @@ fn control_mount(line: &str, own: &Path) -> Option<String> {
 }
 
 /// Closes off what the container may not see or write. The last step: mount points and nodes were made before.
-pub(crate) fn seal(built: &Built, plan: &Rootfs) -> Result<()> {
+///
+/// `hooks`: whether some have run that may have mounted something.
+pub(crate) fn seal(built: &Built, plan: &Rootfs, hooks: Hooks) -> Result<()> {
     for late in &built.late {
         late.make_readonly().context("read-only tmpfs")?;
     }
@@ -225,7 +231,11 @@ pub(crate) fn seal(built: &Built, plan: &Rootfs) -> Result<()> {
     spare.into_iter().chain(empty).chain(spare_empty).for_each(|fd| built.root.done(fd));
     for (index, path) in plan.readonly_paths.iter().enumerate() {
         let what = || format!("config.json: /linux/readonlyPaths/{index}: {path:?}");
-        make_readonly(&built.root, path).with_context(what)?;
+        let clean = clean(path);
+        let empty =
+            hooks == Hooks::None && !plan.steps.iter().any(|step| Path::new(&step.destination).starts_with(&clean));
+        let tree = if empty { Tree::One } else { Tree::Recursive };
+        make_readonly(&built.root, &clean, tree).with_context(what)?;
     }
     if plan.readonly {
         let attrs = Attrs { set: attr::RDONLY, clear: 0 };
@@ -238,12 +248,34 @@ pub(crate) fn seal(built: &Built, plan: &Rootfs) -> Result<()> {
     Ok(())
 }
 
+/// Whether hooks have run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hooks {
+    None,
+    Some,
+}
+
 /// A path made read-only with everything else of it kept: a bind of itself. What isn't there needs nothing.
-fn make_readonly(root: &Root, path: &str) -> Result<()> {
-    let path = clean(path);
-    let Some(slot) = root.slot(&path)? else { return Ok(()) };
+///
+/// `tree`: one mount if it is on a new mount of the kernel's and nothing was mounted below it.
+fn make_readonly(root: &Root, path: &str, tree: Tree) -> Result<()> {
+    let Some(slot) = root.slot(path)? else { return Ok(()) };
     let attrs = Attrs { set: attr::RDONLY, clear: 0 };
     let (dir, name) = slot.at();
+    if tree == Tree::One && matches!(slot, Slot::Below(..)) {
+        match api::open_tree_attr(dir, name, Link::Refuse, attr::RDONLY, 0, 0) {
+            Ok(tree) => match mount::attach(tree.as_fd(), &slot) {
+                Err(error) if error.errno() == Errno::ENOSYS => {}
+                attached => {
+                    root.done(tree);
+                    return Ok(attached?);
+                }
+            },
+            Err(error) if error.errno() == Errno::ENOENT => return Ok(()),
+            // Before Linux 6.15, or in a sandbox: in two steps.
+            Err(_) => {}
+        }
+    }
     match api::open_tree_nofollow(dir, name, Tree::Recursive) {
         Ok(tree) => {
             mount::attach_with(tree.as_fd(), &slot, attrs, Attrs::default())?;
@@ -252,9 +284,9 @@ fn make_readonly(root: &Root, path: &str) -> Result<()> {
         }
         Err(error) if error.errno() == Errno::ENOENT => {}
         Err(error) if error.errno() == Errno::ENOSYS => {
-            let Some(_) = root.find(&path)? else { return Ok(()) };
+            let Some(_) = root.find(path)? else { return Ok(()) };
             api::mount(Some(&slot.path()), &slot.path(), None, libc::MS_BIND | libc::MS_REC, None)?;
-            let mounted = root.open(&path, libc::O_PATH, Links::Follow)?;
+            let mounted = root.open(path, libc::O_PATH, Links::Follow)?;
             mount::set_attrs(mounted.as_fd(), Tree::One, attrs)?;
         }
         Err(error) => return Err(error.into()),

@@ -18,7 +18,7 @@ use crate::cgroup::{self, Cgroup};
 use crate::cli::{CreateArgs, Global};
 use crate::host::Host;
 use crate::init::procfs::Procfs;
-use crate::init::{self, Prepared, own_environment};
+use crate::init::{self, Go, Prepared, own_environment};
 use crate::lsm;
 use crate::plan::labels;
 use crate::plan::namespaces::Kind;
@@ -126,8 +126,8 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay, interrupt: 
     // Without rights some of it may not have been made, and may be somebody else's.
     undo.record.cgroup = cgroup.location();
     undo.cgroup = Some(cgroup);
-    let (lock, outside) = spawn(&mut undo, &prepared, channel()?, lock)?;
-    converse(&mut undo, &prepared, &outside, agent.as_ref(), |pid, pidfd| {
+    let (lock, outside, go) = spawn(&mut undo, &prepared, channel()?, lock)?;
+    converse(&mut undo, &prepared, (&outside, go), agent.as_ref(), |pid, pidfd| {
         if let Some(socket) = &pidfd_socket {
             tty::send(socket.as_fd(), b"standard", pidfd).context("--pidfd-socket")?;
         }
@@ -136,6 +136,9 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay, interrupt: 
     let master = terminal.map(|socket| tty::receive(socket.as_fd())).transpose()?;
     let start_container = !prepared.plan.hooks.start_container.is_empty();
     let (folder, record, (pid, pidfd)) = undo.keep()?;
+    if let Some(procfs) = prepared.procfs {
+        sys::fs::leave(procfs.into());
+    }
     Ok(Created { folder, record, lock, pid, pidfd, outside, master, notify, start_container })
 }
 
@@ -216,13 +219,15 @@ fn spawn(
     prepared: &Prepared,
     (outside, inside): (Outside, Inside),
     lock: Lock,
-) -> Result<(Lock, Outside)> {
+) -> Result<(Lock, Outside, Go)> {
     let bridge = prepared.plan.namespaces.bridge();
     let flags = if bridge { 0 } else { prepared.plan.namespaces.clone_flags() };
     let cgroup = undo.cgroup.as_ref().and_then(|cgroup| cgroup.clone_fd());
     let makes_user = prepared.plan.namespaces.makes(Kind::User);
     let (cloned, placed) = clone_into(flags, cgroup)
         .map_err(|error| if makes_user { idmaps::explain_clone(error) } else { error.into() })?;
+    let in_place = placed && undo.cgroup.as_ref().is_some_and(|cgroup| cgroup.location().v1.is_empty());
+    let go = if in_place { prepared.go_at_once() } else { Go::Wait };
     match cloned {
         Cloned::Child => {
             // The lock is the creator's: it must end with it. End-of-file must be seen. And nothing that waits in the
@@ -234,7 +239,7 @@ fn spawn(
             keep.extend(crate::log::descriptor());
             sys::fs::close_all_but(3 + prepared.plan.task.preserve_fds.cast_signed(), &keep);
             drop(proc);
-            if bridge { init::bridge(prepared, &inside) } else { init::enter(prepared, &inside) }
+            if bridge { init::bridge(prepared, &inside) } else { init::enter(prepared, &inside, go) }
         }
         Cloned::Parent { pid, pidfd } => {
             undo.process = Some((pid, pidfd));
@@ -246,7 +251,7 @@ fn spawn(
             }
             // Where systemd has put it.
             undo.record.cgroup = cgroup.location();
-            Ok((lock, outside))
+            Ok((lock, outside, go))
         }
     }
 }
@@ -255,7 +260,7 @@ fn spawn(
 fn converse(
     undo: &mut Undo<'_>,
     prepared: &Prepared,
-    outside: &Outside,
+    (outside, go): (&Outside, Go),
     agent: Option<&Agent>,
     announce: impl FnOnce(Pid, std::os::fd::BorrowedFd<'_>) -> Result<()>,
 ) -> Result<()> {
@@ -268,13 +273,15 @@ fn converse(
     }
     let (pid, _) = undo.process()?;
     let pid = *pid;
-    undo.record.init = Identity::of(pid);
+    undo.record.init = Identity::of_new(pid);
     undo.folder()?.write(&undo.record)?;
     if let Some(maps) = &plan.id_maps {
         idmaps::write(pid, maps, "/linux")?;
     }
     idmapped::map(prepared, pid)?;
-    outside.pass(Barrier::Go)?;
+    if go == Go::Wait {
+        outside.pass(Barrier::Go)?;
+    }
     loop {
         match hear(undo, outside)? {
             Heard::Reached(Barrier::RuntimeHooks) => {
@@ -300,7 +307,7 @@ fn converse(
     undo.folder()?.write(&undo.record)?;
     let (_, pidfd) = undo.process()?;
     announce(pid, pidfd.as_fd())?;
-    outside.pass(Barrier::Ready)
+    if prepared.meets_ready() { outside.pass(Barrier::Ready) } else { Ok(()) }
 }
 
 /// Learns the pid of the final process; the bridge has done its part and is reaped.
@@ -364,7 +371,8 @@ impl<'a> Undo<'a> {
     /// Everything stays.
     fn keep(mut self) -> Result<(Folder, Record, (Pid, OwnedFd))> {
         let process = self.process.take().context("internal error: no process")?;
-        self.cgroup = None;
+        // Its descriptor pins nothing, and what is left of it is closed with this process.
+        std::mem::forget(self.cgroup.take());
         let folder = self.folder.take().context("internal error: no folder")?;
         Ok((folder, self.record.clone(), process))
     }

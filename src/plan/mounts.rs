@@ -151,6 +151,10 @@ pub(crate) struct Node {
 }
 
 impl MountStep {
+    pub(crate) fn is_idmapped(&self) -> bool {
+        matches!(self.what, What::Bind { idmap: Some(_), .. })
+    }
+
     /// What asks for it, as an error calls it: a property, or a variable of the caller's environment.
     pub(crate) fn asked_by(&self) -> String {
         if self.pointer.starts_with('/') { format!("config.json: {}", self.pointer) } else { self.pointer.clone() }

@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 
 use super::{Process, Resources, Spec};
 use crate::error::invalid;
-use crate::sys::Context;
+use crate::sys::{self, Context};
 
 /// No real config comes near it; it keeps a mistaken path (a disk image) from filling the memory.
 const MAX_SIZE: u64 = 64 << 20;
@@ -76,6 +76,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     let mut bytes = vec![0; usize::try_from(meta.len())?];
     let filled = fill(&mut file, &mut bytes).call("read", path)?;
     bytes.truncate(filled);
+    sys::fs::leave(file.into());
     Ok(bytes)
 }
 

@@ -116,6 +116,21 @@ pub(crate) fn open_closed_stdio() {
     }
 }
 
+thread_local! {
+    static LEFT: std::cell::RefCell<Vec<OwnedFd>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
+/// Leaves a descriptor open that nobody needs any more, for [`close_left`] or the end of the process, which close many at
+/// once. Only for the few that making one container takes.
+pub(crate) fn leave(fd: OwnedFd) {
+    LEFT.with_borrow_mut(|left| left.push(fd));
+}
+
+/// Closes what was left open. For a process that stays.
+pub(crate) fn close_left() {
+    close_all(LEFT.take());
+}
+
 /// Closes many descriptors with one call for each run of consecutive numbers (close_range(2), 5.9).
 pub(crate) fn close_all(fds: Vec<OwnedFd>) {
     let mut numbers: Vec<i32> = fds.iter().map(AsRawFd::as_raw_fd).collect();

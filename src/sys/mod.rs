@@ -26,4 +26,4 @@ pub(crate) mod tty;
 
 pub(crate) use error::{Context, Error, Result, words};
 pub(crate) use exit::exit;
-pub(crate) use read::{read_small, read_whole};
+pub(crate) use read::{read_once, read_small, read_whole};

@@ -85,6 +85,8 @@ fn open_as(fd: i32, path: &str) -> Result<(), String> {
 
 fn syscall_number(name: &str) -> Result<u32, String> {
     let nr = match name {
+        // The same on every architecture that has it.
+        "open_tree_attr" => 467,
         "fsopen" => libc::SYS_fsopen,
         "fsconfig" => libc::SYS_fsconfig,
         "fsmount" => libc::SYS_fsmount,

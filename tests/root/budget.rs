@@ -4,14 +4,17 @@ use std::fs;
 
 use serde_json::json;
 
+use crate::common::config::mount;
 use crate::common::program::finish;
 use crate::common::{Container, guest, tare, trace};
 use crate::{container_test, skip_for_runc};
 
 /// System calls of a whole foreground `run` of the bundle that `spec` makes, those of the payload included.
-const SYSTEM_CALLS_OF_RUN: usize = 400;
+const SYSTEM_CALLS_OF_RUN: usize = 370;
+/// The same of an engine's bundle where cgroup v2 is all there is.
+const SYSTEM_CALLS_OF_RUN_ON_V2: usize = 280;
 /// Peak resident memory of `create`.
-const MEMORY_OF_CREATE_KIB: u64 = 4096;
+const MEMORY_OF_CREATE_KIB: u64 = 2560;
 const SIZE_OF_BINARY: u64 = 4 << 20;
 
 /// The bundle that `spec` makes, with the probe as its program and without a terminal.
@@ -25,6 +28,52 @@ fn default_bundle(c: &mut Container) {
     c.args(&["true"]);
     c.write_config();
 }
+
+/// What Podman makes of its defaults: six namespaces, nine mounts, device rules, a seccomp profile, a sysctl.
+fn engine_bundle(c: &mut Container) {
+    default_bundle(c);
+    for file in ["hosts", "hostname"] {
+        fs::write(c.path(file), "").unwrap();
+        let target = format!("/etc/{file}");
+        c.push("/mounts", mount("bind", c.path(file).to_str().unwrap(), &target, &["bind", "rprivate"]));
+    }
+    let seccomp = include_str!("../data/seccomp/docker-default.json");
+    let keep = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETFCAP", "SETGID", "SETUID"];
+    let keep = keep.map(|name| format!("CAP_{name}"));
+    c.set("/linux/seccomp", serde_json::from_str::<serde_json::Value>(seccomp).unwrap())
+        .set("/linux/sysctl", json!({"net.ipv4.ping_group_range": "0 0"}))
+        .set("/process/capabilities", json!({"bounding": keep, "effective": keep, "permitted": keep}));
+    c.push("/linux/namespaces", json!({"type": "cgroup"}));
+    c.write_config();
+}
+
+/// A prefix that runs a command where cgroup v2 is all there is.
+const ON_V2: [&str; 6] = [
+    "unshare",
+    "--mount",
+    "sh",
+    "-ec",
+    "umount -l /sys/fs/cgroup; mount -t cgroup2 none /sys/fs/cgroup; exec \"$@\"",
+    "sh",
+];
+
+container_test!(system_calls_of_run_on_v2_with_the_bundle_of_an_engine, |c| {
+    skip_for_runc!(c, "it makes thousands");
+    if !trace::available(c) {
+        return;
+    }
+    engine_bundle(c);
+    finish(&mut c.command_by(&ON_V2, &["run", &c.id]), &c.dir).ok();
+    let file = c.path("trace-v2");
+    let strace = ["strace", "-qq", "-f", "-o", file.to_str().unwrap()];
+    let prefix = [ON_V2.as_slice(), &strace].concat();
+    finish(&mut c.command_by(&prefix, &["run", &c.id]), &c.dir).ok();
+    let text = fs::read_to_string(&file).unwrap();
+    let calls = text.lines().filter(|line| !line.contains("resumed>") && line.contains('(')).count();
+    assert!(calls > 50, "strace has seen too little:\n{text}");
+    assert!(calls <= SYSTEM_CALLS_OF_RUN_ON_V2, "{calls} system calls:\n{text}");
+    println!("{calls} system calls");
+});
 
 fn count(calls: &[trace::Call], names: &[&str]) -> usize {
     calls.iter().filter(|call| names.contains(&call.name.as_str())).count()
@@ -102,6 +151,7 @@ container_test!(memory_of_create, |c| {
     let output = finish(&mut c.command_by(&prefix, &["create", &c.id]), &c.dir).ok();
     let usage: serde_json::Value = serde_json::from_str(output.stderr.lines().last().unwrap()).unwrap();
     let peak = usage["maxrss_kib"].as_u64().unwrap();
+    println!("{peak} KiB");
     assert!(peak < MEMORY_OF_CREATE_KIB, "{peak} KiB");
 });
 

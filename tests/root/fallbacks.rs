@@ -11,7 +11,11 @@ fn same_without(c: &mut Container, names: &str) {
     let source = c.path("source");
     let source = source.to_str().unwrap();
     c.push("/mounts", mount("bind", source, "/tmp/bind", &["rbind", "ro", "nosuid", "nodev"]));
-    c.push("/mounts", mount("tmpfs", "tmpfs", "/tmp/tmpfs", &["size=100k", "noexec", "noatime", "shared"]));
+    c.push("/mounts", mount("bind", source, "/tmp/one", &["bind", "ro", "rprivate"]));
+    c.push("/mounts", mount("bind", source, "/tmp/slave", &["bind", "slave"]));
+    // What may be on a shared mount has its propagation settled later.
+    let propagation = if names == "open_tree_attr" { "rprivate" } else { "shared" };
+    c.push("/mounts", mount("tmpfs", "tmpfs", "/tmp/tmpfs", &["size=100k", "noexec", "noatime", propagation]));
     c.set("/root/readonly", true);
     std::fs::create_dir(c.rootfs().join("masked")).unwrap();
     c.push("/linux/maskedPaths", serde_json::json!("/masked"));
@@ -51,7 +55,11 @@ fn same_without(c: &mut Container, names: &str) {
 }
 
 container_test!(without_the_new_mount_calls, |c| {
-    same_without(c, "fsopen,fsconfig,fsmount,fspick,open_tree,move_mount,mount_setattr");
+    same_without(c, "fsopen,fsconfig,fsmount,fspick,open_tree,move_mount,mount_setattr,open_tree_attr");
+});
+
+container_test!(without_open_tree_attr, |c| {
+    same_without(c, "open_tree_attr");
 });
 
 container_test!(without_mount_setattr, |c| {
