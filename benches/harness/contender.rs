@@ -1,0 +1,92 @@
+//! Who is compared: our runtime, its peers, and the floor.
+
+use std::env;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::stats::Sample;
+use crate::sys;
+
+pub type Result<T> = std::result::Result<T, String>;
+
+/// No command takes longer; one that does has hung, and is out of the workload.
+const LIMIT: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Clone)]
+pub struct Contender {
+    pub name: &'static str,
+    pub path: PathBuf,
+    pub version: String,
+}
+
+impl Contender {
+    pub fn is_floor(&self) -> bool {
+        self.name == "floor"
+    }
+
+    pub fn describe(&self) -> Value {
+        json!({ "name": self.name, "version": self.version, "bytes": fs::metadata(&self.path).map(|meta| meta.len()).unwrap_or(0) })
+    }
+}
+
+/// A program named by a variable, or of this name on PATH.
+fn find(name: &'static str, variable: &str) -> Option<Contender> {
+    let folders = format!("{}:/usr/sbin:/sbin", env::var("PATH").unwrap_or_default());
+    let on_path = || folders.split(':').map(|folder| Path::new(folder).join(name)).find(|path| path.is_file());
+    let path = env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from).or_else(on_path)?;
+    let output = Command::new(&path).arg("--version").output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let line = |word: &str| text.lines().find(|line| line.to_lowercase().contains(word)).map(str::to_owned);
+    let version = line("version").or_else(|| text.lines().next().map(str::to_owned)).unwrap_or_default();
+    Some(Contender { name, path, version })
+}
+
+/// Everybody who is here; the floor is last.
+pub fn all() -> Vec<Contender> {
+    let mut found: Vec<Contender> = [("tare", "TARE_BIN"), ("crun", "CRUN"), ("runc", "RUNC"), ("youki", "YOUKI")]
+        .into_iter()
+        .filter_map(|(name, variable)| find(name, variable))
+        .collect();
+    let floor = own_program("floor");
+    found.push(Contender { name: "floor", path: floor, version: "the same system calls, precomputed".into() });
+    found
+}
+
+/// A program that was built beside this one.
+pub fn own_program(name: &str) -> PathBuf {
+    env::current_exe().unwrap_or_default().with_file_name(name)
+}
+
+/// Runs a command to its end.
+pub fn timed(command: &mut Command, log: &Path) -> Result<Sample> {
+    let arguments: Vec<_> = command.get_args().map(|word| word.to_string_lossy()).collect();
+    let words = format!("{} {}", command.get_program().to_string_lossy(), arguments.join(" "));
+    let file = File::create(log).map_err(|error| error.to_string())?;
+    command.stderr(Stdio::from(file));
+    let start = Instant::now();
+    let child = command.spawn().map_err(|error| format!("{words}: {error}"))?;
+    let ended = sys::ends_within(child.id() as i32, LIMIT).map_err(|error| error.to_string())?;
+    if !ended {
+        sys::kill(child.id() as i32);
+        let _ = sys::wait4(child.id() as i32);
+        return Err(format!("{words}: hangs (no end within {} s)", LIMIT.as_secs()));
+    }
+    let (code, cpu, faults) = sys::wait4(child.id() as i32).map_err(|error| error.to_string())?;
+    let wall = start.elapsed().as_secs_f64() * 1e6;
+    if code == 0 {
+        return Ok(Sample { wall, cpu, faults });
+    }
+    let said = fs::read_to_string(log).unwrap_or_default();
+    Err(format!("{words}: status {code}: {}", said.trim().lines().last().unwrap_or("nothing said")))
+}
+
+/// A command with no input and no output.
+pub fn quiet(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    command
+}
