@@ -207,7 +207,8 @@ fn column(samples: &[Sample], of: fn(&Sample) -> f64) -> Vec<f64> {
 }
 
 fn workload(name: &str, title: &str, who: &[Contender], samples: &[Vec<Sample>], errors: &[Option<String>]) -> Value {
-    let (wall, cpu): (fn(&Sample) -> f64, fn(&Sample) -> f64) = (|it| it.wall, |it| it.cpu);
+    let wall: fn(&Sample) -> f64 = |it| it.wall;
+    let cpu: fn(&Sample) -> f64 = |it| it.cpu;
     let at = |name: &str| who.iter().position(|it| it.name == name).filter(|at| errors[*at].is_none());
     let results = who.iter().enumerate().map(|(index, it)| {
         if let Some(error) = &errors[index] {
