@@ -115,8 +115,8 @@ fn lead(options: &Options) -> Result<(), String> {
         let me = env::current_exe().map_err(|error| error.to_string())?;
         let mut command = Command::new(me);
         command.args(env::args_os().skip(1)).args(["--view", view]);
-        let status = command.status().map_err(|error| error.to_string())?;
-        failed |= !status.success();
+        let ended = follow(command)?;
+        failed |= !ended;
         let Ok(text) = fs::read_to_string(&file) else { continue };
         let _ = fs::remove_file(&file);
         let part: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
@@ -132,6 +132,42 @@ fn lead(options: &Options) -> Result<(), String> {
     let report = json!({ "host": host, "contenders": who, "workloads": results });
     report::write(&report, &options.out)?;
     if failed { Err("a part of the bench failed, see above".into()) } else { Ok(()) }
+}
+
+/// Waits for the child that does the work, and ends what it leaves if it is killed or interrupted.
+fn follow(mut command: Command) -> Result<bool, String> {
+    let text = |error: std::io::Error| error.to_string();
+    sys::become_subreaper().map_err(text)?;
+    let mut child = command.spawn().map_err(text)?;
+    sys::pass_interrupts_on(child.id() as i32);
+    let status = child.wait().map_err(text)?;
+    sys::pass_interrupts_on(0);
+    let name = format!("tare-bench-{}", child.id());
+    let root = Path::new("/sys/fs/cgroup");
+    let hierarchies = fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
+    let groups: Vec<PathBuf> = hierarchies.chain([root.into()]).map(|path| path.join(&name)).collect();
+    for _ in 0..3 {
+        groups.iter().for_each(|group| kill_all(group));
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        workloads::reap();
+    }
+    for group in groups.iter().filter(|group| group.exists()) {
+        remove_group(group);
+    }
+    let _ = fs::remove_dir(env::temp_dir().join(name));
+    match status.code() {
+        Some(code) => Ok(code == 0),
+        None => Err("interrupted".into()),
+    }
+}
+
+/// Kills the processes of a cgroup and of those below it.
+fn kill_all(group: &Path) {
+    let text = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+    text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0).for_each(sys::kill);
+    for entry in fs::read_dir(group).into_iter().flatten().flatten().filter(|entry| entry.path().is_dir()) {
+        kill_all(&entry.path());
+    }
 }
 
 fn read(path: &str) -> String {

@@ -6,6 +6,7 @@ use std::io::{Error, Result};
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::path::Path;
 use std::ptr::null;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 fn check(result: i64) -> Result<i64> {
     if result < 0 { Err(Error::last_os_error()) } else { Ok(result) }
@@ -73,6 +74,24 @@ pub fn umount(target: &Path) -> Result<()> {
 pub fn become_subreaper() -> Result<()> {
     // SAFETY: changes this process only.
     check(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }.into()).map(drop)
+}
+
+static CHILD: AtomicI32 = AtomicI32::new(0);
+
+extern "C" fn pass_on(_: c_int) {
+    let child = CHILD.load(Ordering::Relaxed);
+    if child > 0 {
+        kill(child);
+    }
+}
+
+/// SIGINT and SIGTERM kill that child from now on, and nobody else; of 0 they do nothing.
+pub fn pass_interrupts_on(child: i32) {
+    CHILD.store(child, Ordering::Relaxed);
+    for signal in [libc::SIGINT, libc::SIGTERM] {
+        // SAFETY: the handler does no more than kill(2), which may be called in one.
+        unsafe { libc::signal(signal, pass_on as *const () as usize) };
+    }
 }
 
 pub fn raise_open_files() {
