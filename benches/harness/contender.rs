@@ -33,27 +33,28 @@ impl Contender {
     }
 }
 
-/// A program named by a variable, or of this name on PATH.
-fn find(name: &'static str, variable: &str) -> Option<Contender> {
+/// A program named by a variable, which must work then, or of this name on PATH.
+fn find(name: &'static str, variable: &str) -> Result<Option<Contender>> {
     let folders = format!("{}:/usr/sbin:/sbin", env::var("PATH").unwrap_or_default());
     let on_path = || folders.split(':').map(|folder| Path::new(folder).join(name)).find(|path| path.is_file());
-    let path = env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from).or_else(on_path)?;
-    let output = Command::new(&path).arg("--version").output().ok()?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let line = |word: &str| text.lines().find(|line| line.to_lowercase().contains(word)).map(str::to_owned);
-    let version = line("version").or_else(|| text.lines().next().map(str::to_owned)).unwrap_or_default();
-    Some(Contender { name, path, version })
+    let named = env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let Some(path) = named.or_else(on_path) else { return Ok(None) };
+    let output = quiet(&path).arg("--version").stdout(Stdio::piped()).output();
+    let output = output.map_err(|error| format!("{name} ({variable}): {}: {error}", path.display()))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let version = text.lines().find(|line| line.contains("version")).unwrap_or("unknown version");
+    Ok(Some(Contender { name, version: version.into(), path }))
 }
 
 /// Everybody who is here; the floor is last.
-pub fn all() -> Vec<Contender> {
-    let mut found: Vec<Contender> = [("tare", "TARE_BIN"), ("crun", "CRUN"), ("runc", "RUNC"), ("youki", "YOUKI")]
-        .into_iter()
-        .filter_map(|(name, variable)| find(name, variable))
-        .collect();
-    let floor = own_program("floor");
-    found.push(Contender { name: "floor", path: floor, version: "the same system calls, precomputed".into() });
-    found
+pub fn all() -> Result<Vec<Contender>> {
+    let mut found = Vec::new();
+    for (name, variable) in [("tare", "TARE_BIN"), ("crun", "CRUN"), ("runc", "RUNC"), ("youki", "YOUKI")] {
+        found.extend(find(name, variable)?);
+    }
+    let path = own_program("floor");
+    found.push(Contender { name: "floor", path, version: "the same system calls, precomputed".into() });
+    Ok(found)
 }
 
 /// A program that was built beside this one.

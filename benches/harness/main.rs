@@ -107,6 +107,7 @@ fn lead(options: &Options) -> Result<(), String> {
     }
     fs::create_dir_all(&options.out).map_err(|error| format!("{:?}: {error}", options.out))?;
     let mut results = Vec::new();
+    let who: Vec<Value> = contender::all()?.iter().map(contender::Contender::describe).collect();
     let load_before = load();
     let (mut pretended, mut failed) = (false, false);
     for view in ["v2", "controllers"] {
@@ -123,7 +124,6 @@ fn lead(options: &Options) -> Result<(), String> {
         pretended |= part["memlock_pretended"] == true;
         results.extend(part["workloads"].as_array().cloned().unwrap_or_default());
     }
-    let who: Vec<Value> = contender::all().iter().map(contender::Contender::describe).collect();
     let host = json!({
         "kernel": read("/proc/sys/kernel/osrelease"), "cores": std::thread::available_parallelism().map_or(0, usize::from),
         "cpu": read("/proc/cpuinfo").lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("").trim_start_matches([' ', '\t', ':']).to_owned(),
@@ -231,7 +231,7 @@ fn work(options: &Options, view: &str) -> Result<(), String> {
         sys::pretend_memlock().map_err(|error| format!("seccomp: {error}"))?;
     }
     let dir = env::temp_dir().join(format!("tare-bench-{}", std::process::id()));
-    let mut bench = Bench::new(&dir, hierarchies, contender::all(), options.size)?;
+    let mut bench = Bench::new(&dir, hierarchies, contender::all()?, options.size)?;
     let only = options.only.clone();
     let chosen = move |name: &str| only.as_ref().is_none_or(|only| only.split(',').any(|it| it == name));
     let result = if view == "v2" {
