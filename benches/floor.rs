@@ -55,7 +55,7 @@ const fn filter() -> ([libc::sock_filter; 160], usize) {
 const fn tree(program: &mut [libc::sock_filter; 160], at: usize, low: u32, high: u32) -> usize {
     use libc::{BPF_JGE, BPF_JMP, BPF_K, BPF_RET};
     if high - low == 1 {
-        let verdict = if low % 2 == 0 { SECCOMP_RET_ALLOW } else { SECCOMP_RET_ERRNO | 38 };
+        let verdict = if low.is_multiple_of(2) { SECCOMP_RET_ALLOW } else { SECCOMP_RET_ERRNO | 38 };
         // The programs that are run here may only meet an allowed one: short runs are the refused ones.
         program[at] = insn(BPF_RET | BPF_K, 0, 0, verdict);
         return at + 1;
@@ -65,7 +65,7 @@ const fn tree(program: &mut [libc::sock_filter; 160], at: usize, low: u32, high:
     // Run 2n begins at n/32 of the numbers; run 2n+1 is the last number before the next.
     let pair = middle / 2 * NUMBERS / (RUNS / 2);
     let next = (middle / 2 + 1) * NUMBERS / (RUNS / 2);
-    let first = if middle % 2 == 0 { pair } else { next - 1 };
+    let first = if middle.is_multiple_of(2) { pair } else { next - 1 };
     program[at] = insn(BPF_JMP | BPF_JGE | BPF_K, (right - at - 1) as u8, 0, first);
     tree(program, right, middle, high)
 }
@@ -337,7 +337,7 @@ fn rusage(arguments: *const *const c_char) -> c_int {
 /// What the C library calls.
 // SAFETY: no other symbol of this name is linked in: the crate is `no_main`.
 #[unsafe(no_mangle)]
-pub extern "C" fn main(argc: c_int, argv: *const *const c_char) -> c_int {
+extern "C" fn main(argc: c_int, argv: *const *const c_char) -> c_int {
     let argument = |index: usize| {
         if index >= argc as usize {
             return c"";

@@ -145,7 +145,10 @@ fn follow(mut command: Command) -> Result<bool, String> {
     let name = format!("tare-bench-{}", child.id());
     let root = Path::new("/sys/fs/cgroup");
     let hierarchies = fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
-    let groups: Vec<PathBuf> = hierarchies.chain([root.into()]).map(|path| path.join(&name)).collect();
+    // Of the containers, and that of what `alive` measures.
+    let names = [name.clone(), format!("{name}-meter")];
+    let of = |path: PathBuf| names.clone().map(|name| path.join(name));
+    let groups: Vec<PathBuf> = hierarchies.chain([root.into()]).flat_map(of).collect();
     for _ in 0..3 {
         groups.iter().for_each(|group| kill_all(group));
         std::thread::sleep(std::time::Duration::from_millis(20));
