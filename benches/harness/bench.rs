@@ -102,7 +102,7 @@ impl Bench {
     /// `run` in the foreground; the floor has no bundle, and is told what of it differs.
     pub fn run(&self, who: &Contender, bundle: &Path, id: &str, floor: &[&str]) -> Result<Sample> {
         if who.is_floor() {
-            let cgroup = self.hierarchies[0].join(&self.group[1..]).join(id);
+            let cgroup = self.groups()[0].join(format!("floor-{id}"));
             let mut command = quiet(&who.path);
             command.arg("run").arg(self.rootfs()).arg(cgroup).args(floor);
             return timed(&mut command, &self.log(id));

@@ -14,7 +14,7 @@ use crate::sys;
 pub type Result<T> = std::result::Result<T, String>;
 
 /// No command takes longer; one that does has hung, and is out of the workload.
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone)]
 pub struct Contender {
