@@ -52,6 +52,11 @@ fuzz: build build-guest ## Run 10,000 hostile root file systems (root; SEED=, CA
 		TARE_FUZZ_SEED=$(or $(SEED),1) TARE_FUZZ_CASES=$(or $(CASES),10000) TARE_FUZZ_SECONDS=$(or $(SECONDS),3000) \
 		$(CARGO) test --locked --test security -- hostile
 
+.PHONY: bench
+bench: build ## Compare with crun, runc, youki (CRUN=, RUNC=, YOUKI=) and the floor (root); A='--only run,exec' chooses
+	@RUSTFLAGS="$(STATIC)" $(CARGO) build --locked --release --target $(TARGET) --target-dir target/bench --manifest-path benches/Cargo.toml
+	@TARE_BIN=$(CURDIR)/bin/tare target/bench/$(TARGET)/release/bench --out build/bench $(A)
+
 FUZZ_TARGETS := config seccomp options idmaps passwd names
 .PHONY: fuzz-parsers
 fuzz-parsers: ## Run libFuzzer on each parser for SECONDS (60), by cargo-fuzz; T=target chooses
