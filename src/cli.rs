@@ -87,8 +87,11 @@ fn run(args: impl Iterator<Item = OsString>) -> i32 {
     })
 }
 
+/// Adds to a command what it takes.
+type Augment = fn(clap::Command) -> clap::Command;
+
 /// The commands and what they take.
-const COMMANDS: [(&str, fn(clap::Command) -> clap::Command); 15] = [
+const COMMANDS: [(&str, Augment); 15] = [
     ("create", CreateCommand::augment_args),
     ("start", StartArgs::augment_args),
     ("run", RunArgs::augment_args),

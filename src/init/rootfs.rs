@@ -16,7 +16,7 @@ use super::mount::{self, Around, Late};
 use super::paths::{Links, Root, Slot, kind};
 use crate::error::invalid;
 use crate::host::in_user_namespace;
-use crate::plan::mounts::{Pivot, Rootfs, What, clean};
+use crate::plan::mounts::{MountStep, Pivot, Rootfs, What, clean};
 use crate::plan::options::{Attrs, Propagation, Reach, attr};
 use crate::sys::mount::{self as api, Link, Tree};
 use crate::sys::{self, Context, fs::CWD};
@@ -232,8 +232,10 @@ pub(crate) fn seal(built: &Built, plan: &Rootfs, hooks: Hooks) -> Result<()> {
     for (index, path) in plan.readonly_paths.iter().enumerate() {
         let what = || format!("config.json: /linux/readonlyPaths/{index}: {path:?}");
         let clean = clean(path);
-        let empty =
-            hooks == Hooks::None && !plan.steps.iter().any(|step| Path::new(&step.destination).starts_with(&clean));
+        // No link of the image leads there, so nothing else is below than what is named so.
+        let kernels = ["/proc/", "/sys/"].iter().any(|kernels| clean.starts_with(kernels));
+        let below = |step: &MountStep| Path::new(&step.destination).starts_with(&clean);
+        let empty = kernels && hooks == Hooks::None && !plan.steps.iter().any(below);
         let tree = if empty { Tree::One } else { Tree::Recursive };
         make_readonly(&built.root, &clean, tree).with_context(what)?;
     }
