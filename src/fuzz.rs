@@ -1,5 +1,5 @@
-//! What `fuzz/` calls (cfg(fuzzing) only): each takes any bytes, and must neither panic nor loop; what it makes of them
-//! must hold what the code that follows relies on.
+//! What `fuzz/` calls (cfg(fuzzing), and the unit tests): each takes any bytes, and must neither panic nor loop; what it
+//! makes of them must hold what the code that follows relies on.
 
 use crate::cgroup::Manager;
 use crate::host::Host;
@@ -22,6 +22,7 @@ pub fn config(data: &[u8]) {
             rootless: false,
             no_pivot: false,
             passed: Passed::default(),
+            notify: Some("/run/notify".into()),
         };
         let _ = Plan::new(&spec, &host, &request);
     }
@@ -102,11 +103,36 @@ pub fn names(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     if let Ok(signal) = crate::signal::parse(text) {
         assert!((0..=64).contains(&signal), "{signal}");
-        assert_eq!(crate::signal::parse(&crate::signal::name(signal)).ok(), Some(signal));
+        let name = crate::signal::name(signal);
+        assert!(name == format!("signal {signal}") || crate::signal::parse(&name).ok() == Some(signal), "{name}");
     }
     if text.parse::<crate::cli::Id>().is_ok() {
         let mut components = std::path::Path::new(text).components();
         assert!(matches!(components.next(), Some(std::path::Component::Normal(_))) && components.next().is_none());
         assert!(text.len() <= 1024 && !text.contains(['/', '\0', '\n']));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    // Also keeps what only `fuzz/` uses compiling.
+    #[test]
+    fn the_corpus_is_fine() {
+        /// What is called with each seed.
+        type Target = fn(&[u8]);
+        let targets: [(&str, Target); 6] = [
+            ("config", super::config),
+            ("seccomp", super::seccomp),
+            ("options", super::options),
+            ("idmaps", super::idmaps),
+            ("passwd", super::passwd),
+            ("names", super::names),
+        ];
+        for (name, target) in targets {
+            let seeds = std::fs::read_dir(format!("{}/fuzz/corpus/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+            let seeds: Vec<_> = seeds.map(|seed| std::fs::read(seed.unwrap().path()).unwrap()).collect();
+            assert!(!seeds.is_empty(), "{name}");
+            seeds.iter().for_each(|seed| target(seed));
+        }
     }
 }

@@ -32,6 +32,8 @@ pub(crate) struct Host {
     pub(crate) capabilities: u64,
     /// Its bounding set, if it is known.
     pub(crate) bounding: Option<u64>,
+    /// The capabilities that are newer than this kernel.
+    pub(crate) missing_capabilities: u64,
     /// Whether every id of this process, real to file system, is 0.
     pub(crate) all_root: bool,
     /// Whether this process has supplementary groups.
@@ -56,6 +58,7 @@ impl Host {
     pub(crate) fn process() -> Result<Self> {
         let status = sys::read_once("/proc/self/status")?;
         let status = String::from_utf8_lossy(&status);
+        let bounding = mask(&status, "CapBnd:");
         Ok(Self {
             initial_user_namespace: false,
             umask: status.lines().find_map(|line| u32::from_str_radix(line.strip_prefix("Umask:")?.trim(), 8).ok()),
@@ -65,7 +68,12 @@ impl Host {
             cgroups: Layout::default(),
             ignored_signals: mask(&status, "SigIgn:"),
             capabilities: mask(&status, "CapPrm:"),
-            bounding: Some(mask(&status, "CapBnd:")).filter(|_| status.contains("CapBnd:")),
+            bounding: Some(bounding).filter(|_| status.contains("CapBnd:")),
+            // Nearly always in the bounding set, which saves a call.
+            missing_capabilities: crate::plan::caps::missing(|capability| {
+                bounding & capability.bitmask() != 0
+                    || ::caps::has_cap(None, ::caps::CapSet::Bounding, capability).is_ok()
+            }),
             all_root: all_root(&status),
             modules: Modules::default(),
         })

@@ -16,7 +16,7 @@ mod rootfs;
 mod task;
 mod terminal;
 
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
 pub(crate) use exec::home_in;
 
 use std::cell::RefCell;

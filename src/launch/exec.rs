@@ -152,22 +152,15 @@ fn process_of(config: &Spec, args: &ExecArgs) -> Result<Process> {
     };
     let Some(path) = &args.process else {
         let process = crate::plan::exec::process(config, None, changes)?;
-        check(&process)?;
+        spec::validate::process(&process)?;
         return Ok(process);
     };
     let load = || -> Result<Process> {
         let process = crate::plan::exec::process(config, Some(spec::load::load_process(path)?), changes)?;
-        check(&process)?;
+        spec::validate::process(&process)?;
         Ok(process)
     };
     load().map_err(|error| in_file(error, path))
-}
-
-fn check(process: &Process) -> Result<()> {
-    for warning in spec::validate::process(process)? {
-        log::warn!("{warning}");
-    }
-    Ok(())
 }
 
 /// The pointer is one of the file's own, not of config.json.

@@ -2,8 +2,9 @@
 //!
 //! Everything about the container comes from its config.json as it was at create, never from the bundle.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
+use super::caps;
 use super::id_maps::IdMaps;
 use super::namespaces::{Kind, Namespaces};
 use super::task::{Passed, Task};
@@ -93,6 +94,9 @@ fn changed(mut process: Process, changes: Changes) -> Result<Process> {
         process.user.gid = gid.unwrap_or(process.user.gid);
     }
     process.user.additional_gids.extend(changes.additional_gids);
+    if let Some(what) = changes.capabilities.iter().find_map(|name| caps::unknown_name(name)) {
+        bail!("--cap: {what}");
+    }
     if !changes.capabilities.is_empty() {
         add(process.capabilities.get_or_insert_default(), &changes.capabilities);
     }

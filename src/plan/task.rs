@@ -151,6 +151,11 @@ fn identity(process: &spec::Process, linux: &spec::Linux, namespaces: &Namespace
             mapped(*gid, &linux.gid_mappings, &format!("/process/user/additionalGids/{index}"))?;
         }
     }
+    let sets = process.capabilities.as_ref();
+    if let Some((set, i, name)) = sets.and_then(|sets| caps::first_of(host.missing_capabilities, sets)) {
+        let pointer = format!("/process/capabilities/{set}/{i}");
+        return Err(invalid(pointer, format_args!("{name} is newer than this kernel, expected one that it has")));
+    }
     Ok(Identity {
         uid: user.uid,
         gid: user.gid,

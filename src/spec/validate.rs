@@ -28,7 +28,7 @@ pub(crate) fn validate(spec: &Spec) -> Result<Vec<String>> {
     oci_version(&spec.oci_version)?;
     root(spec)?;
     if let Some(it) = &spec.process {
-        warnings.extend(process(it)?);
+        process(it)?;
     }
     uts_name(spec, "/hostname", &spec.hostname)?;
     uts_name(spec, "/domainname", &spec.domainname)?;

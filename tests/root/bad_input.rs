@@ -329,22 +329,6 @@ container_test!(unknown_properties_are_ignored, |c| {
     assert_eq!(fs::read_to_string(&log).unwrap_or_default(), "");
 });
 
-container_test!(an_unknown_capability_is_no_error_in_the_log, |c| {
-    let names = json!(["CAP_KILL", "CAP_SOMETHING_NEW"]);
-    c.set("/process/capabilities", json!({ "bounding": names, "effective": names, "permitted": names }));
-    c.args(&["exit", "4"]);
-    let log = c.path("log.json");
-    c.write_config();
-    c.tare(&["--log", log.to_str().unwrap(), "--log-format", "json", "run", &c.id]).exits(4);
-    if rival().is_none() {
-        assert_eq!(
-            fs::read_to_string(&log).unwrap_or_default(),
-            "",
-            "nothing below error level: Podman parses the whole"
-        );
-    }
-});
-
 container_test!(null_is_absent, |c| {
     for pointer in [
         "/hooks",

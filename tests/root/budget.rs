@@ -43,7 +43,11 @@ fn engine_bundle(c: &mut Container) {
     c.set("/linux/seccomp", serde_json::from_str::<serde_json::Value>(seccomp).unwrap())
         .set("/linux/sysctl", json!({"net.ipv4.ping_group_range": "0 0"}))
         .set("/process/capabilities", json!({"bounding": keep, "effective": keep, "permitted": keep}));
-    c.push("/linux/namespaces", json!({"type": "cgroup"}));
+    // On pure cgroup v2 it is there already.
+    let namespaces = c.config["linux"]["namespaces"].as_array().unwrap();
+    if !namespaces.iter().any(|namespace| namespace["type"] == "cgroup") {
+        c.push("/linux/namespaces", json!({"type": "cgroup"}));
+    }
     c.write_config();
 }
 

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::process::ids;
 use crate::common::{Container, rival};
-use crate::container_test;
+use crate::{container_test, skip_for_runc};
 
 pub(super) const ALL: [&str; 41] = [
     "CAP_CHOWN",
@@ -159,10 +159,16 @@ container_test!(every_capability_has_a_name, |c| {
     assert_eq!(c.facts()["status"]["CapBnd"], mask(&names));
 });
 
-container_test!(an_unknown_capability_is_a_warning, |c| {
-    let names = ["CAP_KILL", "CAP_NO_SUCH_THING"];
-    capabilities(c, [&names, &names, &[], &names, &[]]);
-    assert_eq!(c.facts()["status"]["CapEff"], mask(&["CAP_KILL"]));
+container_test!(an_unknown_capability_is_an_error_with_all_there_are, |c| {
+    skip_for_runc!(c, "it warns and goes on");
+    for (i, set) in ["bounding", "effective", "inheritable", "permitted", "ambient"].into_iter().enumerate() {
+        let mut sets = [[].as_slice(); 5];
+        sets[i] = &["CAP_KILL", "CAP_NO_SUCH_THING"];
+        capabilities(c, sets);
+        let pointer = format!("config.json: /process/capabilities/{set}/1: unknown capability \"CAP_NO_SUCH_THING\", ");
+        c.run().fails(&[&pointer, "CAP_CHOWN", "CAP_SYS_ADMIN", "CAP_CHECKPOINT_RESTORE"]);
+    }
+    c.assert_clean();
 });
 
 container_test!(no_new_privileges, |c| {

@@ -10,8 +10,8 @@ use crate::error::invalid;
 use crate::plan::{caps, limits};
 use crate::spec::{Capabilities, CpuAffinity, Process, User};
 
-/// Checks a process. Whether there is a program to run is [`super::runnable`]'s affair. Returns warnings.
-pub(crate) fn process(process: &Process) -> Result<Vec<String>> {
+/// Checks a process. Whether there is a program to run is [`super::runnable`]'s affair.
+pub(crate) fn process(process: &Process) -> Result<()> {
     for (i, arg) in process.args.iter().enumerate() {
         no_nul(format_args!("/process/args/{i}"), arg)?;
     }
@@ -25,7 +25,7 @@ pub(crate) fn process(process: &Process) -> Result<Vec<String>> {
     cpu_affinity(process.exec_cpu_affinity.as_ref())?;
     no_nul("/process/apparmorProfile", &process.apparmor_profile)?;
     no_nul("/process/selinuxLabel", &process.selinux_label)?;
-    process.capabilities.as_ref().map_or(Ok(Vec::new()), capabilities)
+    process.capabilities.as_ref().map_or(Ok(()), capabilities)
 }
 
 /// config.md, "User". The largest id is "leave as it is" to setresuid(2): the program would stay root.
@@ -50,8 +50,11 @@ fn id(pointer: impl Display, id: u32) -> Result<()> {
     Ok(())
 }
 
-/// Unknown names are warnings; an effective capability that isn't permitted is what capset(2) refuses.
-fn capabilities(sets: &Capabilities) -> Result<Vec<String>> {
+/// An effective capability that isn't permitted is what capset(2) refuses.
+fn capabilities(sets: &Capabilities) -> Result<()> {
+    if let Some((set, i, what)) = caps::unknown(sets) {
+        return Err(invalid(format_args!("/process/capabilities/{set}/{i}"), what));
+    }
     if let Some((i, name)) = caps::not_permitted(sets) {
         let pointer = format!("/process/capabilities/effective/{i}");
         return Err(invalid(pointer, format_args!("{name:?} isn't permitted, expected it in the permitted set too")));
@@ -59,7 +62,7 @@ fn capabilities(sets: &Capabilities) -> Result<Vec<String>> {
     for note in caps::not_ambient(sets) {
         log::debug!("{note}");
     }
-    Ok(caps::warnings(sets))
+    Ok(())
 }
 
 /// proc(5), /proc/pid/oom_score_adj.

@@ -199,9 +199,9 @@ impl Pod<'_> {
     pub fn run(&self, config: ContainerConfig) -> (i32, String, String) {
         let container = self.start(config);
         let status = container.wait();
-        let result = (status.exit_code, container.logged("stdout"), container.logged("stderr"));
+        let logged = container.all_logged();
         container.remove();
-        result
+        (status.exit_code, logged.0, logged.1)
     }
 
     pub fn status(&self) -> Result<PodSandboxStatus, Status> {
@@ -312,6 +312,19 @@ impl Container<'_> {
     }
 
     /// What is in its log of `stream`: lines without the CRI's columns (time, stream, full or partial).
+    /// What both streams have when no more comes: containerd tells the end of a container before it has written all of
+    /// its log, with any runtime.
+    pub fn all_logged(&self) -> (String, String) {
+        let (mut before, mut same) = (String::new(), 0);
+        within(5, "the end of the log", || {
+            let now = fs::read_to_string(&self.log).unwrap_or_default();
+            same = if now == before { same + 1 } else { 0 };
+            before = now;
+            (same == 3).then_some(())
+        });
+        (self.logged("stdout"), self.logged("stderr"))
+    }
+
     pub fn logged(&self, stream: &str) -> String {
         let text = fs::read_to_string(&self.log).unwrap_or_default();
         let mut logged = String::new();
