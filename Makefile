@@ -33,7 +33,7 @@ test: install-deps build build-guest ## Run all tests; those in containers need 
 .PHONY: test-vm
 test-vm: build build-guest ## Run the tests in a guest with systemd, cgroup v2 and AppArmor; T=name chooses
 	@scripts/install-deps vm
-	@TARE_BIN=$(CURDIR)/bin/tare TARE_GUEST=$(CURDIR)/$(RELEASE)/examples/guest integration/vm/test $(T)
+	@TARE_BIN=$(CURDIR)/bin/tare TARE_GUEST=$(CURDIR)/$(RELEASE)/examples/guest RUNTIME=$(RUNTIME) integration/vm/test $(T)
 
 .PHONY: test-engines
 test-engines: build ## Run engines with tare as their runtime (root); T=engine/case chooses, RUNTIME=path takes another
