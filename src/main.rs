@@ -4,3 +4,8 @@
 
 #[path = "sys/entry.rs"]
 mod entry;
+#[path = "sys/heap.rs"]
+mod heap;
+
+#[global_allocator]
+static HEAP: heap::Heap = heap::Heap::new();

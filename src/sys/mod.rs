@@ -15,6 +15,8 @@ pub(crate) mod exe;
 mod exit;
 pub(crate) mod fs;
 #[cfg(test)]
+mod heap;
+#[cfg(test)]
 pub(crate) mod libseccomp_for_tests;
 pub(crate) mod mount;
 pub(crate) mod poll;
