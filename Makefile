@@ -1,12 +1,22 @@
 # `make` lists what there is to make.
 
-TARGET ?= $(shell rustc -vV | sed -n 's/^host: //p')
+HOST := $(shell rustc -vV | sed -n 's/^host: //p')
+MUSL := $(HOST:-gnu=-musl)
+MUSL_STD := $(wildcard $(shell rustc --print target-libdir --target $(MUSL) 2>/dev/null)/libstd-*.rlib)
+# Linked with musl the binary starts sooner (docs/performance.md). LIBC=musl works on Debian without the toolchain's help.
+LIBC ?= $(if $(MUSL_STD),musl,gnu)
+TARGET ?= $(if $(filter musl,$(LIBC)),$(MUSL),$(HOST))
 PREFIX ?= /usr/local
 DESTDIR ?=
 CARGO ?= cargo
 # One file without an interpreter or shared libraries. RUSTFLAGS reaches only what is built for --target.
 STATIC := -C target-feature=+crt-static -C relocation-model=static
-RELEASE := target/$(TARGET)/release
+# Without the toolchain's standard library for musl, Debian's compiler builds one with the program.
+OWN_STD := $(if $(filter $(MUSL),$(TARGET)),$(if $(MUSL_STD),,yes))
+BUILD := $(if $(OWN_STD),scripts/cargo-musl build --target-dir build/musl/target,$(CARGO) build)
+# The probe and the bench need no libc in particular.
+PLAIN := $(if $(OWN_STD),$(HOST),$(TARGET))
+GUEST := target/$(PLAIN)/release/examples/guest
 BUNDLE := build/bundle
 
 .PHONY: help build run test unit root fmt lint install install-deps clean
@@ -15,25 +25,29 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "  TARGET=$(TARGET), PREFIX=$(PREFIX)"
 
-build: ## Build bin/tare, one static binary (TARGET=x86_64-unknown-linux-musl for musl)
-	RUSTFLAGS="$(STATIC)" $(CARGO) build --locked --release --target $(TARGET) --bin tare
+build: ## Build bin/tare, one static binary (LIBC=musl or gnu)
+	RUSTFLAGS="$(STATIC)" $(BUILD) --locked --release --target $(TARGET) --bin tare
 	@mkdir -p bin
-	@install -m 0755 $(RELEASE)/tare bin/tare
+	@install -m 0755 $(if $(OWN_STD),build/musl/target,target)/$(TARGET)/release/tare bin/tare
+
+.PHONY: build-musl
+build-musl: ## Build bin/tare with musl; where rustup lacks that, with Debian's compiler (150 MB, minutes)
+	@$(MAKE) build LIBC=musl
 
 .PHONY: build-guest
 build-guest: ## Build the probe, the static program that the test containers run
-	RUSTFLAGS="$(STATIC)" $(CARGO) build --locked --release --target $(TARGET) --example guest
+	RUSTFLAGS="$(STATIC)" $(CARGO) build --locked --release --target $(PLAIN) --example guest
 
 run: build build-guest ## Run a container that shows what it isolates (root)
-	@scripts/demo bin/tare $(RELEASE)/examples/guest $(BUNDLE)
+	@scripts/demo bin/tare $(GUEST) $(BUNDLE)
 
 test: install-deps build build-guest ## Run all tests; those in containers need root
-	@TARE_BIN=$(CURDIR)/bin/tare TARE_GUEST=$(CURDIR)/$(RELEASE)/examples/guest scripts/test
+	@TARE_BIN=$(CURDIR)/bin/tare TARE_GUEST=$(CURDIR)/$(GUEST) scripts/test
 
 .PHONY: test-vm
 test-vm: build build-guest ## Run the tests in a guest with systemd, cgroup v2 and AppArmor; T=name chooses
 	@scripts/install-deps vm
-	@TARE_BIN=$(CURDIR)/bin/tare TARE_GUEST=$(CURDIR)/$(RELEASE)/examples/guest RUNTIME=$(RUNTIME) integration/vm/test $(T)
+	@TARE_BIN=$(CURDIR)/bin/tare TARE_GUEST=$(CURDIR)/$(GUEST) RUNTIME=$(RUNTIME) integration/vm/test $(T)
 
 .PHONY: test-engines
 test-engines: build ## Run engines with tare as their runtime (root); T=engine/case chooses, RUNTIME=path takes another
@@ -44,18 +58,18 @@ unit: ## Run the tests that need neither root nor a build
 	$(CARGO) test --locked --lib
 
 root: build build-guest ## Run the container tests only; T=name chooses (root)
-	TARE_BIN=$(CURDIR)/bin/tare TARE_GUEST=$(CURDIR)/$(RELEASE)/examples/guest $(CARGO) test --locked --test root -- $(T)
+	TARE_BIN=$(CURDIR)/bin/tare TARE_GUEST=$(CURDIR)/$(GUEST) $(CARGO) test --locked --test root -- $(T)
 
 .PHONY: fuzz
 fuzz: build build-guest ## Run 10,000 hostile root file systems (root; SEED=, CASES=, SECONDS= choose others)
-	TARE_BIN=$(CURDIR)/bin/tare TARE_GUEST=$(CURDIR)/$(RELEASE)/examples/guest \
+	TARE_BIN=$(CURDIR)/bin/tare TARE_GUEST=$(CURDIR)/$(GUEST) \
 		TARE_FUZZ_SEED=$(or $(SEED),1) TARE_FUZZ_CASES=$(or $(CASES),10000) TARE_FUZZ_SECONDS=$(or $(SECONDS),3000) \
 		$(CARGO) test --locked --test security -- hostile
 
 .PHONY: bench
 bench: build ## Compare with crun, runc, youki (CRUN=, RUNC=, YOUKI=) and the floor (root); A='--only run,exec' chooses
-	@RUSTFLAGS="$(STATIC)" $(CARGO) build --locked --release --target $(TARGET) --target-dir target/bench --manifest-path benches/Cargo.toml
-	@TARE_BIN=$(CURDIR)/bin/tare target/bench/$(TARGET)/release/bench --out build/bench $(A)
+	@RUSTFLAGS="$(STATIC)" $(CARGO) build --locked --release --target $(PLAIN) --target-dir target/bench --manifest-path benches/Cargo.toml
+	@TARE_BIN=$(CURDIR)/bin/tare target/bench/$(PLAIN)/release/bench --out build/bench $(A)
 
 FUZZ_TARGETS := config seccomp options idmaps passwd names
 .PHONY: fuzz-parsers

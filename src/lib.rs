@@ -43,6 +43,5 @@ pub(crate) mod sys;
 pub fn main(args: Vec<std::ffi::OsString>) -> ! {
     sys::fs::open_closed_stdio();
     sys::process::ignore_sigpipe();
-    sys::process::grow_heap_in_large_steps();
     cli::main(args)
 }

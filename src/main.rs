@@ -4,3 +4,11 @@
 
 #[path = "sys/entry.rs"]
 mod entry;
+#[path = "sys/heap.rs"]
+mod heap;
+#[cfg(all(target_env = "musl", target_arch = "x86_64"))]
+#[path = "sys/memory.rs"]
+mod memory;
+
+#[global_allocator]
+static HEAP: heap::Heap = heap::Heap::new();

@@ -332,7 +332,7 @@ impl Folder {
     pub(crate) fn find(root: &Path, id: &str) -> Result<Option<Self>> {
         let path = root.join(id);
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-        match nix::fcntl::open(&path, flags, Mode::empty()) {
+        match openat(sys::fs::CWD, &path, flags, Mode::empty()) {
             Ok(fd) => Ok(Some(Self { root: root.into(), name: id.into(), fd })),
             Err(Errno::ENOENT) => Ok(None),
             Err(errno) => Err(errno).call("open", &path).map_err(Into::into),

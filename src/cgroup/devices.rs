@@ -245,14 +245,21 @@ const TYPE: u8 = 2;
 const WANTED: u8 = 3;
 const MAJOR: u8 = 4;
 const MINOR: u8 = 5;
+/// Major and minor in one.
+const DEVICE: u8 = 6;
 const LOAD_WORD: u8 = 0x61;
 const MOVE: u8 = 0xbf;
 const SET: u8 = 0xb7;
 const AND: u8 = 0x57;
+const OR: u8 = 0x4f;
+const SHIFT_LEFT: u8 = 0x67;
 const SHIFT_RIGHT: u8 = 0x77;
+/// Of 64 bits: the upper half is that of an instruction of its own.
+const SET_LONG: u8 = 0x18;
 const JUMP_IF_ZERO: u8 = 0x15;
 const JUMP_IF_NOT: u8 = 0x55;
 const JUMP_IF_NOT_32: u8 = 0x56;
+const JUMP_UNLESS_EQUAL: u8 = 0x5d;
 const EXIT: u8 = 0x95;
 
 /// One eBPF instruction, as the kernel lays it out.
@@ -264,11 +271,15 @@ fn insn(code: u8, dst: u8, src: u8, off: i16, imm: i32) -> Insn {
     [code, registers, off[0], off[1], imm[0], imm[1], imm[2], imm[3]]
 }
 
+/// So many rules share a test of the type at most: a jump over them, 8 instructions each, has 16 bits.
+const GROUP: usize = 1000;
+
 /// A program of type BPF_PROG_TYPE_CGROUP_DEVICE that enforces the list; none if it allows everything.
 ///
 /// It goes through the rules from the last to the first and keeps in a register which accesses no rule has decided
 /// yet: a rule that denies one of them ends it, a rule that allows strikes its own out, and it's done when none is
-/// left.
+/// left. What it takes to load it is the verifier's time, which grows with the conditional jumps: neighbours of one type
+/// share its test, and the two numbers are compared as one.
 pub(crate) fn v2(rules: &[Rule]) -> Option<Vec<Insn>> {
     let last_reset = rules.iter().rposition(Rule::is_reset);
     let reset_allows = last_reset.and_then(|index| rules.get(index)).is_some_and(|rule| rule.allow);
@@ -284,9 +295,17 @@ pub(crate) fn v2(rules: &[Rule]) -> Option<Vec<Insn>> {
         insn(AND, TYPE, 0, 0, 0xffff),
         insn(LOAD_WORD, MAJOR, R1, 4, 0),
         insn(LOAD_WORD, MINOR, R1, 8, 0),
+        insn(MOVE, DEVICE, MAJOR, 0, 0),
+        insn(SHIFT_LEFT, DEVICE, 0, 0, 32),
+        insn(OR, DEVICE, MINOR, 0, 0),
     ];
-    for rule in live.iter().rev() {
-        append(&mut program, rule);
+    let backwards: Vec<Rule> = live.iter().rev().copied().collect();
+    for group in backwards.chunk_by(|a, b| a.kind == b.kind).flat_map(|same| same.chunks(GROUP)) {
+        let steps: Vec<Insn> = group.iter().flat_map(steps).collect();
+        if let Some(kind) = group.first().and_then(|rule| rule.kind) {
+            program.push(insn(JUMP_IF_NOT_32, TYPE, 0, distance(&steps), kind as i32));
+        }
+        program.extend(steps);
     }
     program.extend(verdict(reset_allows));
     Some(program)
@@ -296,7 +315,8 @@ fn verdict(allow: bool) -> [Insn; 2] {
     [insn(SET, R0, 0, 0, i32::from(allow)), insn(EXIT, 0, 0, 0, 0)]
 }
 
-fn append(program: &mut Vec<Insn>, rule: &Rule) {
+/// What a rule decides about a device of its type.
+fn steps(rule: &Rule) -> Vec<Insn> {
     let mut then = Vec::with_capacity(5);
     if rule.access != RWM && rule.allow {
         then.push(insn(AND, WANTED, 0, 0, !i32::from(rule.access)));
@@ -307,15 +327,26 @@ fn append(program: &mut Vec<Insn>, rule: &Rule) {
         then.push(insn(JUMP_IF_ZERO, R1, 0, 2, 0));
     }
     then.extend(verdict(rule.allow));
-    let kind = rule.kind.map(|kind| (TYPE, kind as u32));
-    let tests = [kind, rule.major.map(|major| (MAJOR, major)), rule.minor.map(|minor| (MINOR, minor))];
-    let tests: Vec<(u8, u32)> = tests.into_iter().flatten().collect();
-    for (index, (register, value)) in tests.iter().enumerate() {
-        // At most 2 + 5 instructions to jump over. The 32-bit comparison doesn't extend the sign of `value`.
-        let over = i16::try_from(tests.len() - 1 - index + then.len()).unwrap_or(i16::MAX);
-        program.push(insn(JUMP_IF_NOT_32, *register, 0, over, i32::from_ne_bytes(value.to_ne_bytes())));
+    let over = distance(&then);
+    let mut steps = Vec::with_capacity(8);
+    match (rule.major.map(u32::cast_signed), rule.minor.map(u32::cast_signed)) {
+        (Some(major), Some(minor)) => steps.extend([
+            insn(SET_LONG, R1, 0, 0, minor),
+            insn(0, 0, 0, 0, major),
+            insn(JUMP_UNLESS_EQUAL, DEVICE, R1, over, 0),
+        ]),
+        // The 32-bit comparison doesn't extend the sign.
+        (Some(major), None) => steps.push(insn(JUMP_IF_NOT_32, MAJOR, 0, over, major)),
+        (None, Some(minor)) => steps.push(insn(JUMP_IF_NOT_32, MINOR, 0, over, minor)),
+        (None, None) => {}
     }
-    program.extend(then);
+    steps.extend(then);
+    steps
+}
+
+/// To jump over these.
+fn distance(steps: &[Insn]) -> i16 {
+    i16::try_from(steps.len()).unwrap_or(i16::MAX)
 }
 
 #[cfg(test)]

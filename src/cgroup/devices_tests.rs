@@ -156,6 +156,17 @@ fn a_later_denial_counts() {
 }
 
 #[test]
+fn a_list_longer_than_a_jump_still_decides() {
+    let many: Vec<_> = (0..3000).map(|minor| rule(true, "c", Some(7), Some(minor), "rw")).collect();
+    let parsed = rules(&many).unwrap();
+    let program = v2(&parsed);
+    for (minor, access, want) in [(0, READ, true), (2999, WRITE, true), (3000, READ, false), (3000, MKNOD, true)] {
+        assert_eq!(run(program.as_deref(), Kind::Char, 7, minor, access), want, "7:{minor} {access:03b}");
+    }
+    assert!(!run(program.as_deref(), Kind::Block, 7, 1, READ));
+}
+
+#[test]
 fn allow_all_needs_no_program() {
     let parsed = rules(&[rule(true, "a", None, None, "rwm")]).unwrap();
     assert_eq!(v2(&parsed), None);

@@ -88,10 +88,9 @@ pub(crate) fn environment(program: &Program, uid: u32) -> Vec<CString> {
 /// the one field, and it is read only as far as it is small and regular.
 fn home(uid: u32) -> Option<Vec<u8>> {
     use std::io::Read;
-    use std::os::unix::fs::OpenOptionsExt;
     const LARGEST: u64 = 4 << 20;
-    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
-    let file = std::fs::OpenOptions::new().read(true).custom_flags(flags).open("/etc/passwd").ok()?;
+    let flags = nix::fcntl::OFlag::O_NONBLOCK | nix::fcntl::OFlag::O_NOCTTY;
+    let file = sys::fs::open_to_read(std::path::Path::new("/etc/passwd"), flags).ok()?;
     if !file.metadata().ok()?.is_file() {
         return None;
     }

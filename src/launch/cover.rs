@@ -69,7 +69,7 @@ fn belongs_to_another() -> sys::Result<bool> {
 }
 
 fn open(path: &std::ffi::CStr) -> sys::Result<OwnedFd> {
-    nix::fcntl::open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).call("open", path)
+    nix::fcntl::openat(CWD, path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).call("open", path)
 }
 
 fn reopen(fd: &OwnedFd) -> sys::Result<OwnedFd> {

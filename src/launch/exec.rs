@@ -177,7 +177,7 @@ fn in_file(error: anyhow::Error, path: &Path) -> anyhow::Error {
 fn open_root(init: Identity) -> Result<OwnedFd> {
     let path = PathBuf::from(format!("/proc/{}/root", init.pid));
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    Ok(nix::fcntl::open(&path, flags, Mode::empty()).call("open", &path)?)
+    Ok(nix::fcntl::openat(sys::fs::CWD, &path, flags, Mode::empty()).call("open", &path)?)
 }
 
 /// config.md, "execCPUAffinity": before the process is in the container's cgroup, and after.

@@ -50,7 +50,7 @@ fn open_namespace(join: &Join) -> Result<OwnedFd> {
     let wrong = |what: String| invalid(&join.pointer, format!("{:?}: {what}", join.path));
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     let lower = |errno: Errno| format!("{} ({errno:?})", sys::words(errno));
-    let fd = nix::fcntl::open(&join.path, flags, Mode::empty()).map_err(|errno| wrong(lower(errno)))?;
+    let fd = nix::fcntl::openat(sys::fs::CWD, &join.path, flags, Mode::empty()).map_err(|errno| wrong(lower(errno)))?;
     let Ok(kind) = sys::clone::ns_get_nstype(fd.as_fd()) else {
         return Err(wrong("not a namespace".into()));
     };

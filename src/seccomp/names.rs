@@ -71,12 +71,30 @@ macro_rules! table {
     }};
 }
 
-/// The number of a system call in this architecture's table. None where it has no such call, or no table.
+/// A name that is looked up in several tables.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Name<'a> {
+    pub(super) text: &'a str,
+    hash: u32,
+}
+
+impl<'a> Name<'a> {
+    pub(super) fn new(text: &'a str) -> Self {
+        Self { text, hash: hash(text) }
+    }
+
+    /// The number of this system call in this architecture's table. None where it has no such call, or no table.
+    pub(super) fn number(self, arch: Arch) -> Option<u32> {
+        extra(arch, self.text).or_else(|| {
+            let number = find(&table(arch)?, self)?;
+            if arch == Arch::X32 { x32(self.text, number) } else { Some(number) }
+        })
+    }
+}
+
+/// [`Name::number`] of a name that is looked up once.
 pub(super) fn number(arch: Arch, name: &str) -> Option<u32> {
-    extra(arch, name).or_else(|| {
-        let number = find(&table(arch)?, name)?;
-        if arch == Arch::X32 { x32(name, number) } else { Some(number) }
-    })
+    Name::new(name).number(arch)
 }
 
 /// Whether there is a table at all. The crate lacks those of a few old ABIs.
@@ -84,13 +102,13 @@ pub(super) fn known(arch: Arch) -> bool {
     table(arch).is_some()
 }
 
-fn find(table: &Table, name: &str) -> Option<u32> {
-    let mut slot = hash(name) & MASK;
+fn find(table: &Table, name: Name<'_>) -> Option<u32> {
+    let mut slot = name.hash & MASK;
     loop {
         // EMPTY is above every row, which ends the search.
         let row = usize::from(*table.slots.get(slot as usize)?);
         let &(found, number) = table.rows.get(row)?;
-        if found == name {
+        if found == name.text {
             return Some(number);
         }
         slot = (slot + 1) & MASK;
@@ -189,7 +207,7 @@ fn x32(name: &str, number: u32) -> Option<u32> {
 }
 
 /// The first argument by which `socketcall` means this call: its mask (the kernel takes an int) and its value.
-pub(super) fn socketcall(name: &str) -> Option<(u64, u64)> {
+pub(super) fn socketcall(name: &str) -> Option<(u32, u32)> {
     let call = match name {
         "socket" => 1,
         "bind" => 2,
@@ -217,7 +235,7 @@ pub(super) fn socketcall(name: &str) -> Option<(u64, u64)> {
 }
 
 /// The same for `ipc`, whose upper 16 bits are a version that the kernel splits off.
-pub(super) fn ipc(name: &str) -> Option<(u64, u64)> {
+pub(super) fn ipc(name: &str) -> Option<(u32, u32)> {
     let call = match name {
         "semop" => 1,
         "semget" => 2,

@@ -114,8 +114,10 @@ fn mentioned(profile: &Seccomp, arch: Arch, nr: u32, default: u32) -> bool {
 
 fn muxed(arch: Arch, name: &str, nr: u32, first: u64) -> bool {
     let low = first & 0xffff_ffff;
-    (names::number(arch, "socketcall") == Some(nr) && names::socketcall(name).is_some_and(|(_, call)| low == call))
-        || (names::number(arch, "ipc") == Some(nr) && names::ipc(name).is_some_and(|(_, call)| low & 0xffff == call))
+    (names::number(arch, "socketcall") == Some(nr)
+        && names::socketcall(name).is_some_and(|(_, call)| low == u64::from(call)))
+        || (names::number(arch, "ipc") == Some(nr)
+            && names::ipc(name).is_some_and(|(_, call)| low & 0xffff == u64::from(call)))
 }
 
 fn action(name: &str, number: Option<u32>) -> u32 {

@@ -1,7 +1,7 @@
 //! Rules -> what each system call number gets, as runs of numbers with the same verdict.
 
 use super::arch::Arch;
-use super::names::{self, ARM_PRIVATE, X32_BIT};
+use super::names::{self, ARM_PRIVATE, Name, X32_BIT};
 use super::profile::{Profile, Rule, Test};
 
 /// What a system call number gets.
@@ -44,10 +44,12 @@ const END: u64 = 1 << 32;
 
 /// One branch for each token, and the names that no architecture knows.
 pub(super) fn decide<'p>(profile: &Profile<'p>) -> (Vec<Branch>, Vec<&'p str>) {
-    let mut known = vec![false; profile.rules.iter().map(|rule| rule.names.len()).sum()];
+    let named = profile.rules.iter().flat_map(|rule| rule.names.iter().map(move |name| (rule, Name::new(name))));
+    let named: Vec<Named> = named.collect();
+    let mut known = vec![false; named.len()];
     let mut branches: Vec<Branch> = Vec::new();
     for &arch in &profile.archs {
-        let calls = Calls::of(profile, arch, &mut known);
+        let calls = Calls::of(profile, &named, arch, &mut known);
         let runs = runs(calls, profile.default, span(arch));
         match branches.iter_mut().find(|branch| branch.token == arch.token()) {
             Some(branch) => branch.runs.extend(runs),
@@ -57,8 +59,8 @@ pub(super) fn decide<'p>(profile: &Profile<'p>) -> (Vec<Branch>, Vec<&'p str>) {
     if let Some(branch) = branches.iter_mut().find(|branch| branch.token == Arch::X32.token()) {
         close_gaps(branch, profile);
     }
-    let names = profile.rules.iter().flat_map(|rule| rule.names);
-    (branches, names.zip(known).filter(|(_, known)| !known).map(|(name, _)| name.as_str()).collect())
+    let unknown = named.iter().zip(known).filter(|(_, known)| !known);
+    (branches, unknown.map(|((_, name), _)| name.text).collect())
 }
 
 /// The numbers that are this architecture's, out of those under its token.
@@ -91,35 +93,35 @@ struct Calls {
     newer: Option<u32>,
 }
 
+/// A name in a rule.
+type Named<'a, 'p> = (&'a Rule<'p>, Name<'p>);
+
 /// A rule about one number.
 struct Mention<'a, 'p> {
     number: u32,
     rule: &'a Rule<'p>,
-    /// The first argument of `socketcall` or `ipc` that stands for the call.
-    mux: Option<Test>,
+    /// The first argument of `socketcall` or `ipc` that stands for the call: mask and value.
+    mux: Option<(u32, u32)>,
 }
 
 impl Calls {
     /// Marks each name that this architecture has in `known`, which is in the order of the profile.
-    fn of(profile: &Profile, arch: Arch, known: &mut [bool]) -> Self {
+    fn of(profile: &Profile, named: &[Named], arch: Arch, known: &mut [bool]) -> Self {
         let socketcall = names::number(arch, "socketcall");
         let ipc = names::number(arch, "ipc");
-        let mut mentions: Vec<Mention> = Vec::new();
+        let mut mentions: Vec<Mention> = Vec::with_capacity(known.len());
         let mut highest = None;
-        let named = profile.rules.iter().flat_map(|rule| rule.names.iter().map(move |name| (rule, name)));
-        for ((rule, name), known) in named.zip(known) {
-            let number = names::number(arch, name);
-            let mux = socketcall.zip(names::socketcall(name)).or_else(|| ipc.zip(names::ipc(name)));
+        for (&(rule, name), known) in named.iter().zip(known) {
+            let number = name.number(arch);
+            let socketcall = socketcall.and_then(|number| Some((number, names::socketcall(name.text)?)));
+            let mux = socketcall.or_else(|| ipc.and_then(|number| Some((number, names::ipc(name.text)?))));
             *known |= number.is_some() || mux.is_some();
             highest = highest.max(number.filter(|number| arch != Arch::Arm || *number < ARM_PRIVATE));
             if rule.action == profile.default {
                 continue;
             }
             mentions.extend(number.map(|number| Mention { number, rule, mux: None }));
-            mentions.extend(mux.map(|(number, (mask, value))| {
-                let mux = Some(Test::masked(0, mask, value));
-                Mention { number, rule, mux }
-            }));
+            mentions.extend(mux.map(|(number, mux)| Mention { number, rule, mux: Some(mux) }));
         }
         // Stable: the order within one number stays that of the profile.
         mentions.sort_by_key(|mention| mention.number);
@@ -151,7 +153,7 @@ fn verdict(mentions: &[Mention], default: u32) -> Verdict {
     let mut clauses = Vec::new();
     for Mention { rule, mux, .. } in mentions {
         let action = rule.action;
-        let Some(mux) = mux else {
+        let Some(mux) = mux.map(|(mask, value)| Test::masked(0, mask.into(), value.into())) else {
             clauses.extend(rule.alternatives.iter().map(|tests| Clause { tests: tests.clone(), action }));
             continue;
         };

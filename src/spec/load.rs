@@ -4,12 +4,12 @@
 //! with this one only after a failure would be no faster in a process that parses once, and have all the
 //! types' code in the binary twice (docs/dependencies.md).
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use anyhow::{Result, anyhow, bail};
+use nix::fcntl::OFlag;
 use serde_path_to_error::Segment;
 
 use serde::de::DeserializeOwned;
@@ -63,8 +63,7 @@ fn parse_as<T: DeserializeOwned>(bytes: &[u8], at: &str) -> Result<T> {
 
 fn read(path: &Path) -> Result<Vec<u8>> {
     // Non-blocking, so that a FIFO is refused below instead of hanging the open.
-    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
-    let mut file = OpenOptions::new().read(true).custom_flags(flags).open(path).call("open", path)?;
+    let mut file = sys::fs::open_to_read(path, OFlag::O_NONBLOCK | OFlag::O_NOCTTY).call("open", path)?;
     let meta = file.metadata().call("fstat", path)?;
     if !meta.is_file() {
         let kind = if meta.is_dir() { "is a directory" } else { "isn't a regular file" };

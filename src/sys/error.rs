@@ -37,10 +37,65 @@ impl std::error::Error for Error {}
 
 /// strerror(3)'s words in lower case, as Go's errors are: engines match "no such file or directory" and the like.
 pub(crate) fn words(errno: Errno) -> String {
+    if let Some(words) = glibc(errno) {
+        return words.to_owned();
+    }
     let text = std::io::Error::from(errno).to_string();
     let text = text.rsplit_once(" (os error").map_or(text.as_str(), |(words, _)| words);
     let mut letters = text.chars();
     letters.next().map(|letter| letter.to_ascii_lowercase()).into_iter().chain(letters).collect()
+}
+
+/// glibc's words where musl has others: what is printed must not depend on what the binary is linked with.
+fn glibc(errno: Errno) -> Option<&'static str> {
+    Some(match errno {
+        Errno::EIO => "input/output error",
+        Errno::ECHILD => "no child processes",
+        Errno::ENOMEM => "cannot allocate memory",
+        Errno::EBUSY => "device or resource busy",
+        Errno::EXDEV => "invalid cross-device link",
+        Errno::EMFILE => "too many open files",
+        Errno::ENOTTY => "inappropriate ioctl for device",
+        Errno::ESPIPE => "illegal seek",
+        Errno::EDOM => "numerical argument out of domain",
+        Errno::ERANGE => "numerical result out of range",
+        Errno::EDEADLK => "resource deadlock avoided",
+        Errno::ENAMETOOLONG => "file name too long",
+        Errno::ELOOP => "too many levels of symbolic links",
+        Errno::ETIME => "timer expired",
+        Errno::EOVERFLOW => "value too large for defined data type",
+        Errno::EREMOTE => "object is remote",
+        Errno::ELIBACC => "can not access a needed shared library",
+        Errno::ELIBBAD => "accessing a corrupted shared library",
+        Errno::ELIBMAX => "attempting to link in too many shared libraries",
+        Errno::ELIBEXEC => "cannot exec a shared library directly",
+        Errno::EILSEQ => "invalid or incomplete multibyte or wide character",
+        Errno::ERESTART => "interrupted system call should be restarted",
+        Errno::EUSERS => "too many users",
+        Errno::ENOTSOCK => "socket operation on non-socket",
+        Errno::EMSGSIZE => "message too long",
+        Errno::EOPNOTSUPP => "operation not supported",
+        Errno::EADDRINUSE => "address already in use",
+        Errno::EADDRNOTAVAIL => "cannot assign requested address",
+        Errno::ENETUNREACH => "network is unreachable",
+        Errno::ENETRESET => "network dropped connection on reset",
+        Errno::ECONNABORTED => "software caused connection abort",
+        Errno::EISCONN => "transport endpoint is already connected",
+        Errno::ENOTCONN => "transport endpoint is not connected",
+        Errno::ESHUTDOWN => "cannot send after transport endpoint shutdown",
+        Errno::ETOOMANYREFS => "too many references: cannot splice",
+        Errno::ETIMEDOUT => "connection timed out",
+        Errno::EHOSTUNREACH => "no route to host",
+        Errno::EINPROGRESS => "operation now in progress",
+        Errno::EUCLEAN => "structure needs cleaning",
+        Errno::EDQUOT => "disk quota exceeded",
+        Errno::EOWNERDEAD => "owner died",
+        Errno::ERFKILL => "operation not possible due to RF-kill",
+        Errno::EHWPOISON => "memory page has hardware error",
+        Errno::ENOPKG => "package not installed",
+        Errno::ENONET => "machine is not on the network",
+        _ => return None,
+    })
 }
 
 /// Names the call that an errno came from: `open(..).call("open", path)?`.
@@ -67,4 +122,27 @@ impl<T> Context<T> for std::io::Result<T> {
 /// The result of a raw system call as a `Result`; `args` is evaluated only on failure.
 pub(super) fn check(call: &'static str, ret: libc::c_long, args: impl FnOnce() -> String) -> Result<libc::c_long> {
     if ret < 0 { Err(Error::new(call, args(), Errno::last())) } else { Ok(ret) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_those_of_glibc() {
+        let mut own = 0;
+        for errno in (1..134).map(Errno::from_raw).filter(|errno| *errno != Errno::UnknownErrno) {
+            let Some(words) = glibc(errno) else { continue };
+            own += 1;
+            // Elsewhere libc has words of its own: the reason for the table.
+            if cfg!(target_env = "gnu") {
+                let text = std::io::Error::from(errno).to_string();
+                let (text, _) = text.rsplit_once(" (os error").unwrap();
+                assert!(text[..1].eq_ignore_ascii_case(&words[..1]) && text[1..] == words[1..], "{words}, not {text}");
+            }
+        }
+        assert!(own > 30);
+        assert_eq!(words(Errno::ELOOP), "too many levels of symbolic links");
+        assert_eq!(words(Errno::ENOENT), "no such file or directory");
+    }
 }

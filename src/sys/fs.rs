@@ -1,9 +1,13 @@
 //! openat2(2), close_range(2) and what else of files nix lacks.
 
+use std::cell::RefCell;
 use std::ffi::CStr;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
 
 use super::error::{Error, Result, check};
 
@@ -95,6 +99,12 @@ pub(crate) fn borrow(number: i32) -> BorrowedFd<'static> {
     unsafe { BorrowedFd::borrow_raw(number) }
 }
 
+/// open(2) for reading, as a [`std::fs::File`]. O_CLOEXEC is always added. By openat(2): after open(2) musl makes a
+/// further call for the sake of kernels before 2.6.23.
+pub(crate) fn open_to_read(path: &std::path::Path, flags: OFlag) -> nix::Result<std::fs::File> {
+    nix::fcntl::openat(CWD, path, OFlag::O_RDONLY | OFlag::O_CLOEXEC | flags, Mode::empty()).map(Into::into)
+}
+
 /// What [`flock`] does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flock {
@@ -117,7 +127,8 @@ pub(crate) fn open_closed_stdio() {
 }
 
 thread_local! {
-    static LEFT: std::cell::RefCell<Vec<OwnedFd>> = const { std::cell::RefCell::new(Vec::new()) };
+    // Without a destructor, which would have to be registered first: the kernel closes them in the end.
+    static LEFT: RefCell<ManuallyDrop<Vec<OwnedFd>>> = const { RefCell::new(ManuallyDrop::new(Vec::new())) };
 }
 
 /// Leaves a descriptor open that nobody needs any more, for [`close_left`] or the end of the process, which close many at
@@ -128,7 +139,7 @@ pub(crate) fn leave(fd: OwnedFd) {
 
 /// Closes what was left open. For a process that stays.
 pub(crate) fn close_left() {
-    close_all(LEFT.take());
+    close_all(LEFT.with_borrow_mut(|left| std::mem::take(&mut **left)));
 }
 
 /// Closes many descriptors with one call for each run of consecutive numbers (close_range(2), 5.9).

@@ -15,7 +15,11 @@ pub(crate) mod exe;
 mod exit;
 pub(crate) mod fs;
 #[cfg(test)]
+mod heap;
+#[cfg(test)]
 pub(crate) mod libseccomp_for_tests;
+#[cfg(all(test, target_arch = "x86_64"))]
+mod memory;
 pub(crate) mod mount;
 pub(crate) mod poll;
 pub(crate) mod process;

@@ -201,17 +201,6 @@ pub(crate) fn ignore_sigpipe() {
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
 }
 
-/// glibc asks the kernel for 132 kB more at a time and gives back early; this process lives for milliseconds.
-pub(crate) fn grow_heap_in_large_steps() {
-    #[cfg(target_env = "gnu")]
-    {
-        // SAFETY: mallopt changes tunables of the allocator; there is one thread.
-        unsafe { libc::mallopt(libc::M_TOP_PAD, 512 << 10) };
-        // SAFETY: as above.
-        unsafe { libc::mallopt(libc::M_TRIM_THRESHOLD, 64 << 20) };
-    }
-}
-
 /// Empties the signal mask.
 pub(crate) fn unblock_all() -> Result<()> {
     set_mask(libc::SIG_SETMASK, 0)

@@ -24,7 +24,7 @@ pub(crate) fn read_once(path: impl AsRef<Path>) -> Result<Vec<u8>> {
 
 fn read_and_keep(path: &Path) -> Result<(Vec<u8>, OwnedFd)> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
-    let file = nix::fcntl::open(path, flags, Mode::empty()).call("open", path)?;
+    let file = nix::fcntl::openat(super::fs::CWD, path, flags, Mode::empty()).call("open", path)?;
     let mut buffer = vec![0; 8192];
     loop {
         match nix::unistd::read(&file, &mut buffer) {
