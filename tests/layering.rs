@@ -65,6 +65,16 @@ fn unsafe_has_one_address() {
 }
 
 #[test]
+fn the_process_stays_single_threaded() {
+    // `setns` and `clone` depend on it, and so does the allocator (src/sys/heap.rs).
+    for path in files("src") {
+        for word in ["thread::spawn", "thread::scope", "thread::Builder", "CLONE_VM", "pthread_create"] {
+            assert!(is_test(&path) || !code(&path).contains(word), "{}: {word}", path.display());
+        }
+    }
+}
+
+#[test]
 fn no_file_is_one_that_nobody_wants_to_live_in() {
     for path in files("src").into_iter().chain(files("tests")) {
         let lines = fs::read_to_string(&path).unwrap().lines().count();
