@@ -205,7 +205,7 @@ pub(crate) fn loopback() -> &'static str {
     let mut request = [0u8; 40];
     request[..2].copy_from_slice(b"lo");
     // SAFETY: SIOCGIFFLAGS reads the name and writes the flags of an ifreq of 40 bytes.
-    let result = unsafe { libc::ioctl(socket, libc::SIOCGIFFLAGS, request.as_mut_ptr()) };
+    let result = unsafe { libc::ioctl(socket, libc::SIOCGIFFLAGS as _, request.as_mut_ptr()) };
     // SAFETY: the descriptor is ours.
     unsafe { libc::close(socket) };
     let flags = u16::from_ne_bytes([request[16], request[17]]);
