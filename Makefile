@@ -14,8 +14,8 @@ STATIC := -C target-feature=+crt-static -C relocation-model=static
 # Without the toolchain's standard library for musl, Debian's compiler builds one with the program.
 OWN_STD := $(if $(filter $(MUSL),$(TARGET)),$(if $(MUSL_STD),,yes))
 BUILD := $(if $(OWN_STD),scripts/cargo-musl build --target-dir build/musl/target,$(CARGO) build)
-# The probe and the bench need no libc in particular.
-PLAIN := $(if $(OWN_STD),$(HOST),$(TARGET))
+# The probe handles signals that musl keeps for itself, and the bench needs no libc in particular.
+PLAIN := $(HOST)
 GUEST := target/$(PLAIN)/release/examples/guest
 BUNDLE := build/bundle
 

@@ -25,6 +25,7 @@ mod security {
     mod mounts;
     mod proc;
 
+    use std::fs::File;
     use std::path::{Path, PathBuf};
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
@@ -59,14 +60,19 @@ mod security {
 
     impl Flips {
         fn start(one: &Path, other: &Path) -> Self {
-            let (one, other): (PathBuf, PathBuf) = (one.into(), other.into());
+            // Held open, and no link on the way: a planted one may lead to the host's own files.
+            let places = [one, other].map(|path| {
+                let (parent, name) = (path.parent().unwrap(), path.file_name().unwrap());
+                assert_eq!(parent.canonicalize().unwrap(), parent, "a link on the way to {}", path.display());
+                (File::open(parent).unwrap(), PathBuf::from(name))
+            });
             let stop = Arc::new(AtomicBool::new(false));
             let seen = Arc::clone(&stop);
             let exchange = move || {
                 let flags = nix::fcntl::RenameFlags::RENAME_EXCHANGE;
-                let at = nix::fcntl::AT_FDCWD;
+                let [(one_dir, one), (other_dir, other)] = places;
                 while !seen.load(Ordering::Relaxed) {
-                    nix::fcntl::renameat2(at, &one, at, &other, flags).unwrap();
+                    nix::fcntl::renameat2(&one_dir, &one, &other_dir, &other, flags).unwrap();
                 }
             };
             Self { stop, thread: Some(std::thread::spawn(exchange)) }

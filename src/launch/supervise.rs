@@ -16,7 +16,7 @@ use crate::error::Interrupted;
 use crate::sys::Context as _;
 use crate::sys::clone::{Ended, peek_ended, pidfd_send_signal, reap, reap_any, wait};
 use crate::sys::poll::{self, poll};
-use crate::sys::process::{signal_default, signal_ignored};
+use crate::sys::process::{every_signal, signal_default, signal_ignored};
 
 use super::tty::{self, Raw};
 use relay::Relay;
@@ -28,7 +28,7 @@ mod tests;
 /// Blocks every signal and returns the descriptor they are read from. Called before the clone, which inherits the mask:
 /// the container process empties it before it executes anything.
 pub(crate) fn block_signals() -> Result<SignalFd> {
-    block_and_hear(&SigSet::all())
+    block_and_hear(&every_signal())
 }
 
 /// [`block_signals`], but only those that ask the runtime to end can be read, until [`hear_all`].
@@ -38,13 +38,13 @@ pub(crate) fn block_signals_but_to_end() -> Result<SignalFd> {
 
 /// Lets every signal be read: those that came before, too.
 pub(crate) fn hear_all(signals: &mut SignalFd) -> Result<()> {
-    Ok(signals.set_mask(&SigSet::all()).call("signalfd", "all")?)
+    Ok(signals.set_mask(&every_signal()).call("signalfd", "all")?)
 }
 
 fn block_and_hear(set: &SigSet) -> Result<SignalFd> {
     // Inherited as ignored, the kernel would reap the payload and lose how it ended.
     signal_default(libc::SIGCHLD);
-    SigSet::all().thread_block().call("sigprocmask", "all")?;
+    every_signal().thread_block().call("sigprocmask", "all")?;
     Ok(SignalFd::with_flags(set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).call("signalfd", "all")?)
 }
 

@@ -4,6 +4,8 @@
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use nix::sys::signal::SigSet;
+
 use super::error::{Result, check};
 
 /// A raw system call without memory arguments, named for its error.
@@ -183,6 +185,16 @@ pub(crate) fn signal_default(signal: i32) {
     // SAFETY: `default` is a whole kernel sigaction that installs no code and lives across the call; a signal that
     // can't be changed gives EINVAL, which is fine.
     unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), old, size_of::<u64>()) };
+}
+
+/// Every signal there is. sigfillset(3) leaves out what its libc keeps for itself, which is 32 and 33 of glibc, and 34 of
+/// musl, too: others may send that one, as SIGRTMIN.
+pub(crate) fn every_signal() -> SigSet {
+    let mut set = SigSet::empty().as_ref().to_owned();
+    // SAFETY: any bits make a set, of which the kernel takes the first 64; there is room for one.
+    unsafe { (&raw mut set).write_bytes(0xff, 1) };
+    // SAFETY: as above.
+    unsafe { SigSet::from_sigset_t_unchecked(set) }
 }
 
 /// Whether a signal is ignored.

@@ -111,6 +111,17 @@ container_test!(forwards_signals, |c| {
     }
 });
 
+// libc may keep it for itself (musl), and mustn't keep it from being forwarded.
+container_test!(forwards_the_first_real_time_signal, |c| {
+    c.args(&["catch", "42", "34"]);
+    c.write_config();
+    let mut running = start(&mut c.command(&["run", &c.id]), &c.dir);
+    running.wait_for("ready");
+    let pid = running.pid().to_string();
+    assert!(std::process::Command::new("kill").args(["-s", "RTMIN", &pid]).status().unwrap().success());
+    assert_has(running.wait().exits(42).stdout, "got 34\n");
+});
+
 container_test!(a_payload_that_ends_at_once_is_not_missed, |c| {
     for _ in 0..20 {
         c.args(&["exit", "4"]);

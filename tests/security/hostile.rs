@@ -17,9 +17,10 @@ use nix::sys::stat::{Mode, SFlag, mknod};
 use serde_json::{Value, json};
 
 use super::Flips;
-use crate::common::Container;
 use crate::common::config::mount;
+use crate::common::host::nobody_writes;
 use crate::common::program::guest;
+use crate::common::{Container, eventually};
 use crate::container_test;
 
 /// What the runtime opens, makes, mounts on, executes or reads inside, asked for or not.
@@ -106,6 +107,8 @@ impl Outside {
         for file in ["file", "etc/passwd", "etc/group", "dev/null", "dev/console", "dev/ptmx", "dev/pts/ptmx", "guest"]
         {
             fs::write(dir.join(file), "precious").unwrap();
+            // Another thread that forked meanwhile has it open, too, until it executes.
+            eventually("nobody writes to it", || nobody_writes(&dir.join(file)));
         }
         for folder in ["", "etc", "dev", "dev/pts", "proc", "proc/self", "sys", "tmp", "dir"] {
             let flags = AddWatchFlags::IN_MODIFY
@@ -149,12 +152,17 @@ fn tree(dir: &Path) -> String {
     text
 }
 
+/// Whether something on the way from the root file system to a path is no directory.
+fn link_above(rootfs: &Path, path: &Path) -> bool {
+    let mut above = path.ancestors().skip(1).take_while(|above| above.starts_with(rootfs));
+    above.any(|above| above.symlink_metadata().is_ok_and(|meta| !meta.is_dir()))
+}
+
 /// Puts something at a path of the image, and says what.
 fn plant(dice: &mut Dice, rootfs: &Path, outside: &Path, name: &str) -> String {
     let path = rootfs.join(name);
     // This generator follows no link that it has planted.
-    let above = path.ancestors().skip(1).take_while(|above| above.starts_with(rootfs));
-    if above.into_iter().any(|above| above.symlink_metadata().is_ok_and(|meta| !meta.is_dir())) {
+    if link_above(rootfs, &path) {
         return format!("{name}: as it is");
     }
     let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir_all(&path));
@@ -290,8 +298,13 @@ fn one_case(c: &mut Container, base: &Value, outside: &Outside, seed: u64) {
         write!(story, "\n  {}", plant(&mut dice, &rootfs, &outside.dir, name)).unwrap();
         planted.push(name);
     }
+    // A link that came later may lead out of it, to the host's own files.
+    planted.retain(|name| {
+        let path = rootfs.join(name);
+        !link_above(&rootfs, &path) && path.symlink_metadata().is_ok()
+    });
     // Somebody else who shares the file system changes it meanwhile.
-    let flips = dice.one_in(3).then(|| {
+    let flips = (!planted.is_empty() && dice.one_in(3)).then(|| {
         let name = *dice.pick(&planted);
         write!(story, "\n  exchanged with evil: {name}").unwrap();
         let _ = fs::remove_file(rootfs.join("evil"));
