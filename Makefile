@@ -14,9 +14,10 @@ STATIC := -C target-feature=+crt-static -C relocation-model=static
 # Without the toolchain's standard library for musl, Debian's compiler builds one with the program.
 OWN_STD := $(if $(filter $(MUSL),$(TARGET)),$(if $(MUSL_STD),,yes))
 BUILD := $(if $(OWN_STD),scripts/cargo-musl build --target-dir build/musl/target,$(CARGO) build)
-# The probe handles signals that musl keeps for itself, and the bench needs no libc in particular.
-PLAIN := $(HOST)
-GUEST := target/$(PLAIN)/release/examples/guest
+# The probe handles signals that musl keeps for itself.
+GUEST := target/$(HOST)/release/examples/guest
+# The floor of the bench is linked as the binary is.
+FLOOR := $(if $(OWN_STD),$(HOST),$(TARGET))
 BUNDLE := build/bundle
 
 .PHONY: help build run test unit root fmt lint install install-deps clean
@@ -36,7 +37,7 @@ build-musl: ## Build bin/tare with musl; where rustup lacks that, with Debian's 
 
 .PHONY: build-guest
 build-guest: ## Build the probe, the static program that the test containers run
-	RUSTFLAGS="$(STATIC)" $(CARGO) build --locked --release --target $(PLAIN) --example guest
+	RUSTFLAGS="$(STATIC)" $(CARGO) build --locked --release --target $(HOST) --example guest
 
 run: build build-guest ## Run a container that shows what it isolates (root)
 	@scripts/demo bin/tare $(GUEST) $(BUNDLE)
@@ -68,8 +69,8 @@ fuzz: build build-guest ## Run 10,000 hostile root file systems (root; SEED=, CA
 
 .PHONY: bench
 bench: build ## Compare with crun, runc, youki (CRUN=, RUNC=, YOUKI=) and the floor (root); A='--only run,exec' chooses
-	@RUSTFLAGS="$(STATIC)" $(CARGO) build --locked --release --target $(PLAIN) --target-dir target/bench --manifest-path benches/Cargo.toml
-	@TARE_BIN=$(CURDIR)/bin/tare target/bench/$(PLAIN)/release/bench --out build/bench $(A)
+	@RUSTFLAGS="$(STATIC)" $(CARGO) build --locked --release --target $(FLOOR) --target-dir target/bench --manifest-path benches/Cargo.toml
+	@TARE_BIN=$(CURDIR)/bin/tare target/bench/$(FLOOR)/release/bench --out build/bench $(A)
 
 FUZZ_TARGETS := config seccomp options idmaps passwd names
 .PHONY: fuzz-parsers
