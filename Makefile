@@ -67,10 +67,14 @@ fuzz: build build-guest ## Run 10,000 hostile root file systems (root; SEED=, CA
 		TARE_FUZZ_SEED=$(or $(SEED),1) TARE_FUZZ_CASES=$(or $(CASES),10000) TARE_FUZZ_SECONDS=$(or $(SECONDS),3000) \
 		$(CARGO) test --locked --test security -- hostile
 
+BENCHES := --target-dir target/bench --manifest-path benches/Cargo.toml
 .PHONY: bench
 bench: build ## Compare with crun, runc, youki (CRUN=, RUNC=, YOUKI=) and the floor (root); A='--only run,exec' chooses
-	@RUSTFLAGS="$(STATIC)" $(CARGO) build --locked --release --target $(FLOOR) --target-dir target/bench --manifest-path benches/Cargo.toml
-	@TARE_BIN=$(CURDIR)/bin/tare target/bench/$(FLOOR)/release/bench --out build/bench $(A)
+	@RUSTFLAGS="$(STATIC)" $(CARGO) build --locked --release --target $(HOST) $(BENCHES)
+	@RUSTFLAGS="$(STATIC)" $(CARGO) build --locked --release --target $(FLOOR) $(BENCHES) --bin floor
+	@mkdir -p build/bench/programs
+	@install target/bench/$(HOST)/release/bench target/bench/$(HOST)/release/payload target/bench/$(FLOOR)/release/floor build/bench/programs
+	@TARE_BIN=$(CURDIR)/bin/tare build/bench/programs/bench --out build/bench $(A)
 
 FUZZ_TARGETS := config seccomp options idmaps passwd names
 .PHONY: fuzz-parsers

@@ -116,13 +116,15 @@ pub fn may_raise_memlock() -> bool {
 pub fn pretend_memlock() -> Result<()> {
     use libc::{BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W};
     let insn = |code: u32, jt, jf, k: u32| libc::sock_filter { code: code as u16, jt, jf, k };
+    // Of another type in each libc.
+    let memlock = u32::try_from(i64::from(libc::RLIMIT_MEMLOCK)).unwrap_or(u32::MAX);
     let load = |at| insn(BPF_LD | BPF_W | BPF_ABS, 0, 0, at);
     // struct seccomp_data: the number at 0, the second argument (the resource) at 24, the third (new limits) at 32.
     let mut program = [
         load(0),
         insn(BPF_JMP | BPF_JEQ | BPF_K, 0, 5, libc::SYS_prlimit64 as u32),
         load(24),
-        insn(BPF_JMP | BPF_JEQ | BPF_K, 0, 3, libc::RLIMIT_MEMLOCK),
+        insn(BPF_JMP | BPF_JEQ | BPF_K, 0, 3, memlock),
         load(32),
         insn(BPF_JMP | BPF_JEQ | BPF_K, 1, 0, 0),
         insn(BPF_RET | BPF_K, 0, 0, 0x0005_0000),
