@@ -71,6 +71,12 @@ container_test!(a_relative_path, |c| {
     assert_has(&text, &format!("/{name}\n"));
     c.delete_force().ok();
     assert_eq!(host::cgroups(&format!("/{name}")), Vec::<PathBuf>::new());
+    // Where the caller has a cgroup of its own, it is below that, with the parent that was made for it.
+    let paths = text.lines().filter_map(|line| line.splitn(3, ':').nth(2));
+    for path in paths.filter(|path| path.ends_with(&format!("/{name}"))) {
+        assert_eq!(host::cgroups(path), Vec::<PathBuf>::new());
+        host::remove_cgroup(path.trim_end_matches("/relative"));
+    }
 });
 
 container_test!(a_path_with_dots_stays_below_the_root, |c| {
