@@ -104,14 +104,9 @@ fn release(folder: &Folder, gate: OwnedFd) -> Result<()> {
 /// Waits until nobody reads the gate. execve closes it and the result one after the other, and the status is derived from
 /// the gate: who asks after `start` shall not be told "created".
 fn await_closed(gate: &OwnedFd) -> Result<()> {
-    loop {
-        // No event but the one that is always told: POLLERR, when the last reader is gone.
-        match poll(&mut [PollFd::new(gate.as_fd(), PollFlags::empty())], PollTimeout::NONE) {
-            Ok(_) => return Ok(()),
-            Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno).call("poll", "start gate").map_err(Into::into),
-        }
-    }
+    // No event but the one that is always told: POLLERR, when the last reader is gone.
+    while crate::sys::poll::poll([Some((gate.as_fd(), 0))], None)? == [false] {}
+    Ok(())
 }
 
 fn poststart(folder: &Folder, record: &Record, interrupt: Interrupt<'_>) -> Result<()> {
