@@ -69,10 +69,8 @@ impl Host {
             ignored_signals: mask(&status, "SigIgn:"),
             capabilities: mask(&status, "CapPrm:"),
             bounding: Some(bounding).filter(|_| status.contains("CapBnd:")),
-            // Nearly always in the bounding set, which saves a call.
-            missing_capabilities: crate::plan::caps::missing(|capability| {
-                bounding & capability.bitmask() != 0
-                    || ::caps::has_cap(None, ::caps::CapSet::Bounding, capability).is_ok()
+            missing_capabilities: crate::plan::caps::missing(bounding, |capability| {
+                ::caps::has_cap(None, ::caps::CapSet::Bounding, capability).is_ok()
             }),
             all_root: all_root(&status),
             modules: Modules::default(),

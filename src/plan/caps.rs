@@ -49,11 +49,24 @@ pub(crate) fn first_of(mask: u64, sets: &Capabilities) -> Option<(&'static str, 
     each(sets).find(|(_, _, name)| bit(name).is_some_and(|bit| bit & mask != 0))
 }
 
-/// Those that `knows` says no to, which asks for one: a kernel has all up to its last one.
-pub(crate) fn missing(knows: impl Fn(Capability) -> bool) -> u64 {
+/// The newest of [`all`].
+const NEWEST: Capability = Capability::CAP_CHECKPOINT_RESTORE;
+
+/// Those that the kernel doesn't have: `knows` is asked about one, unless the newest is in a `bounding` set. A kernel has
+/// all up to its last one.
+pub(crate) fn missing(bounding: u64, knows: impl Fn(Capability) -> bool) -> u64 {
+    // Nearly always; the rest is too dear for each start of a container.
+    if bounding & NEWEST.bitmask() != 0 {
+        return 0;
+    }
+    all().into_iter().rev().take_while(|capability| !knows(*capability)).fold(0, |mask, cap| mask | cap.bitmask())
+}
+
+/// Every capability, in the kernel's order.
+fn all() -> Vec<Capability> {
     let mut all: Vec<Capability> = caps::all().into_iter().collect();
-    all.sort_by_key(|capability| std::cmp::Reverse(capability.index()));
-    all.into_iter().take_while(|capability| !knows(*capability)).fold(0, |mask, capability| mask | capability.bitmask())
+    all.sort_by_key(Capability::index);
+    all
 }
 
 fn each(sets: &Capabilities) -> impl Iterator<Item = (&'static str, usize, &str)> {
@@ -87,9 +100,7 @@ pub(crate) fn not_permitted(sets: &Capabilities) -> Option<(usize, &str)> {
 
 /// Every capability by name, in the kernel's order: what `features` lists.
 pub(crate) fn names() -> Vec<String> {
-    let mut all: Vec<Capability> = caps::all().into_iter().collect();
-    all.sort_by_key(Capability::index);
-    all.iter().map(Capability::to_string).collect()
+    all().iter().map(Capability::to_string).collect()
 }
 
 fn mask(names: &[String]) -> u64 {
@@ -102,7 +113,7 @@ fn bit(name: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Masks, first_of, masks, missing, names, not_ambient, not_permitted, unknown};
+    use super::{Masks, NEWEST, first_of, masks, missing, names, not_ambient, not_permitted, unknown};
     use crate::spec::Capabilities;
 
     fn list(names: &str) -> Vec<String> {
@@ -131,6 +142,7 @@ mod tests {
     fn every_capability_of_the_kernel_has_its_number() {
         let names = names();
         assert_eq!((names.len(), names[0].as_str(), names[40].as_str()), (41, "CAP_CHOWN", "CAP_CHECKPOINT_RESTORE"));
+        assert_eq!(names[40], NEWEST.to_string());
         for (i, name) in names.iter().enumerate() {
             let sets = Capabilities { bounding: vec![name.clone()], ..Capabilities::default() };
             assert_eq!(masks(&sets).bounding, 1 << i, "{name}");
@@ -151,8 +163,9 @@ mod tests {
 
     #[test]
     fn one_that_the_kernel_does_not_have_is_found() {
-        assert_eq!(missing(|_| true), 0);
-        let of_5_7 = missing(|capability| capability.index() <= 37);
+        assert_eq!(missing(0, |_| true), 0);
+        let of_5_7 = missing(0, |capability| capability.index() <= 37);
+        assert_eq!(missing(NEWEST.bitmask(), |_| false), 0);
         assert_eq!(of_5_7, 0b111 << 38);
         let sets = Capabilities { permitted: list("CAP_CHOWN CAP_BPF"), ..Capabilities::default() };
         assert_eq!(first_of(0, &sets), None);
