@@ -88,8 +88,20 @@ fn segments() -> impl Iterator<Item = (&'static Segment, u64)> {
     // SAFETY: the kernel passes where the program's own headers are mapped and how many there are; they are in a
     // read-only segment, and mapping it anew doesn't change its content.
     let headers = unsafe { std::slice::from_raw_parts(address as *const Segment, count as usize) };
-    let own = headers.iter().find(|header| header.kind == PT_PHDR).map_or(address, |header| header.vaddr);
-    headers.iter().map(move |header| (header, address.wrapping_sub(own)))
+    // Without it nothing is mapped anew, and PR_SET_MM_MAP refuses.
+    let base = load_address(headers, address);
+    headers.iter().filter_map(move |header| base.map(|base| (header, base)))
+}
+
+/// How far from where it was linked to a program is: 0 but for one that is position-independent. `address` is where the
+/// kernel says that its headers are. A static one of musl's has no PT_PHDR, but its headers are on the file's first page.
+fn load_address(headers: &[Segment], address: u64) -> Option<u64> {
+    if let Some(own) = headers.iter().find(|header| header.kind == PT_PHDR) {
+        return Some(address.wrapping_sub(own.vaddr));
+    }
+    let first = headers.iter().find(|header| header.kind == PT_LOAD && header.offset == 0)?;
+    // What is mapped begins on a page, whatever the size of a page is: the ELF header is right before the others.
+    Some((address - size_of::<libc::Elf64_Ehdr>() as u64).wrapping_sub(first.vaddr))
 }
 
 /// A read-only segment.
@@ -256,6 +268,26 @@ mod tests {
         assert_eq!((map.env_start, map.env_end), (field(50), field(51)));
         assert_eq!(map.end_data, field(46));
         assert!(map.start_code < map.end_code && map.start_data < map.end_data);
+    }
+
+    #[test]
+    fn the_load_address_is_known_without_a_header_of_the_headers() {
+        let segment = |kind, offset, vaddr| Segment {
+            kind,
+            flags: 0,
+            offset,
+            vaddr,
+            paddr: vaddr,
+            filesz: 0x1000,
+            memsz: 0x1000,
+            align: 0x1000,
+        };
+        let (fixed, moved) = ([segment(PT_LOAD, 0, 0x40_0000)], [segment(PT_LOAD, 0, 0)]);
+        assert_eq!(load_address(&fixed, 0x40_0040), Some(0));
+        assert_eq!(load_address(&moved, 0x7f00_0000_0040), Some(0x7f00_0000_0000));
+        let named = [segment(PT_PHDR, 0x40, 0x40), segment(PT_LOAD, 0, 0)];
+        assert_eq!(load_address(&named, 0x7f00_0000_0040), Some(0x7f00_0000_0000));
+        assert_eq!(load_address(&[segment(PT_LOAD, 0x1000, 0x1000)], 0x40), None);
     }
 
     #[test]
