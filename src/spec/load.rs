@@ -1,8 +1,7 @@
 //! From the bundle's config.json to a [`Spec`]. Reads one file; what it holds is judged by [`super::validate`].
 //!
-//! The deserializer always keeps track of where it is, so that an error can name the property. A plain parse
-//! with this one only after a failure would be no faster in a process that parses once, and have all the
-//! types' code in the binary twice (docs/dependencies.md).
+//! Text that can't be read is parsed a second time, by a deserializer that keeps track of where it is, so that the error
+//! can name the property. All types' code is in the binary twice for that (docs/dependencies.md says what it saves).
 
 use std::fs::File;
 use std::io::Read;
@@ -52,6 +51,12 @@ fn parse_as<T: DeserializeOwned>(bytes: &[u8], at: &str) -> Result<T> {
     }
     let text = std::str::from_utf8(bytes)
         .map_err(|e| anyhow!("config.json: not UTF-8: invalid byte at offset {}", e.valid_up_to()))?;
+    serde_json::from_str(text).or_else(|_| parse_with_path(text, at))
+}
+
+/// As [`parse_as`], slower, with an error that names the property.
+#[cold]
+fn parse_with_path<T: DeserializeOwned>(text: &str, at: &str) -> Result<T> {
     let mut json = serde_json::Deserializer::from_str(text);
     let spec = serde_path_to_error::deserialize(&mut json).map_err(|e| match e.inner() {
         inner if inner.is_data() => invalid(format_args!("{at}{}", pointer(e.path())), words(inner)),
