@@ -86,6 +86,17 @@ impl Prepared {
         self.gate.is_some() || self.plan.task.listener.is_some()
     }
 
+    /// For the outside, when all is done. What it planned isn't freed: that would write to pages that the container's process
+    /// shares until it executes its program, each a copy and a page fault.
+    pub(crate) fn close(self) {
+        let Self { plan, joins, sources, procfs, gate, console, proc, state } = self;
+        std::mem::forget((plan, state));
+        if let Some(procfs) = procfs {
+            sys::fs::leave(procfs.into());
+        }
+        drop((joins, sources, gate, console, proc));
+    }
+
     /// What the process that goes in holds, beside its end of the channel.
     pub(crate) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         let gate = self.gate.iter().flat_map(Gate::descriptors);

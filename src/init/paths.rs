@@ -9,8 +9,8 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
-use nix::sys::stat::{Mode, SFlag, mkdirat, mknodat};
+use nix::fcntl::{AtFlags, OFlag};
+use nix::sys::stat::{Mode, SFlag, fstatat, mkdirat, mknodat};
 
 use crate::sys::fs::{BENEATH_NO_LINKS, IN_ROOT, close_all, openat2};
 use crate::sys::{Context, Error, Result};
@@ -57,6 +57,15 @@ impl Slot<'_> {
         match self {
             Self::Handle(fd) => (fd.as_fd(), c""),
             Self::Below(dir, name) => (*dir, name),
+        }
+    }
+
+    /// What kind of file is there, if anything is; a link is a link.
+    pub(crate) fn kind(&self) -> Result<Option<SFlag>> {
+        let (dir, name) = self.at();
+        match fstatat(dir, name, AtFlags::AT_EMPTY_PATH | AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Err(Errno::ENOENT) => Ok(None),
+            stat => Ok(Some(SFlag::from_bits_truncate(stat.call("fstatat", name)?.st_mode & libc::S_IFMT))),
         }
     }
 

@@ -223,12 +223,11 @@ pub(crate) fn seal(built: &Built, plan: &Rootfs, hooks: Hooks) -> Result<()> {
         late.make_readonly().context("read-only tmpfs")?;
     }
     let label = plan.mount_label.as_deref();
-    let mut masks = Masks { null: &built.null, spare: None, empty: None, spare_empty: None, label };
+    let mut masks = Masks { null: &built.null, empty: None, label };
     for (index, path) in plan.masked.iter().enumerate() {
         masks.cover(&built.root, path).with_context(|| format!("config.json: /linux/maskedPaths/{index}: {path:?}"))?;
     }
-    let Masks { spare, empty, spare_empty, .. } = masks;
-    spare.into_iter().chain(empty).chain(spare_empty).for_each(|fd| built.root.done(fd));
+    masks.empty.into_iter().for_each(|fd| built.root.done(fd));
     for (index, path) in plan.readonly_paths.iter().enumerate() {
         let what = || format!("config.json: /linux/readonlyPaths/{index}: {path:?}");
         let clean = clean(path);
@@ -300,65 +299,35 @@ fn make_readonly(root: &Root, path: &str, tree: Tree) -> Result<()> {
 /// superblock a mask costs Kubernetes nodes dearly: runc#5275).
 struct Masks<'a> {
     null: &'a Null,
-    /// A copy of `null` that found no place yet.
-    spare: Option<OwnedFd>,
     /// Attached somewhere.
     empty: Option<OwnedFd>,
-    /// An empty directory that found no place yet.
-    spare_empty: Option<OwnedFd>,
     /// Of SELinux, for the empty directory.
     label: Option<&'a CStr>,
 }
 
 impl Masks<'_> {
-    /// Nothing is looked at before: the kernel itself says when the place isn't there, or of the other kind than was tried.
+    /// What is there is looked at before: a copy that finds no place is unmounted when it is closed, for which the kernel
+    /// waits for a grace period.
     fn cover(&mut self, root: &Root, path: &str) -> Result<()> {
         let path = clean(path);
         let Some(slot) = root.slot(&path)? else { return Ok(()) };
-        if Self::empty_first(&path) {
-            match self.cover_directory(root, &slot) {
-                // move_mount(2) says EINVAL or ENOTDIR for a directory onto a file: it's not what was thought.
-                Err(error) if matches!(error.errno(), Errno::EINVAL | Errno::ENOTDIR) => {}
-                Err(error) if error.errno() == Errno::ENOENT => return Ok(()),
-                done => {
-                    root.done_with(slot);
-                    return Ok(done?);
+        match slot.kind()? {
+            None => return Ok(()),
+            Some(SFlag::S_IFDIR) => self.cover_directory(root, &slot)?,
+            Some(_) => match self.copy_of_null(root, &slot)? {
+                None => return mask_by_mount2(root, &path, &slot, self.label),
+                Some(copy) => {
+                    mount::attach(copy.as_fd(), &slot)?;
+                    root.done(copy);
                 }
-            }
+            },
         }
-        let Some(copy) = self.copy_of_null(root, &slot)? else { return mask_by_mount2(root, &path, &slot, self.label) };
-        match mount::attach(copy.as_fd(), &slot) {
-            Ok(()) => {
-                root.done(copy);
-                root.done_with(slot);
-                Ok(())
-            }
-            Err(error) => {
-                self.spare = Some(copy);
-                match error.errno() {
-                    Errno::ENOENT => Ok(()),
-                    // move_mount(2) says EINVAL for a file onto a directory.
-                    Errno::EINVAL | Errno::ENOTDIR => {
-                        self.cover_directory(root, &slot)?;
-                        root.done_with(slot);
-                        Ok(())
-                    }
-                    _ => Err(error.into()),
-                }
-            }
-        }
-    }
-
-    /// What is known to be a directory, so that it costs one try; a wrong guess costs another.
-    fn empty_first(path: &str) -> bool {
-        path.starts_with("/sys/") || ["/proc/acpi", "/proc/asound", "/proc/scsi"].contains(&path)
+        root.done_with(slot);
+        Ok(())
     }
 
     /// `None` where the kernel lacks what it takes.
-    fn copy_of_null(&mut self, root: &Root, slot: &Slot<'_>) -> Result<Option<OwnedFd>> {
-        if let Some(spare) = self.spare.take() {
-            return Ok(Some(spare));
-        }
+    fn copy_of_null(&self, root: &Root, slot: &Slot<'_>) -> Result<Option<OwnedFd>> {
         let copy = match (self.null, root.ours("/dev")) {
             (Null::Own, Some(dev)) => api::open_tree_nofollow(dev, c"null", Tree::One),
             (Null::Hosts(null), _) => match api::open_tree(null.as_fd(), c"", Tree::One) {
@@ -376,21 +345,19 @@ impl Masks<'_> {
     }
 
     fn cover_directory(&mut self, root: &Root, slot: &Slot<'_>) -> sys::Result<()> {
-        let tree = match (self.spare_empty.take(), &self.empty) {
-            (Some(spare), _) => spare,
-            (None, Some(empty)) => api::open_tree(empty.as_fd(), c"", Tree::One)?,
-            (None, None) => match self.new_empty(root) {
-                Err(error) if error.errno() == Errno::ENOSYS => return empty_by_mount2(slot, self.label),
-                made => made?,
-            },
-        };
-        let done = mount::attach(tree.as_fd(), slot);
-        match (&done, &self.empty) {
-            (Err(_), _) => self.spare_empty = Some(tree),
-            (Ok(()), None) => self.empty = Some(tree),
-            (Ok(()), Some(_)) => root.done(tree),
+        if let Some(empty) = &self.empty {
+            let copy = api::open_tree(empty.as_fd(), c"", Tree::One)?;
+            mount::attach(copy.as_fd(), slot)?;
+            root.done(copy);
+            return Ok(());
         }
-        done
+        let empty = match self.new_empty(root) {
+            Err(error) if error.errno() == Errno::ENOSYS => return empty_by_mount2(slot, self.label),
+            made => made?,
+        };
+        mount::attach(empty.as_fd(), slot)?;
+        self.empty = Some(empty);
+        Ok(())
     }
 
     fn new_empty(&self, root: &Root) -> sys::Result<OwnedFd> {

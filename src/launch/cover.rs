@@ -25,7 +25,7 @@ use nix::sys::stat::Mode;
 
 use crate::plan::options::attr;
 use crate::sys::clone::{CStrings, execve};
-use crate::sys::fs::CWD;
+use crate::sys::fs::{CWD, leave};
 use crate::sys::mount::{Tree, mount_setattr, open_tree};
 use crate::sys::{self, Context, exe};
 
@@ -53,9 +53,9 @@ fn give_up() -> sys::Result<()> {
     mount_setattr(mount.as_fd(), Tree::One, attr::RDONLY, 0, 0)?;
     let image = reopen(&mount)?;
     exe::replace(image.as_fd(), empty.as_fd())?;
-    // The kernel closes them at the end of this process, and a clone that goes in closes what it doesn't need: to let
-    // go of a mount takes a grace period.
-    std::mem::forget((image, empty, mount));
+    // A clone that goes in closes what it doesn't need. To let go of a mount takes a grace period, so this process does it
+    // when it has nothing else to do.
+    [image, empty, mount].into_iter().for_each(leave);
     Ok(())
 }
 

@@ -136,9 +136,8 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay, interrupt: 
     let master = terminal.map(|socket| tty::receive(socket.as_fd())).transpose()?;
     let start_container = !prepared.plan.hooks.start_container.is_empty();
     let (folder, record, (pid, pidfd)) = undo.keep()?;
-    if let Some(procfs) = prepared.procfs {
-        sys::fs::leave(procfs.into());
-    }
+    prepared.close();
+    std::mem::forget((spec, config, host, request));
     Ok(Created { folder, record, lock, pid, pidfd, outside, master, notify, start_container })
 }
 
@@ -282,6 +281,8 @@ fn converse(
     if go == Go::Wait {
         outside.pass(Barrier::Go)?;
     }
+    // While the container's process is busy.
+    sys::fs::close_left();
     loop {
         match hear(undo, outside)? {
             Heard::Reached(Barrier::RuntimeHooks) => {
