@@ -6,7 +6,7 @@
 use super::Insn;
 use super::names::X32_BIT;
 use super::profile::{Compare, Test};
-use super::verdict::{Branch, Clauses, Decision, Run, Verdict};
+use super::verdict::{Branch, Clause, Clauses, Decision, Run, Verdict};
 
 /// `linux/bpf_common.h`.
 const LD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
@@ -53,7 +53,7 @@ struct Code<'d> {
     /// Where each action is returned, the most recent place only.
     returns: Vec<(u32, Label)>,
     /// The same of conditions: which, at 64 bits or not, and where.
-    tested: Vec<((usize, bool), Label)>,
+    tested: Vec<((u32, bool), Label)>,
     /// What [`Verdict::Same`] means.
     x86_64: Label,
 }
@@ -111,19 +111,45 @@ impl<'d> Code<'d> {
             Verdict::Tests(at) => at,
         };
         let here = self.reversed.len();
-        let near = |&&(known, label): &&((usize, bool), Label)| known == (at, wide) && here - label < NEAR;
+        let near = |&&(known, label): &&((u32, bool), Label)| known == (at, wide) && here - label < NEAR;
         if let Some(&(_, label)) = self.tested.iter().find(near) {
             return label;
         }
         let mut next = self.ret(self.default);
-        for clause in self.tests.get(at).into_iter().flatten().rev() {
-            let matched = self.ret(clause.action);
-            let tests = clause.tests.iter().rev();
+        let mut clauses = self.tests.get(at as usize).map_or(&[][..], Vec::as_slice);
+        while let Some((last, before)) = clauses.split_last() {
+            if let Some(word) = sole_word(last) {
+                let alike = clauses.iter().rev().take_while(|clause| sole_word(clause) == Some(word)).count();
+                let (before, alike) = clauses.split_at(clauses.len() - alike);
+                next = self.any_of(alike, wide, next);
+                clauses = before;
+                continue;
+            }
+            let matched = self.ret(last.action);
+            let tests = last.tests.iter().rev();
             next = tests.fold(matched, |holds, test| self.test(test, wide, holds, next));
+            clauses = before;
         }
         self.tested.retain(|(known, _)| *known != (at, wide));
         self.tested.push(((at, wide), next));
         next
+    }
+
+    /// Clauses that compare the same argument, whose upper half is the same in all: each half is loaded once.
+    fn any_of(&mut self, clauses: &[Clause], wide: bool, fails: Label) -> Label {
+        let mut next = fails;
+        let mut upper = None;
+        for clause in clauses.iter().rev() {
+            if let [Test { index, compare: Compare::Masked(mask), value, .. }] = clause.tests.as_slice() {
+                let matched = self.ret(clause.action);
+                next = self.jump(JEQ, halves(*value).1, matched, next);
+                upper = Some((*index, halves(*mask).0, halves(*value).0));
+            }
+        }
+        let Some((index, mask, value)) = upper else { return fails };
+        let (at_high, at_low) = offsets(index);
+        let label = self.push(LD, at_low);
+        if wide { self.word(at_high, mask, value, label, fails) } else { label }
     }
 
     fn test(&mut self, test: &Test, wide: bool, holds: Label, fails: Label) -> Label {
@@ -268,6 +294,16 @@ fn middle(spans: &[Span]) -> usize {
         }
     }
     best.1
+}
+
+/// If a clause is that an argument's lower half equals something and its upper half, under a mask, something else: which
+/// argument, that mask, and that something else.
+fn sole_word(clause: &Clause) -> Option<(u32, u32, u32)> {
+    let [Test { index, compare: Compare::Masked(mask), value, negated: false }] = clause.tests.as_slice() else {
+        return None;
+    };
+    let ((mask, low), (value, _)) = (halves(*mask), halves(*value));
+    (low == u32::MAX).then_some((*index, mask, value))
 }
 
 /// Instructions to skip. `reach` has seen to it that they fit.

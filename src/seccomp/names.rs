@@ -31,13 +31,17 @@ pub(super) struct Row {
     ipc: u8,
 }
 
+/// Where the numbers of an architecture are in a row.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Column(usize);
+
 /// No kernel runs programs of more architectures with a table.
 const COLUMNS: usize = 3;
 
 impl Row {
-    /// The number of this system call. None where the architecture has no such call, or no table.
-    pub(super) fn number(&self, arch: Arch) -> Option<u32> {
-        self.numbers.get(column(arch)?).copied().filter(|number| *number != NONE)
+    /// The number of this system call. None where the architecture has no such call.
+    pub(super) fn number(&self, column: Column) -> Option<u32> {
+        self.numbers.get(column.0).copied().filter(|number| *number != NONE)
     }
 
     /// Whether `socketcall` or `ipc` may carry it.
@@ -112,14 +116,14 @@ impl<const N: usize> Table<N> {
 
     /// Sets the number of a name on one architecture.
     const fn add(&mut self, name: &'static str, arch: Arch, number: u32) {
-        let Some(column) = column(arch) else { return };
+        let Some(Column(column)) = column(arch) else { return };
         let row = self.row(name);
         self.rows[row].numbers[column] = number;
     }
 
     /// Adds x32's numbers to those of x86_64 that are there.
     const fn add_x32(&mut self) {
-        let (Some(from), Some(to)) = (column(Arch::X86_64), column(Arch::X32)) else { return };
+        let (Some(Column(from)), Some(Column(to))) = (column(Arch::X86_64), column(Arch::X32)) else { return };
         let mut row = 0;
         while row < self.used as usize {
             let Row { name, numbers, .. } = &mut self.rows[row];
@@ -240,7 +244,7 @@ pub(super) fn find(native: Arch, name: &str) -> Option<&'static Row> {
 
 /// The number of a name on one architecture.
 pub(super) fn number(arch: Arch, name: &str) -> Option<u32> {
-    find(arch, name)?.number(arch)
+    find(arch, name)?.number(column(arch)?)
 }
 
 /// How `socketcall` carries a call, on whatever architecture.
@@ -260,35 +264,36 @@ pub(super) fn known(arch: Arch) -> bool {
     column(arch).is_some()
 }
 
-/// Where the numbers of an architecture are in a row.
-const fn column(arch: Arch) -> Option<usize> {
-    match arch {
+/// None for an architecture without a table.
+pub(super) const fn column(arch: Arch) -> Option<Column> {
+    let column = match arch {
         #[cfg(any(test, target_arch = "x86_64", target_arch = "x86"))]
-        Arch::X86_64 => Some(0),
+        Arch::X86_64 => 0,
         #[cfg(any(test, target_arch = "x86_64", target_arch = "x86"))]
-        Arch::X86 => Some(1),
+        Arch::X86 => 1,
         #[cfg(any(test, target_arch = "x86_64", target_arch = "x86"))]
-        Arch::X32 => Some(2),
+        Arch::X32 => 2,
         #[cfg(any(test, target_arch = "aarch64", target_arch = "arm"))]
-        Arch::Aarch64 => Some(0),
+        Arch::Aarch64 => 0,
         #[cfg(any(test, target_arch = "aarch64", target_arch = "arm"))]
-        Arch::Arm => Some(1),
+        Arch::Arm => 1,
         #[cfg(any(test, target_arch = "riscv64"))]
-        Arch::Riscv64 => Some(0),
+        Arch::Riscv64 => 0,
         #[cfg(any(test, target_arch = "loongarch64"))]
-        Arch::Loongarch64 => Some(0),
+        Arch::Loongarch64 => 0,
         #[cfg(any(test, target_arch = "s390x"))]
-        Arch::S390x => Some(0),
+        Arch::S390x => 0,
         #[cfg(any(test, target_arch = "powerpc", target_arch = "powerpc64"))]
-        Arch::Ppc64 | Arch::Ppc64le => Some(0),
+        Arch::Ppc64 | Arch::Ppc64le => 0,
         #[cfg(any(test, target_arch = "powerpc", target_arch = "powerpc64"))]
-        Arch::Ppc => Some(1),
+        Arch::Ppc => 1,
         #[cfg(any(test, target_arch = "mips", target_arch = "mips64"))]
-        Arch::Mips64 | Arch::Mipsel64 => Some(0),
+        Arch::Mips64 | Arch::Mipsel64 => 0,
         #[cfg(any(test, target_arch = "mips", target_arch = "mips64"))]
-        Arch::Mips | Arch::Mipsel => Some(1),
-        _ => None,
-    }
+        Arch::Mips | Arch::Mipsel => 1,
+        _ => return None,
+    };
+    Some(Column(column))
 }
 
 /// What the crate's tables lack or call otherwise than the kernel's own do (syscalls 0.8.1).

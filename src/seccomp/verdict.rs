@@ -1,7 +1,7 @@
 //! Rules -> what each system call number gets, as runs of numbers with the same verdict.
 
 use super::arch::Arch;
-use super::names::{self, ARM_PRIVATE, Row, X32_BIT};
+use super::names::{self, ARM_PRIVATE, Column, Row, X32_BIT};
 use super::profile::{Profile, Rule, Test};
 
 /// What a system call number gets.
@@ -9,7 +9,7 @@ use super::profile::{Profile, Rule, Test};
 pub(super) enum Verdict {
     Return(u32),
     /// What [`Decision::tests`] has here.
-    Tests(usize),
+    Tests(u32),
     /// Of x32's numbers only: what x86_64's get.
     Same,
 }
@@ -60,7 +60,7 @@ const FOREIGN: Verdict = Verdict::Return(libc::SECCOMP_RET_KILL_THREAD);
 const END: u64 = 1 << 32;
 
 pub(super) fn decide<'p>(profile: &Profile<'p>) -> Decision<'p> {
-    let mut archs: Vec<Calls> = profile.archs.iter().map(|arch| Calls::new(*arch, profile)).collect();
+    let mut archs: Vec<Calls> = profile.archs.iter().filter_map(|arch| Calls::new(*arch, profile)).collect();
     let mut unknown = Vec::new();
     for rule in &profile.rules {
         for name in rule.names {
@@ -129,10 +129,13 @@ const PLAIN: usize = 576;
 /// What a profile says of the system calls of one architecture. Numbers of x32 are without [`X32_BIT`] here.
 struct Calls<'a, 'p> {
     arch: Arch,
+    column: Column,
+    /// What all numbers have and none has here.
+    base: u32,
     socketcall: Option<u32>,
     ipc: Option<u32>,
-    /// The highest number that is named, those private to ARM left out.
-    highest: Option<u32>,
+    /// The first number above all that are named, those private to ARM left out; 0 if none is.
+    newer: u32,
     /// The actions of rules without conditions by number, the default where there is none: a rule with the default's
     /// action isn't one.
     plain: Vec<u32>,
@@ -149,19 +152,27 @@ struct Mention<'a, 'p> {
 }
 
 impl<'a, 'p> Calls<'a, 'p> {
-    fn new(arch: Arch, profile: &Profile) -> Self {
-        let (socketcall, ipc) = (names::number(arch, "socketcall"), names::number(arch, "ipc"));
-        let plain = vec![profile.default; PLAIN];
-        Self { arch, socketcall, ipc, highest: None, plain, mentions: Vec::new() }
+    /// None for an architecture without a table.
+    fn new(arch: Arch, profile: &Profile) -> Option<Self> {
+        Some(Self {
+            arch,
+            column: names::column(arch)?,
+            base: if arch == Arch::X32 { X32_BIT } else { 0 },
+            socketcall: names::number(arch, "socketcall"),
+            ipc: names::number(arch, "ipc"),
+            newer: 0,
+            plain: vec![profile.default; PLAIN],
+            mentions: Vec::new(),
+        })
     }
 
     /// Takes note of a rule about a name. Returns whether this architecture has that name.
     fn mention(&mut self, row: &Row, rule: &'a Rule<'p>, default: u32) -> bool {
-        let number = row.number(self.arch).map(|number| number & !self.base());
+        let number = row.number(self.column).map(|number| number & !self.base);
         let mux = if row.is_carried() { self.mux(row) } else { None };
         if let Some(number) = number {
-            if Some(number) > self.highest && !(self.arch == Arch::Arm && number >= ARM_PRIVATE) {
-                self.highest = Some(number);
+            if (self.newer..ARM_PRIVATE).contains(&number) {
+                self.newer = number + 1;
             }
             let plain = self.plain.get_mut(number as usize).filter(|_| rule.alternatives.is_empty());
             match plain {
@@ -184,14 +195,9 @@ impl<'a, 'p> Calls<'a, 'p> {
         socketcall.or_else(|| self.ipc.and_then(|number| Some((number, row.ipc()?))))
     }
 
-    /// What all numbers have and none has here.
-    fn base(&self) -> u32 {
-        if self.arch == Arch::X32 { X32_BIT } else { 0 }
-    }
-
     /// The verdicts of all numbers. Conditions go to `tests`.
     fn runs(mut self, default: u32, tests: &mut Vec<Clauses>) -> Vec<Run> {
-        let newer = self.highest.filter(|_| refuses(default)).map(|highest| u64::from(highest) + 1);
+        let newer = Some(u64::from(self.newer)).filter(|newer| *newer > 0 && refuses(default));
         if let (Arch::S390x, Some(_), Some(zero)) = (self.arch, newer, self.plain.first_mut()) {
             // Numbers too large for the instruction arrive as 0, which is no other call any more (runc does the same).
             *zero = ENOSYS;
@@ -228,32 +234,43 @@ fn refuses(default: u32) -> bool {
     !matches!(default & SECCOMP_RET_ACTION_FULL, SECCOMP_RET_ALLOW | SECCOMP_RET_LOG | SECCOMP_RET_TRACE)
 }
 
+/// So many clauses are compared with each other.
+const FEW: usize = 32;
+
 fn verdict(mentions: &[Mention], known: &mut Vec<Clauses>) -> Verdict {
     let always = |mention: &&Mention| mention.mux.is_none() && mention.rule.alternatives.is_empty();
     if let Some(mention) = mentions.iter().find(always) {
         return Verdict::Return(mention.rule.action);
     }
-    let mut clauses = Vec::new();
+    let mut clauses: Clauses = Vec::new();
+    let mut add = |tests: Vec<Test>, action| {
+        let clause = Clause { tests, action };
+        // Podman's profile says one thing twice. Who says thousands gets them as they are.
+        if clauses.len() > FEW || !clauses.contains(&clause) {
+            clauses.push(clause);
+        }
+    };
     for Mention { rule, mux, .. } in mentions {
-        let action = rule.action;
         let Some(mux) = mux.map(|(mask, value)| Test::masked(0, mask.into(), value.into())) else {
-            clauses.extend(rule.alternatives.iter().map(|tests| Clause { tests: tests.clone(), action }));
+            rule.alternatives.iter().for_each(|tests| add(tests.clone(), rule.action));
             continue;
         };
         // The first argument now tells which call it is. The others are kept as libseccomp keeps them.
-        let others = |tests: &Vec<Test>| tests.iter().filter(|test| test.index != 0).cloned().collect::<Vec<_>>();
-        let never = vec![Vec::new()];
-        let alternatives = if rule.alternatives.is_empty() { &never } else { &rule.alternatives };
-        clauses.extend(alternatives.iter().map(|tests| {
-            let tests = std::iter::once(mux.clone()).chain(others(tests)).collect();
-            Clause { tests, action }
-        }));
+        let with_mux = |tests: &[Test]| {
+            let others = tests.iter().filter(|test| test.index != 0);
+            std::iter::once(&mux).chain(others).cloned().collect()
+        };
+        if rule.alternatives.is_empty() {
+            add(with_mux(&[]), rule.action);
+        }
+        rule.alternatives.iter().for_each(|tests| add(with_mux(tests), rule.action));
     }
-    let at = known.iter().position(|known| *known == clauses).unwrap_or_else(|| {
+    let at = known.iter().position(|known| *known == clauses).unwrap_or(known.len());
+    if at == known.len() {
         known.push(clauses);
-        known.len() - 1
-    });
-    Verdict::Tests(at)
+    }
+    // Numbers have fewer than 32 bits to begin with.
+    Verdict::Tests(u32::try_from(at).unwrap_or(u32::MAX))
 }
 
 /// Runs in the making.
