@@ -4,8 +4,9 @@
 //! already, and every distance is known when it is needed. A label is an instruction's place counted from the end.
 
 use super::Insn;
+use super::names::X32_BIT;
 use super::profile::{Compare, Test};
-use super::verdict::{Branch, Run, Verdict};
+use super::verdict::{Branch, Clause, Clauses, Decision, Run, Verdict};
 
 /// `linux/bpf_common.h`.
 const LD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
@@ -21,13 +22,17 @@ const NR: u32 = 0;
 const ARCH: u32 = 4;
 const ARGS: u32 = 16;
 
-/// A return further away than this is repeated: cheaper than a jump to it.
+/// What stands further away than this is repeated: cheaper than a jump to it.
 const NEAR: usize = 200;
 
-pub(super) fn generate(branches: &[Branch]) -> Vec<Insn> {
-    let mut code = Code::default();
+/// Room for the instructions of an engine's default profile.
+const USUAL: usize = 384;
+
+pub(super) fn generate(decision: &Decision, default: u32) -> Vec<Insn> {
+    let mut code = Code::new(&decision.tests, default);
     // The native branch comes first in the program and in the dispatch, so it is written last.
-    let entries: Vec<_> = branches.iter().rev().map(|branch| (branch.token, code.branch(branch))).collect();
+    let branches = decision.branches.iter().rev();
+    let entries: Vec<_> = branches.map(|branch| (branch.token, code.branch(branch))).collect();
     let mut next = code.ret(libc::SECCOMP_RET_KILL_THREAD);
     for (token, entry) in entries {
         next = code.jump(JEQ, token, entry, next);
@@ -40,48 +45,111 @@ pub(super) fn generate(branches: &[Branch]) -> Vec<Insn> {
 type Label = usize;
 
 /// A program in the making, last instruction first.
-#[derive(Default)]
-struct Code {
+struct Code<'d> {
+    tests: &'d [Clauses],
+    /// What a call gets for which no clause holds.
+    default: u32,
     reversed: Vec<Insn>,
     /// Where each action is returned, the most recent place only.
     returns: Vec<(u32, Label)>,
+    /// The same of conditions: which, at 64 bits or not, and where.
+    tested: Vec<((u32, bool), Label)>,
+    /// What [`Verdict::Same`] means.
+    x86_64: Label,
 }
 
-impl Code {
+impl<'d> Code<'d> {
+    fn new(tests: &'d [Clauses], default: u32) -> Self {
+        let reversed = Vec::with_capacity(USUAL);
+        Self { tests, default, reversed, returns: Vec::new(), tested: Vec::new(), x86_64: 0 }
+    }
+
     fn branch(&mut self, branch: &Branch) -> Label {
-        let root = self.tree(&branch.runs, branch.wide);
-        // A single run needs no number, and its leaf may stand anywhere; else the root is the jump just written.
-        if branch.runs.len() < 2 { root } else { self.push(LD, NR) }
-    }
-
-    /// A balanced tree: as many comparisons for one number as for any other.
-    fn tree(&mut self, runs: &[Run], wide: bool) -> Label {
-        let (low, high) = runs.split_at(runs.len() / 2);
-        match (low, high) {
-            ([], []) => self.ret(libc::SECCOMP_RET_KILL_THREAD),
-            ([], [run, ..]) => self.leaf(&run.verdict, wide),
-            (low, [run, ..]) => {
-                let above = self.tree(high, wide);
-                let below = self.tree(low, wide);
-                self.jump(JGE, run.start, above, below)
+        let root = self.tree(&spans(&branch.runs), branch.wide);
+        if branch.x32.is_empty() {
+            if branch.runs.len() < 2 {
+                // It needs no number.
+                return root;
             }
-            (low, []) => self.tree(low, wide),
+            self.next_is(root);
+            return self.push(LD, NR);
         }
+        self.x86_64 = root;
+        let x32 = self.tree(&spans(&branch.x32), branch.wide);
+        self.next_is(x32);
+        let x32 = self.push(AND, !X32_BIT);
+        self.jump(JGE, X32_BIT, x32, root);
+        self.push(LD, NR)
     }
 
-    fn leaf(&mut self, verdict: &Verdict, wide: bool) -> Label {
-        match verdict {
-            Verdict::Return(action) => self.ret(*action),
-            Verdict::Tests(clauses, default) => {
-                let mut next = self.ret(*default);
-                for clause in clauses.iter().rev() {
-                    let matched = self.ret(clause.action);
-                    let tests = clause.tests.iter().rev();
-                    next = tests.fold(matched, |holds, test| self.test(test, wide, holds, next));
+    /// Looks for the number's run. Comparisons halve what is left until few numbers differ from the rest, which are then
+    /// compared one after the other: that takes one instruction a number, and not the two of both ends of a run.
+    fn tree(&mut self, spans: &[Span], wide: bool) -> Label {
+        if let Some(usual) = usual(spans) {
+            let mut next = self.leaf(usual, wide);
+            for span in spans.iter().rev().filter(|span| span.verdict != usual) {
+                for offset in (0..span.width).rev() {
+                    let unusual = self.leaf(span.verdict, wide);
+                    next = self.jump(JEQ, span.start + offset, unusual, next);
                 }
-                next
+            }
+            return next;
+        }
+        let (low, high) = spans.split_at(middle(spans));
+        let Some(first) = high.first().filter(|_| !low.is_empty()) else {
+            return self.ret(libc::SECCOMP_RET_KILL_THREAD);
+        };
+        let above = self.tree(high, wide);
+        let below = self.tree(low, wide);
+        self.jump(JGE, first.start, above, below)
+    }
+
+    fn leaf(&mut self, verdict: Verdict, wide: bool) -> Label {
+        let at = match verdict {
+            Verdict::Return(action) => return self.ret(action),
+            Verdict::Same => return self.x86_64,
+            Verdict::Tests(at) => at,
+        };
+        let here = self.reversed.len();
+        let near = |&&(known, label): &&((u32, bool), Label)| known == (at, wide) && here - label < NEAR;
+        if let Some(&(_, label)) = self.tested.iter().find(near) {
+            return label;
+        }
+        let mut next = self.ret(self.default);
+        let mut clauses = self.tests.get(at as usize).map_or(&[][..], Vec::as_slice);
+        while let Some((last, before)) = clauses.split_last() {
+            if let Some(word) = sole_word(last) {
+                let alike = clauses.iter().rev().take_while(|clause| sole_word(clause) == Some(word)).count();
+                let (before, alike) = clauses.split_at(clauses.len() - alike);
+                next = self.any_of(alike, wide, next);
+                clauses = before;
+                continue;
+            }
+            let matched = self.ret(last.action);
+            let tests = last.tests.iter().rev();
+            next = tests.fold(matched, |holds, test| self.test(test, wide, holds, next));
+            clauses = before;
+        }
+        self.tested.retain(|(known, _)| *known != (at, wide));
+        self.tested.push(((at, wide), next));
+        next
+    }
+
+    /// Clauses that compare the same argument, whose upper half is the same in all: each half is loaded once.
+    fn any_of(&mut self, clauses: &[Clause], wide: bool, fails: Label) -> Label {
+        let mut next = fails;
+        let mut upper = None;
+        for clause in clauses.iter().rev() {
+            if let [Test { index, compare: Compare::Masked(mask), value, .. }] = clause.tests.as_slice() {
+                let matched = self.ret(clause.action);
+                next = self.jump(JEQ, halves(*value).1, matched, next);
+                upper = Some((*index, halves(*mask).0, halves(*value).0));
             }
         }
+        let Some((index, mask, value)) = upper else { return fails };
+        let (at_high, at_low) = offsets(index);
+        let label = self.push(LD, at_low);
+        if wide { self.word(at_high, mask, value, label, fails) } else { label }
     }
 
     fn test(&mut self, test: &Test, wide: bool, holds: Label, fails: Label) -> Label {
@@ -129,6 +197,14 @@ impl Code {
         self.push(RET, action)
     }
 
+    /// Sees to it that what is pushed next goes on with `label`.
+    fn next_is(&mut self, label: Label) {
+        let between = self.reversed.len() - label - 1;
+        if between > 0 {
+            self.push(JA, u32::try_from(between).unwrap_or(u32::MAX));
+        }
+    }
+
     fn jump(&mut self, code: u16, k: u32, then: Label, otherwise: Label) -> Label {
         let (then, otherwise) = (self.reach(then), self.reach(otherwise));
         let here = self.reversed.len();
@@ -151,6 +227,83 @@ impl Code {
         self.reversed.push(Insn { code, jt: 0, jf: 0, k });
         self.reversed.len() - 1
     }
+}
+
+/// At most this many numbers are compared one after the other.
+const CHAIN: u32 = 12;
+/// The widest run whose numbers are compared so.
+const NARROW: u32 = 2;
+/// What the numbers of a chain are worth, times the comparisons above two that each takes. When a filter is loaded the
+/// kernel runs it for each number it has (`seccomp_cache_prepare`), and a chain's jumps are those that are foreseen.
+const PATIENCE: u32 = 200;
+/// The kernel has some hundred numbers, so that is what the last of all runs, of all numbers to come, is worth at most.
+const WIDE: u32 = 64;
+/// What it costs to split beside a run of a single number, which could be compared in a chain.
+const ALONE: u32 = 10;
+
+/// A run and how many numbers it has.
+struct Span {
+    start: u32,
+    width: u32,
+    verdict: Verdict,
+}
+
+fn spans(runs: &[Run]) -> Vec<Span> {
+    let ends = runs.iter().skip(1).map(|run| run.start);
+    let widths = runs.iter().zip(ends).map(|(run, end)| end - run.start);
+    let last = runs.last().map(|last| (u32::MAX - last.start).saturating_add(1));
+    let span = |(run, width): (&Run, u32)| Span { start: run.start, width, verdict: run.verdict };
+    runs.iter().zip(widths.chain(last)).map(span).collect()
+}
+
+/// How many numbers of the kernel's a span may have.
+fn weight(span: &Span) -> u32 {
+    span.width.min(WIDE)
+}
+
+/// The verdict of all but a few of these numbers, if the few can be compared one after the other.
+fn usual(spans: &[Span]) -> Option<Verdict> {
+    let first = spans.first()?;
+    if spans.len() > 2 * CHAIN as usize + 1 {
+        return None;
+    }
+    let widest = spans.iter().fold(first, |widest, span| if span.width > widest.width { span } else { widest });
+    let (mut all, mut unusual) = (0, 0);
+    for span in spans {
+        all += weight(span);
+        if span.verdict != widest.verdict {
+            if span.width > NARROW {
+                return None;
+            }
+            unusual += span.width;
+        }
+    }
+    (unusual <= 2 || (unusual <= CHAIN && all * (unusual - 2) < PATIENCE)).then_some(widest.verdict)
+}
+
+/// Where to split so that both sides have about the same weight: at least one span each, of at least two.
+fn middle(spans: &[Span]) -> usize {
+    let all: u32 = spans.iter().map(weight).sum();
+    let alone = |span: &Span| if span.width == 1 { 2 * ALONE } else { 0 };
+    let (mut below, mut best) = (0, (u32::MAX, 0));
+    for (at, pair) in spans.windows(2).enumerate() {
+        if let [low, high] = pair {
+            below += weight(low);
+            let cost = all.abs_diff(2 * below) + alone(low) + alone(high);
+            best = best.min((cost, at + 1));
+        }
+    }
+    best.1
+}
+
+/// If a clause is that an argument's lower half equals something and its upper half, under a mask, something else: which
+/// argument, that mask, and that something else.
+fn sole_word(clause: &Clause) -> Option<(u32, u32, u32)> {
+    let [Test { index, compare: Compare::Masked(mask), value, negated: false }] = clause.tests.as_slice() else {
+        return None;
+    };
+    let ((mask, low), (value, _)) = (halves(*mask), halves(*value));
+    (low == u32::MAX).then_some((*index, mask, value))
 }
 
 /// Instructions to skip. `reach` has seen to it that they fit.
@@ -177,7 +330,7 @@ mod tests {
     #[test]
     fn jumps_arrive_on_both_sides_of_their_limit() {
         for gap in 250..260 {
-            let mut code = Code::default();
+            let mut code = Code::new(&[], 0);
             let (no, yes) = (code.push(RET, 0), code.push(RET, 1));
             for _ in 0..gap {
                 code.push(RET, 9);

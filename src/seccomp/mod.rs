@@ -6,9 +6,9 @@
 //! |---|---|
 //! | `profile` | strings of config.json -> actions, conditions, flags; every error names its property |
 //! | `arch` | architectures: audit tokens, which of them one kernel can run |
-//! | `names` | name -> number, an index over the tables of the crate `syscalls` |
+//! | `names` | name -> its numbers, an index over the tables of the crate `syscalls` |
 //! | `verdict` | rules -> what each system call number gets, as runs of equal verdict |
-//! | `code` | runs -> instructions, a balanced tree of JGE |
+//! | `code` | runs -> instructions, a tree of JGE with chains of JEQ at its ends |
 //!
 //! # What is whose
 //!
@@ -53,8 +53,9 @@ use crate::spec;
 /// The kernel's `BPF_MAXINSNS`.
 const MAX_INSNS: usize = 4096;
 
-/// One instruction of a classic BPF program (`struct sock_filter`).
+/// One instruction of a classic BPF program: `struct sock_filter`, and laid out as that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
 pub(crate) struct Insn {
     pub(crate) code: u16,
     pub(crate) jt: u8,
@@ -100,14 +101,15 @@ pub(crate) fn compile(profile: &spec::Seccomp) -> Result<(Filter, Vec<String>)> 
 
 fn compile_for(profile: &spec::Seccomp, native: Arch) -> Result<(Filter, Vec<String>)> {
     let mut profile = profile::parse(profile, native)?;
-    let (branches, unknown) = verdict::decide(&profile);
-    let program = code::generate(&branches);
+    let decision = verdict::decide(&profile);
+    let program = code::generate(&decision, profile.default);
     if program.len() > MAX_INSNS {
         let what = format!("needs {} BPF instructions, the kernel takes at most {MAX_INSNS}", program.len());
         return Err(invalid("/linux/seccomp/syscalls", what));
     }
-    if !unknown.is_empty() {
-        profile.warnings.push(format!("seccomp: unknown system calls, skipped: {}", unknown.join(" ")));
+    if !decision.unknown.is_empty() {
+        let text = format!("seccomp: unknown system calls, skipped: {}", decision.unknown.join(" "));
+        profile.warnings.push(text);
     }
     let deadly = profile.is_deadly();
     Ok((Filter { program, flags: profile.flags, deadly }, profile.warnings))

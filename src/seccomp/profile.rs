@@ -1,5 +1,7 @@
 //! The strings of a profile, read once: actions, conditions, architectures, flags.
 
+use std::fmt::{Arguments, Display};
+
 use anyhow::Result;
 
 use super::arch::{self, Arch};
@@ -67,7 +69,7 @@ pub(super) fn parse(profile: &spec::Seccomp, native: Arch) -> Result<Profile<'_>
     let archs = archs(profile, native, &mut warnings)?;
     let mut rules = Vec::with_capacity(profile.syscalls.len());
     for (i, entry) in profile.syscalls.iter().enumerate() {
-        rules.push(rule(&format!("/linux/seccomp/syscalls/{i}"), entry)?);
+        rules.push(rule(format_args!("/linux/seccomp/syscalls/{i}"), entry)?);
     }
     let notifies = rules.iter().any(|rule| rule.action == libc::SECCOMP_RET_USER_NOTIF);
     listener(profile, notifies, &mut warnings)?;
@@ -84,7 +86,7 @@ struct Action {
 
 impl Action {
     /// The return value of a filter. `pointer` is where the errno would be.
-    fn with(&self, pointer: &str, errno: Option<u32>) -> Result<u32> {
+    fn with(&self, pointer: impl Display, errno: Option<u32>) -> Result<u32> {
         match errno {
             None if self.takes_errno => Ok(self.ret | libc::EPERM.unsigned_abs()),
             None => Ok(self.ret),
@@ -114,7 +116,7 @@ const ACTIONS: [(&str, u32); 9] = [
     ("SCMP_ACT_NOTIFY", libc::SECCOMP_RET_USER_NOTIF),
 ];
 
-fn action(pointer: &str, name: &str) -> Result<Action> {
+fn action(pointer: impl Display, name: &str) -> Result<Action> {
     let Some(&(name, ret)) = ACTIONS.iter().find(|(known, _)| *known == name) else {
         return Err(unknown(pointer, "action", name, ACTIONS.iter().map(|(known, _)| *known)));
     };
@@ -192,21 +194,22 @@ fn flags(profile: &spec::Seccomp, notifies: bool, warnings: &mut Vec<String>) ->
                 warnings.push(format!("seccomp: {name} has no effect without SCMP_ACT_NOTIFY"));
                 0
             }
-            _ => return Err(unknown(&format!("/linux/seccomp/flags/{i}"), "flag", name, FLAGS.into_iter())),
+            _ => return Err(unknown(format_args!("/linux/seccomp/flags/{i}"), "flag", name, FLAGS.into_iter())),
         };
     }
     Ok(flags)
 }
 
-fn rule<'p>(pointer: &str, entry: &'p spec::SyscallRule) -> Result<Rule<'p>> {
-    let action =
-        action(&format!("{pointer}/action"), &entry.action)?.with(&format!("{pointer}/errnoRet"), entry.errno_ret)?;
+/// `pointer` is where the rule is; it is put together for an error only, as are those within.
+fn rule<'p>(pointer: Arguments, entry: &'p spec::SyscallRule) -> Result<Rule<'p>> {
+    let action = action(format_args!("{pointer}/action"), &entry.action)?;
+    let action = action.with(format_args!("{pointer}/errnoRet"), entry.errno_ret)?;
     if let Some(i) = entry.names.iter().position(String::is_empty) {
         return Err(invalid(format!("{pointer}/names/{i}"), "\"\" is empty, expected the name of a system call"));
     }
     let mut tests = Vec::with_capacity(entry.args.len());
     for (i, arg) in entry.args.iter().enumerate() {
-        tests.push(test(&format!("{pointer}/args/{i}"), arg)?);
+        tests.push(test(format_args!("{pointer}/args/{i}"), arg)?);
     }
     let twice = |test: &Test| tests.iter().filter(|other| other.index == test.index).count() > 1;
     let alternatives = match tests.len() {
@@ -228,10 +231,10 @@ const OPERATORS: [(&str, Option<Compare>, bool); 7] = [
     ("SCMP_CMP_MASKED_EQ", None, false),
 ];
 
-fn test(pointer: &str, arg: &spec::SyscallArg) -> Result<Test> {
+fn test(pointer: Arguments, arg: &spec::SyscallArg) -> Result<Test> {
     let Some(&(_, compare, negated)) = OPERATORS.iter().find(|(known, ..)| *known == arg.op) else {
         let known = OPERATORS.iter().map(|(known, ..)| *known);
-        return Err(unknown(&format!("{pointer}/op"), "operator", &arg.op, known));
+        return Err(unknown(format_args!("{pointer}/op"), "operator", &arg.op, known));
     };
     if arg.index >= MAX_ARGS {
         return Err(invalid(format!("{pointer}/index"), format!("{} is no argument, expected 0 to 5", arg.index)));
@@ -249,7 +252,7 @@ impl Test {
     }
 }
 
-fn unknown(pointer: &str, kind: &str, name: &str, known: impl Iterator<Item = &'static str>) -> anyhow::Error {
+fn unknown(pointer: impl Display, kind: &str, name: &str, known: impl Iterator<Item = &'static str>) -> anyhow::Error {
     let known: Vec<_> = known.collect();
     invalid(pointer, format!("{kind} {name:?} is unknown, expected one of {}", known.join(", ")))
 }

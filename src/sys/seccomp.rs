@@ -6,7 +6,16 @@ use nix::errno::Errno;
 
 use super::error::check;
 use super::{Error, Result};
-use crate::seccomp::Filter;
+use crate::seccomp::{Filter, Insn};
+
+const _: () = {
+    use std::mem::offset_of;
+    assert!(size_of::<Insn>() == size_of::<libc::sock_filter>());
+    assert!(offset_of!(Insn, code) == offset_of!(libc::sock_filter, code));
+    assert!(offset_of!(Insn, jt) == offset_of!(libc::sock_filter, jt));
+    assert!(offset_of!(Insn, jf) == offset_of!(libc::sock_filter, jf));
+    assert!(offset_of!(Insn, k) == offset_of!(libc::sock_filter, k));
+};
 
 /// Installs a filter on the calling thread, for good. Returns its listener, close-on-exec, if the filter makes one.
 ///
@@ -17,15 +26,10 @@ pub(crate) fn load(filter: &Filter) -> Result<Option<OwnedFd>> {
     let too_large = |_| Error::new("seccomp", args(), Errno::EINVAL);
     let len = u16::try_from(filter.program.len()).map_err(too_large)?;
     let flags = libc::c_uint::try_from(filter.flags).map_err(too_large)?;
-    let mut program: Vec<libc::sock_filter> = filter
-        .program
-        .iter()
-        .map(|insn| libc::sock_filter { code: insn.code, jt: insn.jt, jf: insn.jf, k: insn.k })
-        .collect();
-    let fprog = libc::sock_fprog { len, filter: program.as_mut_ptr() };
+    let fprog = libc::sock_fprog { len, filter: filter.program.as_ptr().cast::<libc::sock_filter>().cast_mut() };
     let fprog = &raw const fprog;
-    // SAFETY: the kernel reads one `sock_fprog` and the `len` instructions it points to, which is `program` whole and
-    // alive until after the call, and copies them; it writes nothing.
+    // SAFETY: the kernel reads one `sock_fprog` and the `len` instructions it points to, which is the program whole, of
+    // a type that is laid out alike, and alive until after the call, and copies them; it writes nothing.
     let ret = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, fprog) };
     let fd = check("seccomp", ret, args)?;
     // SAFETY: with SECCOMP_FILTER_FLAG_NEW_LISTENER the call returns a new descriptor that nobody else owns.
