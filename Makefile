@@ -13,7 +13,10 @@ CARGO ?= cargo
 STATIC := -C target-feature=+crt-static -C relocation-model=static
 # Without the toolchain's standard library for musl, Debian's compiler builds one with the program.
 OWN_STD := $(if $(filter $(MUSL),$(TARGET)),$(if $(MUSL_STD),,yes))
-BUILD := $(if $(OWN_STD),scripts/cargo-musl build --target-dir build/musl/target,$(CARGO) build)
+BUILD := $(if $(OWN_STD),scripts/cargo-musl rustc --target-dir build/musl/target,$(CARGO) rustc)
+# What is executed is linked side by side, so that fewer pages have to be mapped. Names of functions without a hash
+# last longer than those with it.
+ORDER := -C link-arg=-Wl,-T,$(CURDIR)/scripts/order.ld
 # The probe handles signals that musl keeps for itself.
 GUEST := target/$(HOST)/release/examples/guest
 # The floor of the bench is linked as the binary is.
@@ -27,7 +30,7 @@ help: ## Show this list
 	@echo "  TARGET=$(TARGET), PREFIX=$(PREFIX)"
 
 build: ## Build bin/tare, one static binary (LIBC=musl or gnu)
-	RUSTFLAGS="$(STATIC)" $(BUILD) --locked --release --target $(TARGET) --bin tare
+	RUSTFLAGS="$(STATIC)" $(BUILD) --locked --release --target $(TARGET) --bin tare -- $(ORDER)
 	@mkdir -p bin
 	@install -m 0755 $(if $(OWN_STD),build/musl/target,target)/$(TARGET)/release/tare bin/tare
 
@@ -68,13 +71,24 @@ fuzz: build build-guest ## Run 10,000 hostile root file systems (root; SEED=, CA
 		$(CARGO) test --locked --test security -- hostile
 
 BENCHES := --target-dir target/bench --manifest-path benches/Cargo.toml
-.PHONY: bench
-bench: build ## Compare with crun, runc, youki (CRUN=, RUNC=, YOUKI=) and the floor (root); A='--only run,exec' chooses
+.PHONY: bench-programs
+bench-programs:
 	@RUSTFLAGS="$(STATIC)" $(CARGO) build --locked --release --target $(HOST) $(BENCHES)
 	@RUSTFLAGS="$(STATIC)" $(CARGO) build --locked --release --target $(FLOOR) $(BENCHES) --bin floor
 	@mkdir -p build/bench/programs
 	@install target/bench/$(HOST)/release/bench target/bench/$(HOST)/release/payload target/bench/$(FLOOR)/release/floor build/bench/programs
+
+.PHONY: bench
+bench: build bench-programs ## Compare with crun, runc, youki (CRUN=, RUNC=, YOUKI=) and the floor (root); A='--only run,exec' chooses
 	@TARE_BIN=$(CURDIR)/bin/tare build/bench/programs/bench --out build/bench $(A)
+
+.PHONY: order
+order: bench-programs ## Find out what is executed, and write the order in which it is linked (root, minutes)
+	RUSTFLAGS="$(STATIC)" $(CARGO) rustc --locked --release --target $(MUSL) --target-dir target/order \
+		--config 'profile.release.strip=false' --bin tare -- $(ORDER)
+	TARE_BIN=$(CURDIR)/target/order/$(MUSL)/release/tare build/bench/programs/bench --order target/order/addresses
+	scripts/order target/order/$(MUSL)/release/tare target/order/addresses >target/order/order.ld
+	mv target/order/order.ld scripts/order.ld
 
 FUZZ_TARGETS := config seccomp options idmaps passwd names
 .PHONY: fuzz-parsers

@@ -39,6 +39,8 @@ pub(crate) mod state;
 pub(crate) mod sync;
 pub(crate) mod sys;
 
+pub use sys::heap::Allocator;
+
 /// Runs the command line, program name first, and leaves the process.
 pub fn main(args: Vec<std::ffi::OsString>) -> ! {
     sys::fs::open_closed_stdio();

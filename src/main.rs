@@ -4,11 +4,9 @@
 
 #[path = "sys/entry.rs"]
 mod entry;
-#[path = "sys/heap.rs"]
-mod heap;
 #[cfg(all(target_env = "musl", target_arch = "x86_64"))]
 #[path = "sys/memory.rs"]
 mod memory;
 
 #[global_allocator]
-static HEAP: heap::Heap = heap::Heap::new();
+static ALLOCATOR: tare::Allocator = tare::Allocator;

@@ -82,7 +82,7 @@ fn read(folder: &Path) -> Result<Value> {
 }
 
 /// The command of each verb that is counted. `create` and `start` are one, as a tracer stays with the container.
-fn commands(
+pub fn commands(
     bench: &Bench,
     who: &Contender,
     bundle: &Path,

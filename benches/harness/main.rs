@@ -9,12 +9,14 @@
 //! | `bundle` | the engine bundle and its variants |
 //! | `bench` | rounds in which everybody takes a turn |
 //! | `workloads`, `counts`, `step` | what is measured |
+//! | `order` | which code is executed, for `make order` |
 //! | `report`, `svg` | tables, JSON, pictures |
 
 mod bench;
 mod bundle;
 mod contender;
 mod counts;
+mod order;
 mod report;
 mod stats;
 mod step;
@@ -32,7 +34,7 @@ use serde_json::{Value, json};
 use crate::bench::{Bench, Size};
 
 const USAGE: &str =
-    "usage: bench [--out FOLDER] [--rounds N] [--alive N] [--lifecycles N] [--only NAME,NAME] [--report FILE]
+    "usage: bench [--out FOLDER] [--rounds N] [--alive N] [--lifecycles N] [--only NAME,NAME] [--report FILE] [--order FILE]
 workloads: run lifecycle exec state heavy env parallel alive memory counts host-mounts charge limits
 variables: TARE_BIN CRUN RUNC YOUKI name the programs";
 
@@ -44,6 +46,8 @@ struct Options {
     /// Set for the child that does the work: `v2` or `controllers`.
     view: Option<String>,
     report: Option<PathBuf>,
+    /// Instead of all workloads: where to write what code tare executes.
+    order: Option<PathBuf>,
 }
 
 fn options() -> Result<Options, String> {
@@ -53,6 +57,7 @@ fn options() -> Result<Options, String> {
         only: None,
         view: None,
         report: None,
+        order: None,
     };
     let mut words = env::args().skip(1);
     while let Some(word) = words.next() {
@@ -71,6 +76,7 @@ fn options() -> Result<Options, String> {
             "--lifecycles" => options.size.lifecycles = number()?,
             "--only" => options.only = Some(value),
             "--view" => options.view = Some(value),
+            "--order" => options.order = Some(value.into()),
             "--report" => options.report = Some(value.into()),
             _ => return Err(USAGE.into()),
         }
@@ -82,6 +88,7 @@ fn main() -> ExitCode {
     let done = options().and_then(|options| match (&options.view, &options.report) {
         (Some(view), _) => work(&options, view),
         (None, Some(file)) => report_again(&options, file),
+        (None, None) if options.order.is_some() => alone(),
         (None, None) => lead(&options),
     });
     match done {
@@ -98,6 +105,13 @@ fn report_again(options: &Options, file: &Path) -> Result<(), String> {
     let text = fs::read_to_string(file).map_err(|error| format!("{file:?}: {error}"))?;
     let report = serde_json::from_str(&text).map_err(|error| format!("{file:?}: {error}"))?;
     report::write(&report, &options.out)
+}
+
+/// No report, only the child that does the work.
+fn alone() -> Result<(), String> {
+    let mut command = Command::new(env::current_exe().map_err(|error| error.to_string())?);
+    command.args(env::args_os().skip(1)).args(["--view", "v2"]);
+    if follow(command)? { Ok(()) } else { Err("the code that is executed isn't known, see above".into()) }
 }
 
 fn lead(options: &Options) -> Result<(), String> {
@@ -237,7 +251,9 @@ fn work(options: &Options, view: &str) -> Result<(), String> {
     let mut bench = Bench::new(&dir, hierarchies, contender::all()?, options.size)?;
     let only = options.only.clone();
     let chosen = move |name: &str| only.as_ref().is_none_or(|only| only.split(',').any(|it| it == name));
-    let result = if view == "v2" {
+    let result = if let Some(file) = &options.order {
+        order::order(&mut bench, file)
+    } else if view == "v2" {
         workloads::without_controllers(&mut bench, chosen)
     } else {
         workloads::with_controllers(&mut bench, chosen)

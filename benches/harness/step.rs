@@ -1,5 +1,6 @@
 //! Counts user instructions one by one, with ptrace(2): where the processor's counters are out of reach, as in most
 //! virtual machines, and for programs that valgrind can't run. A repeated string instruction counts once a repetition.
+//! And tells which there are, for `order`.
 
 use std::collections::BTreeSet;
 use std::io::Error;
@@ -20,6 +21,11 @@ const OPTIONS: i32 = libc::PTRACE_O_TRACECLONE
 
 /// Those of a command and of all processes it makes, up to its end.
 pub fn instructions(command: &mut Command) -> Result<Value, String> {
+    each(command, LIMIT, |_| {})
+}
+
+/// The same; `visit` is told of each process before an instruction of it.
+pub fn each(command: &mut Command, limit: Duration, mut visit: impl FnMut(i32)) -> Result<Value, String> {
     // SAFETY: makes one system call, and touches no memory.
     unsafe {
         command.pre_exec(|| {
@@ -39,13 +45,13 @@ pub fn instructions(command: &mut Command) -> Result<Value, String> {
         libc::ptrace(libc::PTRACE_SINGLESTEP, first, 0, 0);
     }
     let mut code = None;
-    alarm(LIMIT.as_secs());
+    alarm(limit.as_secs());
     while !live.is_empty() {
         // SAFETY: `status` outlives the call.
         let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::__WALL) };
         if pid < 0 {
             if Error::last_os_error().kind() == std::io::ErrorKind::Interrupted {
-                return Ok(give_up(&live, count));
+                return Ok(give_up(&live, count, limit));
             }
             break;
         }
@@ -60,10 +66,13 @@ pub fn instructions(command: &mut Command) -> Result<Value, String> {
         let new = live.insert(pid);
         let trap = signal == libc::SIGTRAP && event == 0;
         count += u64::from(trap);
+        if trap {
+            visit(pid);
+        }
         // The stop that a new process begins with is ours, like those of events; any other signal is its own.
         let deliver = if trap || event != 0 || (new && signal == libc::SIGSTOP) { 0 } else { signal };
-        if count & 0xfff == 0 && started.elapsed() > LIMIT {
-            return Ok(give_up(&live, count));
+        if count & 0xfff == 0 && started.elapsed() > limit {
+            return Ok(give_up(&live, count, limit));
         }
         // SAFETY: a process that this one traces and that is stopped.
         unsafe { libc::ptrace(libc::PTRACE_SINGLESTEP, pid, 0, deliver) };
@@ -76,7 +85,7 @@ pub fn instructions(command: &mut Command) -> Result<Value, String> {
 }
 
 /// Ends what is traced. All at once, as the first process of a pid namespace ends after the others only.
-fn give_up(live: &BTreeSet<i32>, count: u64) -> Value {
+fn give_up(live: &BTreeSet<i32>, count: u64, limit: Duration) -> Value {
     for pid in live {
         // SAFETY: processes that this one traces.
         unsafe { libc::kill(*pid, libc::SIGKILL) };
@@ -89,7 +98,7 @@ fn give_up(live: &BTreeSet<i32>, count: u64) -> Value {
         }
         std::thread::sleep(Duration::from_millis(5));
     }
-    json!({ "error": format!("more than {count} (counted for {} s)", LIMIT.as_secs()) })
+    json!({ "error": format!("more than {count} (counted for {} s)", limit.as_secs()) })
 }
 
 extern "C" fn interrupt(_: i32) {}
@@ -102,5 +111,21 @@ fn alarm(seconds: u64) {
         action.sa_sigaction = interrupt as *const () as usize;
         libc::sigaction(libc::SIGALRM, &raw const action, std::ptr::null_mut());
         libc::alarm(seconds as u32);
+    }
+}
+
+/// Where a process is stopped, on processors that are known here.
+pub fn program_counter(pid: i32) -> Option<u64> {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let offset = std::mem::offset_of!(libc::user_regs_struct, rip);
+        // SAFETY: reads a register of a process that this one traces and that is stopped.
+        let value = unsafe { libc::ptrace(libc::PTRACE_PEEKUSER, pid, offset, 0) };
+        Some(value as u64)
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let _ = pid;
+        None
     }
 }

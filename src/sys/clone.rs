@@ -80,6 +80,7 @@ pub(crate) fn fork() -> Result<Cloned> {
 /// controllers for its children; EOPNOTSUPP: it is not valid in a threaded subtree; EACCES: rootless) is left to the
 /// caller, whose own attempt says why.
 pub(crate) fn clone_into(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<(Cloned, bool)> {
+    super::heap::settle();
     match clone3(CloneArgs { flags, cgroup }) {
         Err(error) if error.errno() == Errno::ENOSYS => Ok((clone(flags)?, false)),
         Err(error) if cgroup.is_some() && matches!(error.errno(), Errno::EBUSY | Errno::EOPNOTSUPP | Errno::EACCES) => {

@@ -1,10 +1,14 @@
-//! The binary's allocator, made for a process of one thread that lives for milliseconds. Included by `main.rs`, and by the
-//! library for its tests alone, which have threads.
+//! The binary's allocator, made for a process of one thread that lives for milliseconds. `main.rs` alone makes it the global
+//! one: the library's tests have threads.
 //!
 //! Blocks come in classes of size, each with a list of free ones. What no list has is carved off a piece of memory, the
 //! first of which is part of the program: most commands never ask the kernel for more. What was carved last can grow in
 //! place, and is given back when it is freed. Blocks are never merged and pieces never returned, so what is held
 //! is at most the sum of each class's peak; blocks above [`LARGEST`] have mappings of their own, and are returned.
+//!
+//! A clone shares the memory there is with its parent, page by page until either of the two writes to one: that costs a
+//! fault, a copy, and in the container's process a page of its memory limit. So what was allocated before
+//! [`settle`] is never written to by the allocator again, and both go on in pages that are new.
 //!
 //! libc's allocator, which libc itself goes on using, was measured against it: docs/performance.md.
 
@@ -54,12 +58,46 @@ struct First(UnsafeCell<[u8; FIRST]>);
 /// An allocator. At most one thread may use it at a time.
 // In this order the lists share their page with the first blocks.
 #[repr(C)]
-pub(crate) struct Heap {
+struct Heap {
     /// What is left of the current piece: addresses, `end` not included. Both 0 before the first allocation.
     next: Cell<*mut u8>,
     end: Cell<*mut u8>,
     free: [Cell<Option<NonNull<Free>>>; CLASSES],
+    /// How many bytes of the first piece are settled. What is in later pieces never is.
+    settled: Cell<usize>,
     first: First,
+}
+
+static HEAP: Heap = Heap::new();
+
+/// The global allocator. Only for a program of one thread.
+#[derive(Debug)]
+pub struct Allocator;
+
+// SAFETY: as for `Heap`, of which there is one behind it.
+unsafe impl GlobalAlloc for Allocator {
+    #[inline]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's promise.
+        unsafe { HEAP.alloc(layout) }
+    }
+
+    #[inline]
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise.
+        unsafe { HEAP.dealloc(block, layout) }
+    }
+
+    #[inline]
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: the caller's promise.
+        unsafe { HEAP.realloc(block, layout, size) }
+    }
+}
+
+/// Called before a clone that shares this process's memory until one of the two writes to it. What there is by now isn't reused when it is freed.
+pub(crate) fn settle() {
+    HEAP.settle();
 }
 
 // SAFETY: the binary has one thread (`setns` and `clone` depend on it, tests/layering.rs sees to it) and no signal
@@ -67,12 +105,25 @@ pub(crate) struct Heap {
 unsafe impl Sync for Heap {}
 
 impl Heap {
-    // The tests' heaps are too large to be made on a stack.
-    #[cfg_attr(test, allow(dead_code))]
-    pub(crate) const fn new() -> Heap {
+    const fn new() -> Heap {
         let (next, end) = (Cell::new(ptr::null_mut()), Cell::new(ptr::null_mut()));
         let first = First(UnsafeCell::new([0; FIRST]));
-        Heap { next, end, free: [const { Cell::new(None) }; CLASSES], first }
+        Heap { next, end, free: [const { Cell::new(None) }; CLASSES], settled: Cell::new(0), first }
+    }
+
+    /// Only reads a heap that nobody uses, as that of a test's process.
+    fn settle(&self) {
+        let used = self.next.get().addr().wrapping_sub(self.first.0.get().addr());
+        if used <= FIRST {
+            self.settled.set(used);
+            self.free.iter().for_each(|list| list.set(None));
+        }
+    }
+
+    /// Whether a block was there when the heap was settled.
+    #[inline]
+    fn is_settled(&self, block: *mut u8) -> bool {
+        block.addr().wrapping_sub(self.first.0.get().addr()) < self.settled.get()
     }
 
     /// Takes `size` bytes, a multiple of `ALIGN` up to `LARGEST`, off the current piece.
@@ -131,6 +182,9 @@ unsafe impl GlobalAlloc for Heap {
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         if apart(layout.size(), layout.align()) {
             return unmap(block, layout.size());
+        }
+        if self.is_settled(block) {
+            return;
         }
         if self.is_last(block, rounded(layout.size())) {
             return self.next.set(block);

@@ -14,8 +14,7 @@ mod error;
 pub(crate) mod exe;
 mod exit;
 pub(crate) mod fs;
-#[cfg(test)]
-mod heap;
+pub(crate) mod heap;
 #[cfg(test)]
 pub(crate) mod libseccomp_for_tests;
 #[cfg(all(test, target_arch = "x86_64"))]

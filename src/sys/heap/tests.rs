@@ -36,6 +36,7 @@ enum Step {
     Take { size: usize, align: usize },
     Resize { block: sample::Index, size: usize },
     Give { block: sample::Index },
+    Settle,
 }
 
 fn sizes() -> impl Strategy<Value = usize> {
@@ -100,6 +101,7 @@ fn follow(heap: &Heap, steps: &[Step]) -> Result<(), proptest::test_runner::Test
                 prop_assert!(block.holds_its_bytes(block.layout.size()));
                 give(heap, block.start, block.layout);
             }
+            Step::Settle => heap.settle(),
             Step::Resize { .. } | Step::Give { .. } => {}
         }
     }
@@ -116,6 +118,14 @@ proptest! {
 
     #[test]
     fn blocks_are_aligned_keep_their_content_and_never_overlap(steps in steps()) {
+        follow(&heap(), &steps)?;
+    }
+
+    #[test]
+    fn nor_where_it_is_settled_in_between(mut steps in steps(), places: Vec<sample::Index>) {
+        for place in places {
+            steps.insert(place.index(steps.len()), Step::Settle);
+        }
         follow(&heap(), &steps)?;
     }
 
@@ -160,7 +170,7 @@ fn peak(steps: &[Step]) -> usize {
                 }
             }
             Step::Give { block } if !live.is_empty() => count(live.swap_remove(block.index(live.len())), -1),
-            Step::Resize { .. } | Step::Give { .. } => {}
+            Step::Resize { .. } | Step::Give { .. } | Step::Settle => {}
         }
     }
     (1..=LARGEST).filter(|size| rounded(*size) == *size).map(|size| size * most[class(size)].unsigned_abs()).sum()
@@ -190,6 +200,25 @@ fn a_freed_block_is_the_next_one_of_its_class() {
     // The last one that was carved is simply carved again.
     give(&heap, other, layout(5000, 8));
     assert_eq!(take(&heap, layout(1, 1)), other);
+}
+
+#[test]
+fn what_is_settled_is_never_written_to_again() {
+    let heap = heap();
+    let wanted = layout(100, 8);
+    let [free, live] = [take(&heap, wanted), take(&heap, wanted)].map(|start| Block::new(start, wanted, 7));
+    take(&heap, wanted);
+    give(&heap, free.start, wanted);
+    heap.settle();
+    let settled = heap.next.get();
+    give(&heap, live.start, wanted);
+    assert!(live.holds_its_bytes(wanted.size()), "a free block holds the next one");
+    let new = take(&heap, wanted);
+    assert_eq!(new, settled, "the next block is new");
+    // Of those that come later the list is as before.
+    take(&heap, wanted);
+    give(&heap, new, wanted);
+    assert_eq!(take(&heap, wanted), new);
 }
 
 #[test]
