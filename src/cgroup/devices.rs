@@ -108,6 +108,11 @@ impl Rule {
         self.kind.is_none() && self.major.is_none() && self.minor.is_none() && self.access == RWM
     }
 
+    /// Whether nothing is left to decide for `earlier` in the same list.
+    fn decides(&self, earlier: &Rule) -> bool {
+        self.covers(earlier) && earlier.access & !self.access == 0
+    }
+
     fn overlaps(&self, other: &Rule) -> bool {
         fn meet<T: PartialEq>(a: Option<T>, b: Option<T>) -> bool {
             a.is_none() || b.is_none() || a == b
@@ -259,6 +264,8 @@ const SET_LONG: u8 = 0x18;
 const JUMP_IF_ZERO: u8 = 0x15;
 const JUMP_IF_NOT: u8 = 0x55;
 const JUMP_IF_NOT_32: u8 = 0x56;
+const JUMP_IF_32: u8 = 0x16;
+const JUMP_IF_EQUAL: u8 = 0x1d;
 const JUMP_UNLESS_EQUAL: u8 = 0x5d;
 const EXIT: u8 = 0x95;
 
@@ -274,17 +281,21 @@ fn insn(code: u8, dst: u8, src: u8, off: i16, imm: i32) -> Insn {
 /// So many rules share a test of the type at most: a jump over them, 8 instructions each, has 16 bits.
 const GROUP: usize = 1000;
 
+/// Up to so many rules share the end of the program, for the same reason.
+const SHARED: usize = 4000;
+
 /// A program of type BPF_PROG_TYPE_CGROUP_DEVICE that enforces the list; none if it allows everything.
 ///
 /// It goes through the rules from the last to the first and keeps in a register which accesses no rule has decided
 /// yet: a rule that denies one of them ends it, a rule that allows strikes its own out, and it's done when none is
-/// left. What it takes to load it is the verifier's time, which grows with the conditional jumps: neighbours of one type
-/// share its test, and the two numbers are compared as one.
+/// left. What it takes to load it is the verifier's time, which grows with the conditional jumps: rules that later ones
+/// make idle are left out, neighbours of one type share its test, those that decide all share where they do, and the two
+/// numbers are compared as one.
 pub(crate) fn v2(rules: &[Rule]) -> Option<Vec<Insn>> {
     let last_reset = rules.iter().rposition(Rule::is_reset);
     let reset_allows = last_reset.and_then(|index| rules.get(index)).is_some_and(|rule| rule.allow);
-    let live = rules.get(last_reset.map_or(0, |index| index + 1)..).unwrap_or_default();
-    if reset_allows && live.iter().all(|rule| rule.allow) {
+    let backwards = effective(rules.get(last_reset.map_or(0, |index| index + 1)..).unwrap_or_default());
+    if reset_allows && backwards.iter().all(|rule| rule.allow) {
         return None;
     }
     // struct bpf_cgroup_dev_ctx: access << 16 | type, major, minor.
@@ -299,20 +310,69 @@ pub(crate) fn v2(rules: &[Rule]) -> Option<Vec<Insn>> {
         insn(SHIFT_LEFT, DEVICE, 0, 0, 32),
         insn(OR, DEVICE, MINOR, 0, 0),
     ];
-    let backwards: Vec<Rule> = live.iter().rev().copied().collect();
+    let shared = (backwards.len() <= SHARED).then_some(!reset_allows);
+    let mut to_end = Vec::new();
     for group in backwards.chunk_by(|a, b| a.kind == b.kind).flat_map(|same| same.chunks(GROUP)) {
-        let steps: Vec<Insn> = group.iter().flat_map(steps).collect();
-        if let Some(kind) = group.first().and_then(|rule| rule.kind) {
-            program.push(insn(JUMP_IF_NOT_32, TYPE, 0, distance(&steps), kind as i32));
+        let kind = group.first().and_then(|rule| rule.kind);
+        let first = program.len() + usize::from(kind.is_some());
+        let mut steps = Vec::new();
+        for rule in group {
+            let whole = rule.access == RWM && shared == Some(rule.allow);
+            match whole.then(|| decide(rule)).flatten() {
+                Some(jump) => {
+                    steps.extend(jump);
+                    to_end.push(first + steps.len() - 1);
+                }
+                None => steps.extend(self::steps(rule)),
+            }
         }
+        program.extend(kind.map(|kind| insn(JUMP_IF_NOT_32, TYPE, 0, distance(&steps), kind as i32)));
         program.extend(steps);
     }
     program.extend(verdict(reset_allows));
+    let end = program.len();
+    for index in to_end.iter().copied() {
+        if let Some(jump) = program.get_mut(index) {
+            let over = i16::try_from(end - index - 1).unwrap_or(i16::MAX);
+            jump[2..4].copy_from_slice(&over.to_ne_bytes());
+        }
+    }
+    if !to_end.is_empty() {
+        program.extend(verdict(!reset_allows));
+    }
     Some(program)
+}
+
+/// The rules that decide something, from the last to the first; two that differ in nothing but the type are one.
+fn effective(rules: &[Rule]) -> Vec<Rule> {
+    let mut backwards: Vec<Rule> = Vec::with_capacity(rules.len());
+    for rule in rules.iter().rev() {
+        if backwards.iter().any(|later| later.decides(rule)) {
+            continue;
+        }
+        match backwards.last_mut() {
+            // One of every access would leave nothing to decide to what comes after it, and the verifier refuses that.
+            Some(last) if last.access != RWM && Rule { kind: rule.kind, ..*last } == *rule => last.kind = None,
+            _ => backwards.push(*rule),
+        }
+    }
+    backwards
 }
 
 fn verdict(allow: bool) -> [Insn; 2] {
     [insn(SET, R0, 0, 0, i32::from(allow)), insn(EXIT, 0, 0, 0, 0)]
+}
+
+/// A jump for a device that the rule is about, its distance to be written; none if it's about all of its type.
+fn decide(rule: &Rule) -> Option<Vec<Insn>> {
+    Some(match (rule.major.map(u32::cast_signed), rule.minor.map(u32::cast_signed)) {
+        (Some(major), Some(minor)) => {
+            vec![insn(SET_LONG, R1, 0, 0, minor), insn(0, 0, 0, 0, major), insn(JUMP_IF_EQUAL, DEVICE, R1, 0, 0)]
+        }
+        (Some(major), None) => vec![insn(JUMP_IF_32, MAJOR, 0, 0, major)],
+        (None, Some(minor)) => vec![insn(JUMP_IF_32, MINOR, 0, 0, minor)],
+        (None, None) => return None,
+    })
 }
 
 /// What a rule decides about a device of its type.

@@ -25,6 +25,29 @@ fn run(program: Option<&[Insn]>, kind: Kind, major: u32, minor: u32, access: u8)
     vm.execute_program(&mut context).unwrap() == 1
 }
 
+/// The verifier refuses a program with an instruction that is never reached.
+fn all_reachable(program: &[Insn]) -> bool {
+    let mut reached = vec![false; program.len()];
+    let mut todo = vec![0];
+    while let Some(index) = todo.pop() {
+        if std::mem::replace(&mut reached[index], true) {
+            continue;
+        }
+        let [code, _, low, high, ..] = program[index];
+        let jump = [JUMP_IF_ZERO, JUMP_IF_NOT, JUMP_IF_NOT_32, JUMP_IF_32, JUMP_IF_EQUAL, JUMP_UNLESS_EQUAL];
+        if jump.contains(&code) {
+            todo.push(index + 1 + usize::try_from(i16::from_ne_bytes([low, high])).unwrap());
+        }
+        if code == SET_LONG {
+            reached[index + 1] = true;
+            todo.push(index + 2);
+        } else if code != EXIT {
+            todo.push(index + 1);
+        }
+    }
+    reached.iter().all(|reached| *reached)
+}
+
 /// What the kernel's v1 controller does with the writes (security/device_cgroup.c).
 fn run_v1(writes: &[Write], kind: Kind, major: u32, minor: u32, access: u8) -> bool {
     let (default, exceptions) = writes.split_first().unwrap();
@@ -72,6 +95,7 @@ proptest! {
     #[test]
     fn program_agrees_with_the_definition(rules in prop::collection::vec(any_rule(), 0..8)) {
         let program = v2(&rules);
+        prop_assert!(program.as_deref().is_none_or(all_reachable), "{:?}", program);
         for kind in [Kind::Block, Kind::Char] {
             for major in [0, 1, 2, 3, u32::MAX] {
                 for minor in [0, 1, 2, 3, u32::MAX] {
@@ -164,6 +188,19 @@ fn a_list_longer_than_a_jump_still_decides() {
         assert_eq!(run(program.as_deref(), Kind::Char, 7, minor, access), want, "7:{minor} {access:03b}");
     }
     assert!(!run(program.as_deref(), Kind::Block, 7, 1, READ));
+}
+
+/// What it takes to load it grows with its length (docs/performance.md).
+#[test]
+fn an_engines_list_makes_a_short_program() {
+    let mut asked = vec![rule(false, "", None, None, "rwm"), rule(true, "c", None, None, "m")];
+    for (major, minor) in [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 2)] {
+        asked.push(rule(true, "c", Some(major), Some(minor), "rwm"));
+    }
+    asked.push(rule(true, "c", Some(136), None, "rwm"));
+    let program = v2(&rules(&asked).unwrap());
+    assert_eq!(program.as_ref().map(Vec::len), v2(&rules(&asked[..1]).unwrap()).as_ref().map(Vec::len));
+    assert!(program.is_some_and(|program| program.len() <= 43));
 }
 
 #[test]
