@@ -273,7 +273,11 @@ fn converse(
     let (pid, _) = undo.process()?;
     let pid = *pid;
     undo.record.init = Identity::of_new(pid);
-    undo.folder()?.write(&undo.record)?;
+    // One that goes at once is in a cgroup of its own, by which it is found after a crash; it ends without the runtime.
+    let asked_for = !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty();
+    if go == Go::Wait || asked_for {
+        undo.folder()?.write(&undo.record)?;
+    }
     if let Some(maps) = &plan.id_maps {
         idmaps::write(pid, maps, "/linux")?;
     }
