@@ -1,7 +1,7 @@
 //! Small files of /proc and cgroupfs in three system calls: std's reader asks for the size first, which these files
 //! don't have, and reads in many small steps.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -25,13 +25,10 @@ pub(crate) fn read_once(path: impl AsRef<Path>) -> Result<Vec<u8>> {
 fn read_and_keep(path: &Path) -> Result<(Vec<u8>, OwnedFd)> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
     let file = nix::fcntl::openat(super::fs::CWD, path, flags, Mode::empty()).call("open", path)?;
-    let mut buffer = vec![0; 8192];
+    let mut content = Vec::new();
     loop {
-        match nix::unistd::read(&file, &mut buffer) {
-            Ok(length) => {
-                buffer.truncate(length);
-                return Ok((buffer, file));
-            }
+        match append(&file, &mut content, 8192) {
+            Ok(_) => return Ok((content, file)),
             Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno).call("read", path),
         }
@@ -43,17 +40,24 @@ pub(crate) fn read_whole(file: &OwnedFd) -> nix::Result<Vec<u8>> {
     const STEP: usize = 32 << 10;
     let mut content = Vec::new();
     loop {
-        let filled = content.len();
-        content.resize(filled + STEP, 0);
-        match nix::unistd::read(file, &mut content[filled..]) {
-            Ok(length) => {
-                content.truncate(filled + length);
-                if length < STEP {
-                    return Ok(content);
-                }
-            }
-            Err(Errno::EINTR) => content.truncate(filled),
+        match append(file, &mut content, STEP) {
+            Ok(length) if length < STEP => return Ok(content),
+            Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno),
         }
     }
+}
+
+/// One read(2) of up to `most` bytes, whose number is returned, to the end of `content`. Memory that nothing is read to
+/// isn't touched: a page of it would be a page fault.
+fn append(file: &OwnedFd, content: &mut Vec<u8>, most: usize) -> nix::Result<usize> {
+    content.reserve(most);
+    let spare = content.spare_capacity_mut();
+    let room = spare.len().min(most);
+    // SAFETY: `spare` is valid for writes of `room` bytes across the call.
+    let read = unsafe { libc::read(file.as_raw_fd(), spare.as_mut_ptr().cast(), room) };
+    let length = usize::try_from(Errno::result(read)?).unwrap_or_default();
+    // SAFETY: the kernel has written `length` bytes, at most `room`, right behind those that there were.
+    unsafe { content.set_len(content.len() + length) };
+    Ok(length)
 }
