@@ -289,8 +289,11 @@ fn middle(spans: &[Span]) -> usize {
     for (at, pair) in spans.windows(2).enumerate() {
         if let [low, high] = pair {
             below += weight(low);
-            let cost = all.abs_diff(2 * below) + alone(low) + alone(high);
-            best = best.min((cost, at + 1));
+            let uneven = all.abs_diff(2 * below);
+            best = best.min((uneven + alone(low) + alone(high), at + 1));
+            if 2 * below > all && uneven > best.0 {
+                break;
+            }
         }
     }
     best.1

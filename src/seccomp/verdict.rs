@@ -269,7 +269,7 @@ fn verdict(mentions: &[Mention], known: &mut Vec<Clauses>) -> Verdict {
     if at == known.len() {
         known.push(clauses);
     }
-    // Numbers have fewer than 32 bits to begin with.
+    // There are no more of them than numbers.
     Verdict::Tests(u32::try_from(at).unwrap_or(u32::MAX))
 }
 
