@@ -119,15 +119,22 @@ impl Namespaces {
             || (self.makes(Kind::User) && !self.joins.is_empty())
     }
 
-    /// Flags of the final clone. The rest is unshared afterwards: by then the ids of the user namespace are mapped (or
-    /// /dev/mqueue would belong to nobody) and the process is in its cgroup (the root of its cgroup namespace).
+    /// Flags of the final clone. The rest is unshared afterwards: by then the process is in its cgroup (the root of its
+    /// cgroup namespace), and the ids of a user namespace are mapped (or /dev/mqueue would belong to nobody). What is made by
+    /// the clone is the runtime's memory: of the container's limit it would take 100 KiB, of which no program has any use.
     pub(crate) fn clone_flags(&self) -> u64 {
-        u64::from((self.new & (libc::CLONE_NEWUSER | libc::CLONE_NEWPID)).cast_unsigned())
+        u64::from(self.cloned().cast_unsigned())
+    }
+
+    fn cloned(&self) -> i32 {
+        let first = libc::CLONE_NEWUSER | libc::CLONE_NEWPID;
+        let others = libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+        self.new & if self.has(Kind::User) || self.bridge() { first } else { first | others }
     }
 
     /// Flags of the unshare after the clone; the time namespace has a step of its own.
     pub(crate) fn unshare_flags(&self) -> i32 {
-        self.new & !(libc::CLONE_NEWUSER | libc::CLONE_NEWPID | libc::CLONE_NEWTIME)
+        self.new & !(self.cloned() | libc::CLONE_NEWTIME)
     }
 }
 
@@ -145,8 +152,17 @@ mod tests {
     fn only_new_namespaces_need_one_clone() {
         let all = namespaces(&[("pid", None), ("mount", None), ("network", None), ("time", None)], true);
         assert!(!all.bridge());
-        assert_eq!(all.clone_flags(), libc::CLONE_NEWPID as u64);
-        assert_eq!(all.unshare_flags(), libc::CLONE_NEWNS | libc::CLONE_NEWNET);
+        assert_eq!(all.clone_flags(), (libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWNET) as u64);
+        assert_eq!(all.unshare_flags(), 0);
+        let cgroup = namespaces(&[("uts", None), ("cgroup", None)], true);
+        assert_eq!(
+            cgroup.unshare_flags(),
+            libc::CLONE_NEWCGROUP,
+            "before it is in its cgroup it would have another root"
+        );
+        let user = namespaces(&[("user", None), ("ipc", None)], true);
+        assert_eq!(user.clone_flags(), libc::CLONE_NEWUSER as u64);
+        assert_eq!(user.unshare_flags(), libc::CLONE_NEWIPC);
         assert!(namespaces(&[("user", None), ("pid", None)], true).clone_flags() & libc::CLONE_NEWUSER as u64 != 0);
     }
 

@@ -6,8 +6,8 @@ use serde_json::json;
 
 use crate::common::config::mount;
 use crate::common::program::{calls_of_glibc, finish};
-use crate::common::{Container, guest, tare, trace};
-use crate::{container_test, skip_for_runc};
+use crate::common::{Container, guest, host, tare, trace};
+use crate::{container_test, skip_for_runc, skip_unless};
 
 /// System calls of a whole foreground `run` of the bundle that `spec` makes, those of the payload included. Of a binary linked
 /// with musl; [`calls_of_glibc`] says what another may have more.
@@ -17,6 +17,10 @@ const SYSTEM_CALLS_OF_RUN_ON_V2: usize = 269;
 /// Peak resident memory of `create`.
 const MEMORY_OF_CREATE_KIB: u64 = 2560;
 const SIZE_OF_BINARY: u64 = 4 << 20;
+/// The memory limit under which a static program of one page runs, in bytes. What the runtime's own process takes of it
+/// before the program is executed counts, too.
+#[cfg(target_arch = "x86_64")]
+const MEMORY_LIMIT: u64 = 256 << 10;
 
 /// The bundle that `spec` makes, with the probe as its program and without a terminal.
 fn default_bundle(c: &mut Container) {
@@ -171,6 +175,40 @@ container_test!(memory_of_create, |c| {
     let peak = usage["maxrss_kib"].as_u64().unwrap();
     println!("{peak} KiB");
     assert!(peak < MEMORY_OF_CREATE_KIB, "{peak} KiB");
+});
+
+/// A static program of one page that ends at once: ELF64, one segment at 0x200000, `exit_group(0)`.
+#[cfg(target_arch = "x86_64")]
+fn smallest_program() -> Vec<u8> {
+    let mut file = b"\x7fELF\x02\x01\x01".to_vec();
+    file.resize(16, 0);
+    let code = [0x31, 0xff, 0xb8, 0xe7, 0, 0, 0, 0x0f, 0x05];
+    let size = 120 + code.len() as u64;
+    // e_type, e_machine, e_version; e_entry, e_phoff, e_shoff; e_flags, then sizes and numbers of headers.
+    file.extend([2_u16, 62, 1, 0].iter().flat_map(|field| field.to_le_bytes()));
+    file.extend([0x20_0078_u64, 64, 0].iter().flat_map(|field| field.to_le_bytes()));
+    file.extend([0_u16, 0, 64, 56, 1, 0, 0, 0].iter().flat_map(|field| field.to_le_bytes()));
+    // PT_LOAD, readable and executable: offset, addresses, sizes, alignment.
+    file.extend([1_u32, 5].iter().flat_map(|field| field.to_le_bytes()));
+    file.extend([0, 0x20_0000, 0x20_0000, size, size, 4096].iter().flat_map(|field: &u64| field.to_le_bytes()));
+    file.extend(code);
+    file
+}
+
+#[cfg(target_arch = "x86_64")]
+container_test!(a_static_program_runs_with_little_memory, |c| {
+    use std::os::unix::fs::PermissionsExt;
+
+    skip_for_runc!(c, "it needs some 4 MiB");
+    skip_unless!(c, host::has_controller("memory"), "no memory controller");
+    engine_bundle(c);
+    let program = c.rootfs().join("smallest");
+    fs::write(&program, smallest_program()).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    c.set("/process/args", json!(["/smallest"])).set("/linux/resources/memory", json!({ "limit": MEMORY_LIMIT }));
+    for _ in 0..3 {
+        c.run().ok();
+    }
 });
 
 container_test!(the_binary_is_small_and_static, |c| {
