@@ -57,25 +57,40 @@ impl Host {
     /// What `exec` needs.
     pub(crate) fn process() -> Result<Self> {
         let status = sys::read_once("/proc/self/status")?;
-        let status = String::from_utf8_lossy(&status);
-        let bounding = mask(&status, "CapBnd:");
-        Ok(Self {
-            initial_user_namespace: false,
-            umask: status.lines().find_map(|line| u32::from_str_radix(line.strip_prefix("Umask:")?.trim(), 8).ok()),
-            euid: ids(&status, "Uid:").nth(1).unwrap_or(u32::MAX),
-            egid: ids(&status, "Gid:").nth(1).unwrap_or(u32::MAX),
-            groups: status.lines().any(|line| line.strip_prefix("Groups:").is_some_and(|list| !list.trim().is_empty())),
-            cgroups: Layout::default(),
-            ignored_signals: mask(&status, "SigIgn:"),
-            capabilities: mask(&status, "CapPrm:"),
-            bounding: Some(bounding).filter(|_| status.contains("CapBnd:")),
-            missing_capabilities: crate::plan::caps::missing(bounding, |capability| {
-                ::caps::has_cap(None, ::caps::CapSet::Bounding, capability).is_ok()
-            }),
-            all_root: all_root(&status),
-            modules: Modules::default(),
-        })
+        let mut process = Self::of_status(&String::from_utf8_lossy(&status));
+        process.missing_capabilities = crate::plan::caps::missing(process.bounding.unwrap_or_default(), |capability| {
+            ::caps::has_cap(None, ::caps::CapSet::Bounding, capability).is_ok()
+        });
+        Ok(process)
     }
+
+    /// What /proc/PID/status tells (proc_pid_status(5)).
+    fn of_status(status: &str) -> Self {
+        let mut process = Self { euid: u32::MAX, egid: u32::MAX, ..Self::default() };
+        let (mut users, mut groups) = (false, false);
+        for (name, value) in status.lines().filter_map(|line| line.split_once(":\t")) {
+            let value = value.trim();
+            let mask = || u64::from_str_radix(value, 16).ok();
+            match name {
+                "Umask" => process.umask = u32::from_str_radix(value, 8).ok(),
+                "Uid" => users = ids(value, &mut process.euid),
+                "Gid" => groups = ids(value, &mut process.egid),
+                "Groups" => process.groups = !value.is_empty(),
+                "SigIgn" => process.ignored_signals = mask().unwrap_or_default(),
+                "CapPrm" => process.capabilities = mask().unwrap_or_default(),
+                "CapBnd" => process.bounding = mask(),
+                _ => {}
+            }
+        }
+        Self { all_root: users && groups, ..process }
+    }
+}
+
+/// Real, effective, saved and file system id. Returns whether each is root's.
+fn ids(value: &str, effective: &mut u32) -> bool {
+    let ids = || value.split_ascii_whitespace().map(str::parse::<u32>);
+    *effective = ids().nth(1).and_then(Result::ok).unwrap_or(u32::MAX);
+    ids().count() == 4 && ids().all(|id| id == Ok(0))
 }
 
 /// Whether this process is in a user namespace that isn't the host's. Without /proc nothing says so.
@@ -94,39 +109,29 @@ pub(crate) fn is_rootless() -> bool {
     !nix::unistd::geteuid().is_root() || in_user_namespace()
 }
 
-/// A hexadecimal mask of /proc/PID/status.
-fn mask(status: &str, name: &str) -> u64 {
-    let line = status.lines().find_map(|line| line.strip_prefix(name));
-    line.and_then(|value| u64::from_str_radix(value.trim(), 16).ok()).unwrap_or(0)
-}
-
-/// Real, effective, saved and file system ids, of user and group.
-fn all_root(status: &str) -> bool {
-    let ids: Vec<u32> = ids(status, "Uid:").chain(ids(status, "Gid:")).collect();
-    ids == [0; 8]
-}
-
-fn ids<'a>(status: &'a str, name: &str) -> impl Iterator<Item = u32> + 'a {
-    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
-    line.split_ascii_whitespace().filter_map(|id| id.parse().ok())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn every_id_counts() {
+        let all_root = |status| Host::of_status(status).all_root;
         assert!(all_root("Uid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\n"));
         assert!(!all_root("Uid:\t0\t0\t0\t0\nGid:\t0\t5\t0\t0\n"));
         assert!(!all_root("Uid:\t0\t0\t0\t0\n"));
+        assert!(!all_root(""));
+        let host = Host::of_status("Uid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nGroups:\t9 10 \n");
+        assert_eq!((host.euid, host.egid, host.groups), (2, 6, true));
+        assert_eq!(Host::of_status("Groups:\t \n").euid, u32::MAX, "unknown is nobody's");
     }
 
     #[test]
     fn masks_are_read_from_their_own_line() {
-        let status = "Name:\tx\nSigIgn:\t0000000000001000\nCapPrm:\t000001fffeffffff\n";
-        assert_eq!(mask(status, "SigIgn:"), 1 << 12);
-        assert_eq!(mask(status, "CapPrm:"), 0x1ff_feff_ffff);
-        assert_eq!(mask(status, "CapBnd:"), 0);
+        let status = "Name:\tCapBnd:\t1\nUmask:\t0022\nSigIgn:\t0000000000001000\nCapPrm:\t000001fffeffffff\n";
+        let host = Host::of_status(status);
+        assert_eq!(host.ignored_signals, 1 << 12);
+        assert_eq!(host.capabilities, 0x1ff_feff_ffff);
+        assert_eq!(host.umask, Some(0o22));
+        assert_eq!(host.bounding, None);
     }
 }

@@ -184,7 +184,9 @@ fn create(prepared: &Prepared, outside: &Inside, go: Go) -> Result<task::Ready> 
     if !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty() {
         outside.meet(Barrier::RuntimeHooks)?;
     }
-    run_hooks(hooks::Kind::CreateContainer, &plan.hooks.create_container, prepared, &own_environment())?;
+    if !plan.hooks.create_container.is_empty() {
+        run_hooks(hooks::Kind::CreateContainer, &plan.hooks.create_container, prepared, &own_environment())?;
+    }
     rootfs::enter(&built, &plan.rootfs)?;
     exec::make_cwd(&built.root, &plan.task.program)?;
     if let (Some(size), Some(socket)) = (&plan.task.terminal, &prepared.console) {
