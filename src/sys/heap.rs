@@ -32,7 +32,7 @@ const FIRST: usize = 512 << 10;
 /// How much of the first piece is made real at first, and each time after that, in bytes: commands that only look at a
 /// container need no more than the former, those that make one or enter it need both. A page too much costs half of what
 /// one too few does.
-const AHEAD: [usize; 2] = [96 << 10, 224 << 10];
+const AHEAD: [usize; 2] = [128 << 10, 192 << 10];
 /// Each piece after the first.
 const PIECE: usize = 1 << 20;
 
