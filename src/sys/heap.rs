@@ -27,12 +27,8 @@ const LARGEST: usize = 32 << 10;
 /// What a mapping is aligned to at least, in bytes: the smallest pages Linux has.
 const PAGE: usize = 4096;
 const CLASSES: usize = class(LARGEST) + 1;
-/// The first piece: bytes of the program's zeroed memory, which cost nothing until they are asked for.
+/// The first piece: bytes of the program's zeroed memory, which cost nothing until they are touched.
 const FIRST: usize = 512 << 10;
-/// How much of the first piece is made real at first, and each time after that, in bytes: commands that only look at a
-/// container need no more than the former, those that make one or enter it need both. A page too much costs half of what
-/// one too few does.
-const AHEAD: [usize; 2] = [128 << 10, 192 << 10];
 /// Each piece after the first.
 const PIECE: usize = 1 << 20;
 
@@ -141,34 +137,17 @@ impl Heap {
         block
     }
 
-    /// Has more of the first piece, or another piece. What is left of the last is given up: less than `LARGEST` bytes of
-    /// at least `FIRST`.
+    /// Goes on to another piece. What is left of the last is given up: less than `LARGEST` bytes of at least `FIRST`.
     #[cold]
     fn refill(&self, size: usize) -> *mut u8 {
-        let first: *mut u8 = self.first.0.get().cast();
-        if self.end.get().is_null() {
-            self.next.set(first);
-            self.end.set(first);
+        let (start, length) =
+            if self.end.get().is_null() { (self.first.0.get().cast(), FIRST) } else { (map(PIECE), PIECE) };
+        if start.is_null() {
+            return start;
         }
-        let (block, end, limit) = (self.next.get(), self.end.get(), first.wrapping_add(FIRST));
-        if (first.addr()..limit.addr()).contains(&end.addr()) && limit.addr() - block.addr() >= size {
-            let ahead = AHEAD[usize::from(end != first)];
-            let wanted = (end.addr().max(block.addr() + size) + ahead) & !(PAGE - 1);
-            let end = self.end.replace(first.with_addr(wanted.min(limit.addr())));
-            if self.settled.get() == 0 {
-                populate(end, self.end.get().addr() - end.addr());
-            }
-        } else {
-            let start = map(PIECE);
-            if start.is_null() {
-                return start;
-            }
-            self.next.set(start);
-            self.end.set(start.wrapping_add(PIECE));
-        }
-        let block = self.next.get();
-        self.next.set(block.wrapping_add(size));
-        block
+        self.next.set(start.wrapping_add(size));
+        self.end.set(start.wrapping_add(length));
+        start
     }
 
     /// Whether a block of `size` bytes is the one that was carved last.
@@ -255,15 +234,6 @@ fn map(size: usize) -> *mut u8 {
     // SAFETY: a new mapping, at a place of the kernel's choice, replaces nothing.
     let memory = unsafe { libc::mmap(ptr::null_mut(), size, protection, flags, -1, 0) };
     if memory == libc::MAP_FAILED { ptr::null_mut() } else { memory.cast() }
-}
-
-/// madvise(2), MADV_POPULATE_WRITE (5.14): the pages of that memory at once, each of which would take a fault of its own
-/// when it is first written to. Where the kernel doesn't know it, they do.
-#[cold]
-fn populate(start: *mut u8, size: usize) {
-    let within = start.addr() % PAGE;
-    // SAFETY: a part of the program's own memory; its content stays as it is.
-    unsafe { libc::madvise(start.wrapping_sub(within).cast(), size + within, libc::MADV_POPULATE_WRITE) };
 }
 
 /// A mapping for one block; null when there is no memory, or to be aligned to more than a page, which nobody asks for.
