@@ -346,7 +346,10 @@ impl Masks<'_> {
 
     fn cover_directory(&mut self, root: &Root, slot: &Slot<'_>) -> sys::Result<()> {
         if let Some(empty) = &self.empty {
-            let copy = api::open_tree(empty.as_fd(), c"", Tree::One)?;
+            let copy = match api::open_tree(empty.as_fd(), c"", Tree::One) {
+                Err(error) if error.errno() == Errno::ENOSYS => return empty_by_mount2(slot, self.label),
+                copy => copy?,
+            };
             mount::attach(copy.as_fd(), slot)?;
             root.done(copy);
             return Ok(());
