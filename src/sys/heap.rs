@@ -95,7 +95,8 @@ unsafe impl GlobalAlloc for Allocator {
     }
 }
 
-/// Called before a clone that shares this process's memory until one of the two writes to it. What there is by now isn't reused when it is freed.
+/// Called before a clone that shares this process's memory until one of the two writes to it. What there is by now isn't
+/// reused when it is freed.
 pub(crate) fn settle() {
     HEAP.settle();
 }
