@@ -175,6 +175,9 @@ pub(crate) struct ExecArgs {
     /// Give it a terminal
     #[arg(long, short)]
     pub(crate) tty: bool,
+    /// Accepted for people who type -it; standard input is passed on in any case.
+    #[arg(long, short, hide = true)]
+    interactive: bool,
     /// Return as soon as it runs
     #[arg(long, short)]
     pub(crate) detach: bool,
