@@ -24,6 +24,7 @@ mod root {
     mod cgroup_table;
     mod cgroup_trouble;
     mod cgroups;
+    mod commands;
     mod crash;
     mod create;
     mod delete;

@@ -426,8 +426,11 @@ pub(crate) struct DeleteArgs {
     /// Kill it first; succeeds if there is no such container
     #[arg(long, short)]
     pub(crate) force: bool,
-    /// Name of the container
-    pub(crate) id: Id,
+    /// Take ID as an extended regular expression, and delete every container whose name it matches
+    #[arg(long, short)]
+    pub(crate) regex: bool,
+    /// Name of the container, or with --regex an expression
+    pub(crate) id: String,
 }
 
 /// Write a default config.json

@@ -108,7 +108,8 @@ impl Words {
     /// The letters of `-it`, each as an option of its own, if `arg` is short options joined in one word. All are known, and
     /// none but the last takes a value: `-bogus` is a mistake, not `--bundle ogus`.
     fn joined(&self, definition: &Command, arg: &OsStr) -> Option<Vec<OsString>> {
-        let found = |arg: &[u8]| self.chosen(definition).and_then(|own| find(own, arg)).or_else(|| find(definition, arg));
+        let found =
+            |arg: &[u8]| self.chosen(definition).and_then(|own| find(own, arg)).or_else(|| find(definition, arg));
         let text = arg.to_str()?;
         let word = text.strip_prefix('-').filter(|word| !word.starts_with('-'))?;
         let letters = word.split('=').next()?;

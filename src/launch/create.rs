@@ -75,6 +75,9 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay, interrupt: 
     let manager = if stay == Stay::Created { Manager::named()? } else { Manager::connected()? };
     passed.listen.extend(manager.as_ref().map(|_| notify::variable()));
     let paths = Paths::new(args)?;
+    if let Some(file) = &args.config {
+        crate::log::name_config(file);
+    }
     let bundle = enter_bundle(&args.bundle)?;
     let (spec, config) = spec::load::load(&bundle, paths.config.as_deref())?;
     for warning in spec::validate::validate(&spec)? {
@@ -101,9 +104,11 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay, interrupt: 
     };
     let plan = Plan::new(&spec, &host, &request)?;
     check_rootfs(&plan)?;
+    log::debug!("{}: config.json is valid, root file system {:?}", plan.id, plan.rootfs.path);
 
     let record = record(&plan, &spec, &host)?;
     let (folder, lock) = Folder::claim(&global.root, &plan.id)?;
+    log::debug!("{}: state directory made below {:?}", plan.id, global.root);
     let mut undo = Undo::new(folder, record, plan.hooks.clone(), interrupt);
     undo.folder()?.write(&undo.record)?;
     undo.folder()?.write_config(&config)?;
@@ -125,6 +130,7 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay, interrupt: 
     let cgroup = cgroup::create(&prepared.plan.cgroup)?;
     // Without rights some of it may not have been made, and may be somebody else's.
     undo.record.cgroup = cgroup.location();
+    log::debug!("{}: cgroup {:?}", undo.record.id, undo.record.cgroup);
     undo.cgroup = Some(cgroup);
     let (lock, outside, go) = spawn(&mut undo, &prepared, channel()?, lock)?;
     converse(&mut undo, &prepared, (&outside, go), agent.as_ref(), |pid, pidfd| {
@@ -272,6 +278,7 @@ fn converse(
     }
     let (pid, _) = undo.process()?;
     let pid = *pid;
+    log::debug!("{}: container process {pid} cloned", undo.record.id);
     undo.record.init = Identity::of_new(pid);
     // One that goes at once is in a cgroup of its own, by which it is found after a crash; it ends without the runtime.
     let asked_for = !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty();
@@ -310,6 +317,7 @@ fn converse(
     process::set_limits(pid, &plan.task)?;
     undo.record.phase = Phase::Created;
     undo.folder()?.write(&undo.record)?;
+    log::debug!("{}: container process {pid} is set up and waits for its start", undo.record.id);
     let (_, pidfd) = undo.process()?;
     announce(pid, pidfd.as_fd())?;
     if prepared.meets_ready() { outside.pass(Barrier::Ready) } else { Ok(()) }
