@@ -29,6 +29,7 @@ mod root {
     mod create;
     mod delete;
     mod descriptors;
+    mod deviations;
     mod devices;
     mod diagnosis;
     mod events;
