@@ -75,9 +75,6 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay, interrupt: 
     let manager = if stay == Stay::Created { Manager::named()? } else { Manager::connected()? };
     passed.listen.extend(manager.as_ref().map(|_| notify::variable()));
     let paths = Paths::new(args)?;
-    if let Some(file) = &args.config {
-        crate::log::name_config(file);
-    }
     let bundle = enter_bundle(&args.bundle)?;
     let (spec, config) = spec::load::load(&bundle, paths.config.as_deref())?;
     for warning in spec::validate::validate(&spec)? {
@@ -108,7 +105,6 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay, interrupt: 
 
     let record = record(&plan, &spec, &host)?;
     let (folder, lock) = Folder::claim(&global.root, &plan.id)?;
-    log::debug!("{}: state directory made below {:?}", plan.id, global.root);
     let mut undo = Undo::new(folder, record, plan.hooks.clone(), interrupt);
     undo.folder()?.write(&undo.record)?;
     undo.folder()?.write_config(&config)?;
@@ -130,7 +126,6 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay, interrupt: 
     let cgroup = cgroup::create(&prepared.plan.cgroup)?;
     // Without rights some of it may not have been made, and may be somebody else's.
     undo.record.cgroup = cgroup.location();
-    log::debug!("{}: cgroup {:?}", undo.record.id, undo.record.cgroup);
     undo.cgroup = Some(cgroup);
     let (lock, outside, go) = spawn(&mut undo, &prepared, channel()?, lock)?;
     converse(&mut undo, &prepared, (&outside, go), agent.as_ref(), |pid, pidfd| {
@@ -225,6 +220,7 @@ fn spawn(
     (outside, inside): (Outside, Inside),
     lock: Lock,
 ) -> Result<(Lock, Outside, Go)> {
+    log::debug!("{}: state directory and cgroup made: {:?}", undo.record.id, undo.record.cgroup);
     let bridge = prepared.plan.namespaces.bridge();
     let flags = if bridge { 0 } else { prepared.plan.namespaces.clone_flags() };
     let cgroup = undo.cgroup.as_ref().and_then(|cgroup| cgroup.clone_fd());

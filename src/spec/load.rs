@@ -23,7 +23,10 @@ const MAX_SIZE: u64 = 64 << 20;
 /// Reads `file`, or the bundle's config.json, and returns it parsed and as it stood.
 pub(crate) fn load(bundle: &Path, file: Option<&Path>) -> Result<(Spec, Vec<u8>)> {
     let bytes = match file {
-        Some(file) => read(file, Source::Named)?,
+        Some(file) => {
+            crate::log::name_config(file);
+            read(file, Source::Named)?
+        }
         None => read(&bundle.join("config.json"), Source::Bundle)?,
     };
     Ok((parse(&bytes)?, bytes))
