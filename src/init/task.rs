@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::sys::stat::{Mode, umask};
 
 use super::{exec, identity};
-use crate::launch::process::above_hard_limit;
+use crate::launch::process::limit_refused;
 use crate::lsm::Attributes;
 use crate::plan::task::Task;
 use crate::sync::Inside;
@@ -56,7 +56,7 @@ pub(super) fn assume(task: &Task, mut labels: Attributes, outside: &Inside, earl
         // Without no_new_privs only a process with CAP_SYS_ADMIN may load a filter: now, while it has it.
         listener = load_filter(task, outside)?;
     }
-    let envp = exec::environment(&task.program, identity.uid);
+    let envp = exec::environment(&task.program, identity.uid)?;
     let cwd = exec::enter_cwd(&task.program)?;
     if !task.user_namespace {
         // While the process still has the host's rights. With a user namespace the outside has them, and does it.
@@ -84,7 +84,7 @@ pub(super) fn assume(task: &Task, mut labels: Attributes, outside: &Inside, earl
 fn set_rlimits(task: &Task) -> Result<()> {
     for (index, limit) in task.limits.rlimits.iter().enumerate() {
         process::prlimit(0, limit.resource, limit.soft, limit.hard)
-            .map_err(above_hard_limit)
+            .map_err(|error| limit_refused(error, limit))
             .with_context(|| format!("config.json: /process/rlimits/{index}"))?;
     }
     Ok(())
