@@ -75,12 +75,17 @@ fn verify_cwd(program: &Program) -> Result<()> {
     }
 }
 
-/// The program's environment, complete: HOME of the user, as the container's /etc/passwd has it, or "/".
+/// The program's environment, complete: HOME of the user, as the container's /etc/passwd has it, or "/"; and the pid that
+/// this process has where the program will ask for its own.
 pub(crate) fn environment(program: &Program, uid: u32) -> Result<Vec<CString>> {
     let mut env = program.env.clone();
     if program.wants_home {
         let home = home(uid)?.unwrap_or_else(|| b"/".to_vec());
         env.extend(CString::new([b"HOME=".as_slice(), &home].concat()));
+    }
+    if program.listens {
+        env.retain(|entry| !entry.to_bytes().starts_with(b"LISTEN_PID="));
+        env.extend(CString::new(format!("LISTEN_PID={}", nix::unistd::getpid())));
     }
     Ok(env)
 }
@@ -260,6 +265,7 @@ mod tests {
             env: vec![CString::new(format!("PATH={path}")).unwrap()],
             cwd: c"/".into(),
             wants_home: false,
+            listens: false,
         }
     }
 

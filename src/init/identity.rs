@@ -1,16 +1,17 @@
 //! Who the process is: names of the host, keyring, groups, ids, capabilities. Runs inside.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use anyhow::{Context as _, Result};
 use nix::errno::Errno;
 
+use super::paths::fs_type;
 use super::procfs::Procfs;
 use crate::error::invalid;
 use crate::host;
 use crate::plan::Plan;
 use crate::plan::namespaces::Kind;
-use crate::plan::task::Identity;
+use crate::plan::task::{Identity, Streams};
 use crate::sys::process;
 use crate::sys::{self, Context};
 
@@ -119,13 +120,14 @@ pub(crate) fn join_keyring(name: &std::ffi::CStr, new: Option<bool>) -> Result<(
 }
 
 /// Standard streams that belong to somebody else can't be opened again through /proc/self/fd: they are given to the
-/// program's user, unless they are the null device or on a file system that doesn't do it (as runc).
-pub(crate) fn own_stdio(uid: u32) -> Result<()> {
+/// program's user, unless they are the null device or on a file system that doesn't do it (as runc). The caller's own
+/// keep their owner, but for pipes and sockets, which nobody else can find.
+pub(crate) fn own_stdio(uid: u32, streams: Streams) -> Result<()> {
     for number in 0..3 {
         let fd = sys::fs::borrow(number);
         let Ok(stat) = nix::sys::stat::fstat(fd) else { continue };
         let null = stat.st_mode & libc::S_IFMT == libc::S_IFCHR && stat.st_rdev == libc::makedev(1, 3);
-        if stat.st_uid == uid || null {
+        if stat.st_uid == uid || null || (streams == Streams::Callers && has_name(fd, &stat)) {
             continue;
         }
         match nix::unistd::fchown(fd, Some(uid.into()), None) {
@@ -134,6 +136,17 @@ pub(crate) fn own_stdio(uid: u32) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether a stream is a file that others can open by its name. sockfs has the inode of every socket, pipefs that of a
+/// pipe without a name.
+fn has_name(fd: BorrowedFd<'_>, stat: &libc::stat) -> bool {
+    const PIPEFS_MAGIC: i64 = 0x5049_5045;
+    match stat.st_mode & libc::S_IFMT {
+        libc::S_IFSOCK => false,
+        libc::S_IFIFO => !fs_type(fd).is_ok_and(|kind| kind == PIPEFS_MAGIC),
+        _ => true,
+    }
 }
 
 /// Everything but the last step of capabilities: bounding set, groups, ids.

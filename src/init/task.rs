@@ -37,7 +37,9 @@ pub(super) fn assume(task: &Task, mut labels: Attributes, outside: &Inside, earl
         umask(Mode::from_bits_truncate(mask));
     }
     // The caller may be pinned (systemd's CPUAffinity): the container is bound by its cpuset alone, as in runc.
-    if let Err(error) = process::sched_setaffinity(0, &[u64::MAX; 128]) {
+    if !task.keeps_affinity
+        && let Err(error) = process::sched_setaffinity(0, &[u64::MAX; 128])
+    {
         log::debug!("CPU affinity stays the caller's: {error}");
     }
     if let Some(name) = &task.keyring {
@@ -47,7 +49,7 @@ pub(super) fn assume(task: &Task, mut labels: Attributes, outside: &Inside, earl
     if let Some(personality) = task.limits.personality {
         process::personality(personality).context("config.json: /linux/personality")?;
     }
-    identity::own_stdio(identity.uid)?;
+    identity::own_stdio(identity.uid, task.streams)?;
     labels.set(&task.labels)?;
     let mut listener = None;
     if identity.no_new_privileges {
@@ -132,8 +134,8 @@ pub(super) fn execute(
     announce: impl FnOnce() -> Result<()>,
 ) -> Result<Infallible> {
     reset_signals(task)?;
-    for fd in 3..3 + task.preserve_fds {
-        sys::fs::set_cloexec(fd.cast_signed(), false)?;
+    for fd in &task.preserved {
+        sys::fs::set_cloexec(*fd, false)?;
     }
     announce()?;
     if !ready.filtered {
