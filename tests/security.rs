@@ -18,9 +18,11 @@ mod common;
 
 mod security {
     mod bounds;
+    mod covers;
     mod cve_2019_5736;
     mod dev;
     mod exec;
+    mod host_mounts;
     mod hostile;
     mod mounts;
     mod proc;
