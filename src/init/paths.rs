@@ -143,9 +143,11 @@ impl Root {
     /// Notes that something was mounted at `path`: what was known there or below is covered. A path that had a link in it
     /// says little about where that is.
     pub(crate) fn mounted(&mut self, path: &str, fs: Option<(OwnedFd, Content)>) {
-        let is_at = |known: &str, path: &str| known == path || known.strip_prefix(path).is_some_and(|r| r.starts_with('/'));
+        let is_at =
+            |known: &str, path: &str| known == path || known.strip_prefix(path).is_some_and(|r| r.starts_with('/'));
         let by_link = self.by_link.take();
-        let tops: Vec<String> = self.known.iter().map(|(known, ..)| known.clone()).filter(|k| k.rfind('/') == Some(0)).collect();
+        let tops: Vec<String> =
+            self.known.iter().map(|(known, ..)| known.clone()).filter(|k| k.rfind('/') == Some(0)).collect();
         let covers = |known: &str| match by_link {
             None => is_at(known, path),
             // Above what is mounted on a directory of the root, and all that is in it, is only the root.

@@ -281,11 +281,15 @@ fn once(paths: &[String]) -> impl Iterator<Item = (usize, &String)> {
     paths.iter().enumerate().filter(is_new)
 }
 
-/// A copy leaves out what is unbindable: for a read-only path that would uncover what is below it.
+/// A copy leaves out what is unbindable: for a read-only path that would uncover what is below it. What has been covered
+/// since needs nothing: nobody sees it.
 fn make_unbindable(root: &Root, step: &MountStep) -> Result<()> {
     let what = || format!("{}: propagation of {:?}", step.asked_by(), step.destination);
-    let mount = root.open(&step.destination, libc::O_PATH, Links::Follow).with_context(what)?;
-    mount::propagate(mount.as_fd(), &step.late_unbindable).with_context(what)
+    let Some(mount) = root.find(&step.destination).with_context(what)? else { return Ok(()) };
+    match mount::propagate(mount.as_fd(), &step.late_unbindable) {
+        Err(error) if error.errno() == Errno::EINVAL => Ok(()),
+        done => done.with_context(what),
+    }
 }
 
 /// Whether hooks have run.

@@ -39,7 +39,7 @@ pub(super) fn decides(mount: &Mount, host: &Host, namespaces: &Namespaces) -> bo
         _ => false,
     };
     let parsed = Parsed::of(mount);
-    kind && parsed.bind == Bind::No && !(mount.kind == "cgroup2" && parsed.remount)
+    kind && parsed.bind == Bind::No && !parsed.remount
 }
 
 /// `type: cgroup`: the one v2 hierarchy, or every v1 hierarchy below a tmpfs, as the host has it.
@@ -86,7 +86,11 @@ pub(super) fn steps(
             return Err(invalid(&pointer, "this host has no cgroup file system mounted"));
         };
         if !own_namespace {
-            no_options(&parsed, &pointer, "is the host's own cgroup2, which is only bound: new options take a cgroup namespace")?;
+            no_options(
+                &parsed,
+                &pointer,
+                "is the host's own cgroup2, which is only bound: new options take a cgroup namespace",
+            )?;
             steps.push(shared(base, path(&v2.mount)?));
             return Ok(());
         }
@@ -137,7 +141,10 @@ fn no_options(parsed: &Parsed, pointer: &str, why: &str) -> Result<()> {
     match parsed.data.first() {
         Some(option) => {
             let option = option.to_string();
-            Err(invalid(format!("{pointer}/options"), format!("{option:?} is an option of a file system, and this {why}")))
+            Err(invalid(
+                format!("{pointer}/options"),
+                format!("{option:?} is an option of a file system, and this {why}"),
+            ))
         }
         None => Ok(()),
     }

@@ -186,6 +186,7 @@ impl Rootfs {
                 let containers = IdMaps::of(linux, namespaces, host);
                 let idmap = id_mapped(mount, containers.as_ref(), host);
                 let mut step = step(mount, pointer, &request.bundle, idmap)?;
+                step.remount_alone(&steps)?;
                 // What is bound has the options that it has.
                 if let What::FileSystem(fs) = &mut step.what
                     && in_user_namespace
@@ -295,6 +296,30 @@ enum Ipc {
 }
 
 impl MountStep {
+    /// A remount without "bind" is one of the superblock, for all who have that mounted: of what isn't the container's own
+    /// alone only the mount is changed.
+    fn remount_alone(&mut self, earlier: &[Self]) -> Result<()> {
+        const OWN: [&CStr; 6] = [c"tmpfs", c"ramfs", c"overlay", c"proc", c"devpts", c"hugetlbfs"];
+        let What::Remount { flags, data } = &mut self.what else { return Ok(()) };
+        let is_mount =
+            |step: &&Self| step.destination == self.destination && !matches!(step.what, What::Remount { .. });
+        let own = match earlier.iter().rfind(is_mount).map(|step| &step.what) {
+            Some(What::FileSystem(fs)) => OWN.contains(&fs.kind.as_c_str()),
+            Some(What::CgroupV1 { .. }) => true,
+            _ => false,
+        };
+        if own || *flags & libc::MS_BIND != 0 {
+            return Ok(());
+        }
+        if let Some(data) = data {
+            let what =
+                format!("{data:?} would change a file system that isn't the container's alone, expected \"bind\"");
+            return Err(invalid(format!("{}/options", self.pointer), what));
+        }
+        *flags |= libc::MS_BIND;
+        Ok(())
+    }
+
     /// A copy of a tree leaves out what is unbindable: it becomes so when all copies are made.
     fn unbindable_late(&mut self) {
         let bindable = self.propagation.iter().rposition(|change| change.kind != libc::MS_UNBINDABLE);
@@ -423,8 +448,24 @@ pub(super) fn destination(mount: &Mount, pointer: &str) -> Result<String> {
 /// File systems that the kernel makes up, some of them with one superblock for the whole host: flags and options that it
 /// were given would be everybody's.
 const KERNELS: [&str; 18] = [
-    "proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2", "bpf", "debugfs", "tracefs", "securityfs",
-    "configfs", "pstore", "efivarfs", "binfmt_misc", "selinuxfs", "fusectl", "rpc_pipefs",
+    "proc",
+    "sysfs",
+    "tmpfs",
+    "devpts",
+    "mqueue",
+    "cgroup",
+    "cgroup2",
+    "bpf",
+    "debugfs",
+    "tracefs",
+    "securityfs",
+    "configfs",
+    "pstore",
+    "efivarfs",
+    "binfmt_misc",
+    "selinuxfs",
+    "fusectl",
+    "rpc_pipefs",
 ];
 
 pub(super) fn file_system(mount: &Mount, parsed: &Parsed, pointer: &str) -> Result<FileSystem> {
@@ -603,6 +644,75 @@ mod tests {
         let What::FileSystem(fs) = step.what else { panic!("not a file system") };
         assert!(fs.copy_mode);
         assert_eq!(fs.data, [(c"size".into(), Some(c"1k".into()))]);
+    }
+
+    #[test]
+    fn a_superblock_of_the_whole_host_is_not_made_read_only() {
+        let data = |kind: &str| {
+            let options = vec!["ro".to_owned()];
+            let mount = Mount { destination: "/x".into(), kind: kind.into(), options, ..Mount::default() };
+            let step = step(&mount, "/mounts/0".into(), Path::new("/b"), None).unwrap();
+            assert!(step.attrs.set & attr::RDONLY != 0 || step.late_readonly, "{kind}");
+            let What::FileSystem(fs) = step.what else { panic!("not a file system") };
+            fs.data
+        };
+        for kind in KERNELS {
+            assert_eq!(data(kind), [], "{kind}");
+        }
+        for kind in ["ext4", "overlay", "nfs", "9p"] {
+            assert_eq!(data(kind), [(CString::from(c"ro"), None)], "{kind}");
+        }
+    }
+
+    #[test]
+    fn a_remount_changes_no_superblock_of_others() {
+        let of = |kind: &str, options: &[&str]| {
+            let options = options.iter().map(|option| (*option).to_owned()).collect();
+            let mount =
+                Mount { destination: "/x".into(), kind: kind.into(), source: "/s".into(), options, ..Mount::default() };
+            step(&mount, "/mounts/0".into(), Path::new("/b"), None).unwrap()
+        };
+        for (kind, own) in [("tmpfs", true), ("overlay", true), ("sysfs", false), ("cgroup2", false), ("bind", false)] {
+            for (options, passes) in [(vec!["remount", "ro"], true), (vec!["remount", "size=5k"], own)] {
+                let mut remount = of("", &options);
+                let result = remount.remount_alone(&[of(kind, &[]), of("", &["remount"])]);
+                assert_eq!(result.is_ok(), passes, "{kind} {options:?}");
+                let What::Remount { flags, .. } = remount.what else { panic!("no remount") };
+                assert_eq!(passes && flags & libc::MS_BIND == 0, own, "{kind} {options:?}");
+            }
+        }
+        let mut nothing = of("", &["remount", "ro"]);
+        nothing.remount_alone(&[]).unwrap();
+        assert!(matches!(nothing.what, What::Remount { flags, .. } if flags & libc::MS_BIND != 0));
+    }
+
+    #[test]
+    fn the_root_of_the_hosts_mqueue_keeps_its_label() {
+        let mount = Mount { destination: "/dev/mqueue".into(), kind: "mqueue".into(), ..Mount::default() };
+        for (ipc, labelled) in [(Ipc::Own, true), (Ipc::Host, false)] {
+            let mut step = step(&mount, "/mounts/0".into(), Path::new("/b"), None).unwrap();
+            step.label(c"a:b", ipc);
+            let What::FileSystem(fs) = step.what else { panic!("not a file system") };
+            assert_eq!(fs.root_label.is_some(), labelled, "{ipc:?}");
+        }
+    }
+
+    #[test]
+    fn what_becomes_unbindable_does_so_late() {
+        let one = |kind| Propagation { kind, reach: Reach::One };
+        let (shared, unbindable) = (one(libc::MS_SHARED), one(libc::MS_UNBINDABLE));
+        for (options, early, late) in [
+            (vec!["shared"], vec![shared], vec![]),
+            (vec!["unbindable"], vec![], vec![unbindable]),
+            (vec!["unbindable", "shared", "unbindable"], vec![unbindable, shared], vec![unbindable]),
+            (vec!["unbindable", "shared"], vec![unbindable, shared], vec![]),
+        ] {
+            let options = options.into_iter().map(Into::into).collect();
+            let mount = Mount { destination: "/x".into(), kind: "tmpfs".into(), options, ..Mount::default() };
+            let mut step = step(&mount, "/mounts/0".into(), Path::new("/b"), None).unwrap();
+            step.unbindable_late();
+            assert_eq!((step.propagation, step.late_unbindable), (early, late));
+        }
     }
 
     #[test]

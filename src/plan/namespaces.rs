@@ -225,6 +225,15 @@ mod tests {
     }
 
     #[test]
+    fn what_is_the_callers_is_not_the_containers_own() {
+        let flags = Kind::Cgroup.flag();
+        let joined = Namespaces { callers: flags, ..namespaces(&[("cgroup", Some("/c")), ("ipc", Some("/i"))], true) };
+        assert!(
+            joined.has(Kind::Cgroup) && !joined.own(Kind::Cgroup) && joined.own(Kind::Ipc) && !joined.own(Kind::Uts)
+        );
+    }
+
+    #[test]
     fn an_empty_path_is_a_new_namespace() {
         assert!(namespaces(&[("uts", Some(""))], true).makes(Kind::Uts));
     }

@@ -21,7 +21,7 @@ container_test!(a_mask_below_a_read_only_path_stays, |c| {
 // The masks were laid on the file systems that the runtime itself had mounted.
 container_test!(masks_cover_what_a_hook_has_mounted, |c| {
     skip_for_runc!(c, "1.1 knows its hooks by other means");
-    let script = format!("mount -t proc proc {0}/proc && mount -t sysfs sysfs {0}/sys", c.rootfs().display());
+    let script = format!("mount -t proc proc {0}/proc && mount --bind {0}/sys {0}/sys", c.rootfs().display());
     c.set("/hooks/createContainer", json!([{ "path": "/bin/sh", "args": ["sh", "-c", script] }]));
     c.set("/linux/maskedPaths", json!(["/proc/version", "/sys/kernel"]));
     c.set("/linux/readonlyPaths", json!(["/proc/sys"]));
@@ -144,16 +144,43 @@ fn lay_out(dir: &Path, text: &str) {
     let _ = symlink("b", dir.join("m"));
 }
 
-const DIRECTORIES: [&str; 11] = [
-    "/a", "/a/b", "/a/b/c", "/la", "/la/b", "/lb", "/lb/c", "/a/m/c", "/la/m", "/sys/kernel", "/ls/kernel",
-];
+const DIRECTORIES: [&str; 11] =
+    ["/a", "/a/b", "/a/b/c", "/la", "/la/b", "/lb", "/lb/c", "/a/m/c", "/la/m", "/sys/kernel", "/ls/kernel"];
 const READ_ONLY: [&str; 17] = [
-    "/a", "/a/b", "/a/b/c", "/la", "/la/b", "/lb", "/a/m/c", "/sys/kernel", "/ls/kernel", "/sys", "/ls", "/proc/sys",
-    "/lp/sys", "/proc", "/proc/sys/kernel", "/", "/a/b/f",
+    "/a",
+    "/a/b",
+    "/a/b/c",
+    "/la",
+    "/la/b",
+    "/lb",
+    "/a/m/c",
+    "/sys/kernel",
+    "/ls/kernel",
+    "/sys",
+    "/ls",
+    "/proc/sys",
+    "/lp/sys",
+    "/proc",
+    "/proc/sys/kernel",
+    "/",
+    "/a/b/f",
 ];
 const MASKED: [&str; 15] = [
-    "/a/b", "/a/b/c", "/la/b", "/lb/c", "/a/f", "/la/b/f", "/lb/f", "/a/m", "/proc/sys/kernel/core_pattern",
-    "/lp/sys/kernel/core_pattern", "/proc/sys/kernel", "/proc/version", "/lp/version", "/sys/kernel", "/ls/kernel",
+    "/a/b",
+    "/a/b/c",
+    "/la/b",
+    "/lb/c",
+    "/a/f",
+    "/la/b/f",
+    "/lb/f",
+    "/a/m",
+    "/proc/sys/kernel/core_pattern",
+    "/lp/sys/kernel/core_pattern",
+    "/proc/sys/kernel",
+    "/proc/version",
+    "/lp/version",
+    "/sys/kernel",
+    "/ls/kernel",
 ];
 
 /// Asks the container for everything that holds whatever was mounted in whichever order.

@@ -84,14 +84,14 @@ container_test!(a_private_root_without_pivot_is_refused, |c| {
 container_test!(a_shared_volume_propagates_with_and_without_pivot, |c| {
     skip_for_runc!(c, "without pivot it unmounts the host's proc");
     let volume = c.path("volume");
-    fs::create_dir_all(volume.join("x")).unwrap();
+    fs::create_dir(&volume).unwrap();
     c.push("/mounts", mount("bind", volume.to_str().unwrap(), "/volume", &["rbind", "rshared"]));
     let hook = format!("mount -t tmpfs tmpfs {}/volume/x", c.rootfs().display());
     c.set("/hooks/createContainer", json!([{ "path": "/bin/sh", "args": ["sh", "-c", hook] }]));
     c.set("/linux/rootfsPropagation", "rshared");
     for flag in ["", "--no-pivot"] {
         let script = format!(
-            "mount --make-rshared /; \"$1\" \"$2\" \"$3\" run {flag} \"$5\"; grep -q ' {}/x ' /proc/self/mountinfo",
+            "mount -t tmpfs tmpfs {0}; mkdir {0}/x; mount --make-rshared /; \"$1\" \"$2\" \"$3\" run {flag} \"$5\"; grep -q ' {0}/x ' /proc/self/mountinfo",
             volume.display()
         );
         assert_eq!(run_in(c, &script).code, 0, "{flag:?}");
@@ -149,6 +149,23 @@ container_test!(options_of_cgroup2_are_never_dropped, |c| {
     c.assert_clean();
 });
 
+// A network namespace of a stand-in has one sysfs for all who are in it.
+container_test!(a_remount_changes_the_container_alone, |c| {
+    skip_for_runc!(c, "it remounts the superblock");
+    let namespaces = c.config["linux"]["namespaces"].as_array().unwrap().clone();
+    let others: Vec<_> = namespaces.into_iter().filter(|namespace| namespace["type"] != "network").collect();
+    c.set("/linux/namespaces", json!(others));
+    c.set("/mounts/5/options", json!(["nosuid"]));
+    c.push("/mounts", mount("sysfs", "sysfs", "/sys", &["remount", "ro", "nosuid"]));
+    c.args(&["facts"]);
+    c.write_config();
+    let script = "mount --make-rprivate /; mkdir own-sys; mount -t sysfs sysfs own-sys; \"$@\"; \
+                  grep -q 'own-sys .* - sysfs sysfs rw' /proc/self/mountinfo || { echo read-only >&2; exit 9; }";
+    let output =
+        finish(&mut c.command_by(&["unshare", "-m", "-n", "sh", "-ec", script, "sh"], &["run", &c.id]), &c.dir);
+    assert!(mountinfo::at(&output.ok().json(), "/sys").has("ro"));
+});
+
 // What is the caller's own isn't the container's to change.
 container_test!(a_joined_namespace_that_is_the_callers_is_not_renamed, |c| {
     let namespaces = c.config["linux"]["namespaces"].clone();
@@ -184,13 +201,9 @@ container_test!(the_callers_mount_namespace_is_not_pivoted, |c| {
     let all = c.config["linux"]["namespaces"].as_array().unwrap().clone();
     let others: Vec<_> = all.into_iter().filter(|namespace| namespace["type"] != "mount").collect();
     c.set("/linux/namespaces", json!(others));
-    let index = others_len(c);
+    let index = c.config["linux"]["namespaces"].as_array().unwrap().len();
     let inside = "mount --make-rprivate /; \"$@\"; exit $?";
     c.push("/linux/namespaces", json!({ "type": "mount", "path": "/proc/self/ns/mnt" }));
     run_in(c, inside).fails(&[&format!("/linux/namespaces/{index}/path"), "mount namespace"]);
     c.assert_clean();
 });
-
-fn others_len(c: &Container) -> usize {
-    c.config["linux"]["namespaces"].as_array().unwrap().len()
-}

@@ -166,6 +166,12 @@ fn time_offsets() {
     let new = json!([{"type": "time"}]);
     let offset = json!({"secs": 1, "nanosecs": 999_999_999});
     accepted(json!({"linux": {"namespaces": new, "timeOffsets": {"monotonic": offset, "boottime": {"secs": -5}}}}));
+    // Go's types can't tell an empty path from an absent one.
+    accepted(json!({"linux": {"namespaces": [{"type": "time", "path": ""}], "timeOffsets": {"monotonic": offset}}}));
+    refused(
+        json!({"linux": {"namespaces": [{"type": "user", "path": ""}]}}),
+        "/linux/uidMappings: is empty, expected a mapping for the new user namespace",
+    );
     refused(
         json!({"linux": {"timeOffsets": {"monotonic": offset}}}),
         "/linux/timeOffsets: offsets need a time namespace, expected a new one in /linux/namespaces",
