@@ -255,11 +255,7 @@ pub(crate) fn seal(built: &mut Built, plan: &Rootfs, hooks: Hooks) -> Result<()>
             Sealed::Root => readonly = true,
         }
     }
-    let mut masks = Masks { null: &built.null, empty: None, label: plan.mount_label.as_deref() };
-    for (index, path) in once(&plan.masked) {
-        masks.cover(&built.root, path).with_context(|| format!("config.json: /linux/maskedPaths/{index}: {path:?}"))?;
-    }
-    masks.empty.into_iter().for_each(|fd| built.root.done(fd));
+    lay_masks(built, plan)?;
     if readonly {
         let attrs = Attrs { set: attr::RDONLY, clear: 0 };
         mount::set_attrs(built.root.as_fd(), Tree::One, attrs).context("config.json: /root/readonly")?;
@@ -270,6 +266,15 @@ pub(crate) fn seal(built: &mut Built, plan: &Rootfs, hooks: Hooks) -> Result<()>
     }
     let unbindable = plan.steps.iter().filter(|step| !step.late_unbindable.is_empty());
     unbindable.into_iter().try_for_each(|step| make_unbindable(&built.root, step))
+}
+
+fn lay_masks(built: &Built, plan: &Rootfs) -> Result<()> {
+    let mut masks = Masks { null: &built.null, empty: None, label: plan.mount_label.as_deref() };
+    for (index, path) in once(&plan.masked) {
+        masks.cover(&built.root, path).with_context(|| format!("config.json: /linux/maskedPaths/{index}: {path:?}"))?;
+    }
+    masks.empty.into_iter().for_each(|fd| built.root.done(fd));
+    Ok(())
 }
 
 /// Each path once, with its place in the list.
