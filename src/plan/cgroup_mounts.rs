@@ -85,25 +85,10 @@ pub(super) fn steps(
         let Some(v2) = &host.cgroups.v2 else {
             return Err(invalid(&pointer, "this host has no cgroup file system mounted"));
         };
-        if !own_namespace {
-            no_options(
-                &parsed,
-                &pointer,
-                "is the host's own cgroup2, which is only bound: new options take a cgroup namespace",
-            )?;
-            steps.push(shared(base, path(&v2.mount)?));
-            return Ok(());
-        }
-        let made = mounts::file_system(mount, &parsed, &pointer)?;
-        let paths = match &cgroup.v2 {
-            Some(own) => vec![path(own)?, path(&callers(v2))?, path(&v2.mount)?],
-            None => vec![path(&callers(v2))?, path(&v2.mount)?],
-        };
-        // What is bound has the options that it has.
-        let fallback = made.data.is_empty().then_some(Fallback { paths, tree: Bind::One, attrs: 0 });
-        let source = Some(c_string("cgroup", &pointer)?);
-        let what = FileSystem { kind: c_string("cgroup2", &pointer)?, source, fallback, ..made };
-        steps.push(MountStep { what: What::FileSystem(what), ..base });
+        steps.push(match own_namespace {
+            true => own_v2(base, mount, v2, cgroup)?,
+            false => shared(base, &parsed, path(&v2.mount)?)?,
+        });
         return Ok(());
     }
     no_options(&parsed, &pointer, "is of cgroup v1, whose hierarchies have their options")?;
@@ -129,12 +114,29 @@ pub(super) fn steps(
     Ok(())
 }
 
+/// cgroup2 as the container's cgroup namespace shows it.
+fn own_v2(base: MountStep, mount: &Mount, v2: &cgroup::Hierarchy, cgroup: &cgroup::Location) -> Result<MountStep> {
+    let path = |path: &Path| c_string(path.as_os_str().as_encoded_bytes(), &base.pointer);
+    let made = mounts::file_system(mount, &Parsed::of(mount), &base.pointer)?;
+    let mut paths = vec![path(&callers(v2))?, path(&v2.mount)?];
+    if let Some(own) = &cgroup.v2 {
+        paths.insert(0, path(own)?);
+    }
+    // What is bound has the options that it has.
+    let fallback = made.data.is_empty().then_some(Fallback { paths, tree: Bind::One, attrs: 0 });
+    let source = Some(c_string("cgroup", &base.pointer)?);
+    let what = FileSystem { kind: c_string("cgroup2", &base.pointer)?, source, fallback, ..made };
+    Ok(MountStep { what: What::FileSystem(what), ..base })
+}
+
 /// The flags of cgroup2 are those of its superblock, and a new mount sets them anew, for the host, unless it is made in a
 /// cgroup namespace (cgroups(7)): what is the host's hierarchy is bound.
-fn shared(base: MountStep, source: CString) -> MountStep {
+fn shared(base: MountStep, parsed: &Parsed, source: CString) -> Result<MountStep> {
+    let why = "is the host's own cgroup2, which is only bound: new options take a cgroup namespace";
+    no_options(parsed, &base.pointer, why)?;
     let mut propagation = vec![Propagation { kind: libc::MS_PRIVATE, reach: Reach::One }];
     propagation.extend(base.propagation);
-    MountStep { what: What::Bind { source, tree: Bind::One, idmap: None }, propagation, ..base }
+    Ok(MountStep { what: What::Bind { source, tree: Bind::One, idmap: None }, propagation, ..base })
 }
 
 fn no_options(parsed: &Parsed, pointer: &str, why: &str) -> Result<()> {

@@ -168,10 +168,8 @@ fn time_offsets() {
     accepted(json!({"linux": {"namespaces": new, "timeOffsets": {"monotonic": offset, "boottime": {"secs": -5}}}}));
     // Go's types can't tell an empty path from an absent one.
     accepted(json!({"linux": {"namespaces": [{"type": "time", "path": ""}], "timeOffsets": {"monotonic": offset}}}));
-    refused(
-        json!({"linux": {"namespaces": [{"type": "user", "path": ""}]}}),
-        "/linux/uidMappings: is empty, expected a mapping for the new user namespace",
-    );
+    let error = check(json!({"linux": {"namespaces": [{"type": "user", "path": ""}]}})).unwrap_err().to_string();
+    assert!(error.contains("/linux/uidMappings: is empty"), "{error}");
     refused(
         json!({"linux": {"timeOffsets": {"monotonic": offset}}}),
         "/linux/timeOffsets: offsets need a time namespace, expected a new one in /linux/namespaces",
