@@ -40,6 +40,9 @@ pub(crate) struct Host {
     pub(crate) groups: bool,
     /// The security modules that labels are asked of (`lsm::modules`).
     pub(crate) modules: Modules,
+    /// CLONE_NEW* of the namespaces that are to be joined and that are this process's own already
+    /// (`launch::prepare::callers_namespaces`).
+    pub(crate) callers_namespaces: i32,
 }
 
 impl Host {

@@ -18,10 +18,12 @@ mod common;
 
 mod security {
     mod bounds;
+    mod covers;
     mod cve_2019_5736;
     mod dev;
     mod exec;
     mod handed;
+    mod host_mounts;
     mod hostile;
     mod mounts;
     mod proc;

@@ -180,7 +180,7 @@ fn create(prepared: &Prepared, outside: &Inside, go: Go) -> Result<task::Ready> 
     if let Some(procfs) = &prepared.procfs {
         identity::sysctls(plan, procfs)?;
     }
-    let built = rootfs::build(&plan.rootfs, sources)?;
+    let mut built = rootfs::build(&plan.rootfs, sources)?;
     if !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty() {
         outside.meet(Barrier::RuntimeHooks)?;
     }
@@ -197,7 +197,7 @@ fn create(prepared: &Prepared, outside: &Inside, go: Go) -> Result<task::Ready> 
     }
     let hooks = [&plan.hooks.prestart, &plan.hooks.create_runtime, &plan.hooks.create_container];
     let hooks = if hooks.iter().all(|list| list.is_empty()) { rootfs::Hooks::None } else { rootfs::Hooks::Some };
-    rootfs::seal(&built, &plan.rootfs, hooks)?;
+    rootfs::seal(&mut built, &plan.rootfs, hooks)?;
     built.close();
     let mut ready = task::assume(&plan.task, labels, outside, true)?;
     if prepared.meets_ready() {

@@ -248,7 +248,8 @@ fn file_system(root: &Root, step: &MountStep, fs: &FileSystem, around: Around) -
         (Err(error), _) => return Err(in_this_user_namespace(error, fs)),
         (Ok(mount), _) => mount,
     };
-    if let Some(label) = &fs.root_label {
+    // What was bound in its place is somebody else's.
+    if let (Some(label), true) = (&fs.root_label, new) {
         lsm::label_file(&by_fd(mount.as_fd()), label)?;
     }
     root.done_with(target);
@@ -275,6 +276,7 @@ fn fall_back(
         let mount = match open_source(path, reach) {
             Err(error) if error.errno() == Errno::ENOENT => continue,
             Err(error) if error.errno() == Errno::ENOSYS => {
+                root.stray();
                 return bind_by_mount2(root, &MountStep { recursive, ..step.clone() }, path, reach);
             }
             // What can't be bound either says less than the mount that was asked for.
@@ -284,6 +286,7 @@ fn fall_back(
         log::debug!("mount on {:?}: bound {path:?} instead: {refused:#}", step.destination);
         attach_with(mount.as_fd(), target, step.attrs, recursive)
             .map_err(|error| locked(error, mount.as_fd(), [step.attrs, recursive]))?;
+        root.stray();
         return Ok(mount);
     }
     Err(refused)

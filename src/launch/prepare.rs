@@ -2,6 +2,7 @@
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use anyhow::Result;
 use nix::errno::Errno;
@@ -15,6 +16,7 @@ use crate::plan::Plan;
 use crate::plan::mounts::{MountStep, Rootfs, Sources, What};
 use crate::plan::namespaces::{Join, Kind};
 use crate::plan::options::{Bind, Propagation, Reach};
+use crate::spec::Linux;
 use crate::spec::validate::sysctl;
 use crate::sys::mount::{Tree, mount_setattr};
 use crate::sys::{self, Context as _};
@@ -29,6 +31,22 @@ pub(crate) fn joins(plan: &Plan) -> Result<Vec<OwnedFd>> {
     plan.namespaces.joins.iter().map(open).collect()
 }
 
+/// The namespaces that config.json names by a path and that this process is in already, as CLONE_NEW* flags. For a mount
+/// namespace that of the first process counts, too.
+pub(crate) fn callers_namespaces(linux: &Linux) -> i32 {
+    let id = |path: &Path| stat(path).map(|stat| (stat.st_dev, stat.st_ino)).ok();
+    let mut flags = 0;
+    for namespace in &linux.namespaces {
+        let (Some(path), Some(kind)) = (namespace.joined(), Kind::parse(&namespace.kind)) else { continue };
+        let Some(joined) = id(path) else { continue };
+        let of = |process: &str| id(Path::new(&format!("/proc/{process}/ns/{}", kind.file()))) == Some(joined);
+        if of("self") || kind == Kind::Mount && of("1") {
+            flags |= kind.flag();
+        }
+    }
+    flags
+}
+
 /// A sysctl is a setting of the container. Engines name the host's namespace by a path, too (`docker run --network
 /// host`), and there it would be one of the host.
 fn keep_own_sysctls(plan: &Plan, join: &Join, namespace: &OwnedFd) -> Result<()> {
@@ -36,7 +54,7 @@ fn keep_own_sysctls(plan: &Plan, join: &Join, namespace: &OwnedFd) -> Result<()>
     let Some((path, _)) = plan.sysctl.iter().find(|(path, _)| sysctl::namespace(path) == Some(name)) else {
         return Ok(());
     };
-    let own = format!("/proc/self/ns/{}", if join.kind == Kind::Network { "net" } else { name });
+    let own = format!("/proc/self/ns/{}", join.kind.file());
     let (own, joined) = (stat(own.as_str()).call("stat", &own)?, fstat(namespace).call("fstat", &join.path)?);
     if (own.st_dev, own.st_ino) == (joined.st_dev, joined.st_ino) {
         // runc's words.
@@ -65,7 +83,10 @@ fn open_namespace(join: &Join) -> Result<OwnedFd> {
 /// ids are to be mapped, which takes rights that only the outside has.
 pub(crate) fn sources(plan: &Plan) -> Result<Vec<Option<OwnedFd>>> {
     match plan.rootfs.sources {
-        Sources::Outside => open_sources(&plan.rootfs),
+        Sources::Outside => {
+            let propagation = propagation(plan.rootfs.propagation, plan.namespaces.has(Kind::User));
+            plan.rootfs.steps.iter().map(|step| source(step, propagation)).collect()
+        }
         Sources::Inside | Sources::AsCaller => {
             let propagation = propagation(plan.rootfs.propagation, false);
             let open = |step: &MountStep| match step.what {

@@ -69,7 +69,8 @@ impl Plan {
     /// Decides. Errors name the property.
     pub(crate) fn new(spec: &Spec, host: &Host, request: &Request) -> Result<Self> {
         let (process, linux) = (spec.process.clone().unwrap_or_default(), &spec.linux);
-        let namespaces = Namespaces::new(linux, host.privileged())?;
+        let namespaces = Namespaces { callers: host.callers_namespaces, ..Namespaces::new(linux, host.privileged())? };
+        namespaces.check_callers(spec)?;
         id_maps::check_rights(linux, &namespaces, host)?;
         let id_maps = IdMaps::of(linux, &namespaces, host);
         id_maps.as_ref().map_or(Ok(()), |maps| maps.check_groups(&process))?;

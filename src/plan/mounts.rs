@@ -77,6 +77,8 @@ pub(crate) struct MountStep {
     pub(crate) propagation: Vec<Propagation>,
     /// Made read-only only when everything else is in place, for mount points and nodes are made in it.
     pub(crate) late_readonly: bool,
+    /// The end of `propagation`, where that would keep it out of a read-only path's copy.
+    pub(crate) late_unbindable: Vec<Propagation>,
 }
 
 /// What is mounted.
@@ -175,7 +177,7 @@ impl Rootfs {
         let mut steps = Vec::new();
         for (index, mount) in spec.mounts.iter().enumerate() {
             let pointer = format!("/mounts/{index}");
-            if mount.kind == "cgroup" && Parsed::of(mount).bind == Bind::No {
+            if cgroup_mounts::decides(mount, host, namespaces) {
                 cgroup_mounts::steps(&mut steps, mount, pointer, host, namespaces, cgroup)?;
             } else {
                 if namespaces.makes(Namespace::User) {
@@ -184,7 +186,12 @@ impl Rootfs {
                 let containers = IdMaps::of(linux, namespaces, host);
                 let idmap = id_mapped(mount, containers.as_ref(), host);
                 let mut step = step(mount, pointer, &request.bundle, idmap)?;
-                if let (What::FileSystem(fs), true) = (&mut step.what, in_user_namespace) {
+                step.remount_alone(&steps)?;
+                // What is bound has the options that it has.
+                if let What::FileSystem(fs) = &mut step.what
+                    && in_user_namespace
+                    && fs.data.is_empty()
+                {
                     fs.fallback = fallback(&mount.kind, namespaces);
                 }
                 steps.push(step);
@@ -193,20 +200,35 @@ impl Rootfs {
         steps.extend(request.notify.as_deref().map(|folder| notify(folder, namespaces)).transpose()?);
         let mount_label = mount_label(&linux.mount_label, host.modules)?;
         if let Some(label) = &mount_label {
-            steps.iter_mut().for_each(|step| step.label(label));
+            let own_ipc = if namespaces.own(Namespace::Ipc) { Ipc::Own } else { Ipc::Host };
+            steps.iter_mut().for_each(|step| step.label(label, own_ipc));
+        }
+        if !linux.readonly_paths.is_empty() {
+            steps.iter_mut().for_each(MountStep::unbindable_late);
+        }
+        let pivot = match (namespaces.has(Namespace::Mount), request.no_pivot) {
+            (false, _) => Pivot::Chroot,
+            (true, true) => Pivot::Move,
+            (true, false) => Pivot::Root,
+        };
+        let propagation = propagation(&linux.rootfs_propagation)?;
+        if pivot == Pivot::Move && propagation.kind == libc::MS_PRIVATE {
+            // runc's words.
+            let what = format!("{:?} is not safe without pivot_root (--no-pivot)", linux.rootfs_propagation);
+            return Err(invalid("/linux/rootfsPropagation", what));
         }
         let own_dev = !steps.iter().any(binds_dev);
         let rootfs = Self {
             path: request.bundle.join(&root.path),
             readonly: root.readonly,
-            propagation: propagation(&linux.rootfs_propagation)?,
-            pivot: match (namespaces.has(Namespace::Mount), request.no_pivot) {
-                (false, _) => Pivot::Chroot,
-                (true, true) => Pivot::Move,
-                (true, false) => Pivot::Root,
-            },
+            propagation,
+            pivot,
             steps,
-            sources: sources(namespaces, host),
+            sources: match (pivot, propagation.kind) {
+                // Inside they are no peers of the host's any more when the steps begin.
+                (Pivot::Move, libc::MS_SHARED) if !namespaces.has(Namespace::User) => Sources::Outside,
+                _ => sources(namespaces, host),
+            },
             nodes: if own_dev { nodes(&linux.devices, in_user_namespace)? } else { Vec::new() },
             own_dev,
             masked: linux.masked_paths.clone(),
@@ -217,6 +239,17 @@ impl Rootfs {
             rootfs.needs_no_mount_namespace()?;
         }
         Ok(rootfs)
+    }
+
+    /// What "/" is given first of all, with what the host has mounted on it.
+    pub(crate) fn first_propagation(&self) -> Propagation {
+        match (self.pivot, self.propagation) {
+            // The host's mounts stay, and some of them are unmounted: not on the host.
+            (Pivot::Move, _) => Propagation { kind: libc::MS_SLAVE, reach: Reach::Tree },
+            // An unbindable root couldn't be bound onto itself: it becomes so when everything is in place.
+            (_, Propagation { kind: libc::MS_UNBINDABLE, reach }) => Propagation { kind: libc::MS_PRIVATE, reach },
+            (_, propagation) => propagation,
+        }
     }
 
     /// Without a mount namespace every mount would be the host's: what needs one is refused.
@@ -240,15 +273,57 @@ const CONTEXTS: [&CStr; 4] = [c"context", c"fscontext", c"defcontext", c"rootcon
 impl MountStep {
     /// Gives what is made here the label of linux.mountLabel, as runc: not the kernel's own file systems, and not what
     /// has a label of its own.
-    fn label(&mut self, label: &CStr) {
+    ///
+    /// `own_ipc`: whether the container's ipc namespace isn't the caller's. The root of mqueue is one for all of a namespace.
+    fn label(&mut self, label: &CStr, own_ipc: Ipc) {
         let (What::FileSystem(fs) | What::CgroupV1 { tmpfs: fs, .. }) = &mut self.what else { return };
         match fs.kind.to_bytes() {
             b"proc" | b"sysfs" | b"cgroup" | b"cgroup2" => {}
             // It has labels, but takes none as an option.
+            b"mqueue" if own_ipc == Ipc::Host => {}
             b"mqueue" => fs.root_label = Some(label.into()),
             _ if fs.data.iter().any(|(key, _)| CONTEXTS.contains(&key.as_c_str())) => {}
             _ => fs.data.push((c"context".into(), Some(label.into()))),
         }
+    }
+}
+
+/// Whose ipc namespace it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ipc {
+    Own,
+    Host,
+}
+
+impl MountStep {
+    /// A remount without "bind" is one of the superblock, for all who have that mounted: of what isn't the container's own
+    /// alone only the mount is changed.
+    fn remount_alone(&mut self, earlier: &[Self]) -> Result<()> {
+        const OWN: [&CStr; 6] = [c"tmpfs", c"ramfs", c"overlay", c"proc", c"devpts", c"hugetlbfs"];
+        let What::Remount { flags, data } = &mut self.what else { return Ok(()) };
+        let is_mount =
+            |step: &&Self| step.destination == self.destination && !matches!(step.what, What::Remount { .. });
+        let own = match earlier.iter().rfind(is_mount).map(|step| &step.what) {
+            Some(What::FileSystem(fs)) => OWN.contains(&fs.kind.as_c_str()),
+            Some(What::CgroupV1 { .. }) => true,
+            _ => false,
+        };
+        if own || *flags & libc::MS_BIND != 0 {
+            return Ok(());
+        }
+        if let Some(data) = data {
+            let what =
+                format!("{data:?} would change a file system that isn't the container's alone, expected \"bind\"");
+            return Err(invalid(format!("{}/options", self.pointer), what));
+        }
+        *flags |= libc::MS_BIND;
+        Ok(())
+    }
+
+    /// A copy of a tree leaves out what is unbindable: it becomes so when all copies are made.
+    fn unbindable_late(&mut self) {
+        let bindable = self.propagation.iter().rposition(|change| change.kind != libc::MS_UNBINDABLE);
+        self.late_unbindable = self.propagation.split_off(bindable.map_or(0, |last| last + 1));
     }
 }
 
@@ -286,7 +361,7 @@ fn id_mapped(mount: &Mount, containers: Option<&IdMaps>, host: &Host) -> Option<
     Some(IdMapped { reach, own: own.filter(|own| containers != Some(own)) })
 }
 
-fn step(mount: &Mount, pointer: String, bundle: &Path, idmap: Option<IdMapped>) -> Result<MountStep> {
+pub(super) fn step(mount: &Mount, pointer: String, bundle: &Path, idmap: Option<IdMapped>) -> Result<MountStep> {
     let parsed = Parsed::of(mount);
     let destination = destination(mount, &pointer)?;
     let mut attrs = parsed.attrs;
@@ -320,6 +395,7 @@ fn step(mount: &Mount, pointer: String, bundle: &Path, idmap: Option<IdMapped>) 
         recursive: parsed.recursive,
         propagation: parsed.propagation,
         late_readonly,
+        late_unbindable: Vec::new(),
     })
 }
 
@@ -369,7 +445,30 @@ pub(super) fn destination(mount: &Mount, pointer: &str) -> Result<String> {
     Ok(clean)
 }
 
-fn file_system(mount: &Mount, parsed: &Parsed, pointer: &str) -> Result<FileSystem> {
+/// File systems that the kernel makes up, some of them with one superblock for the whole host: flags and options that it
+/// were given would be everybody's.
+const KERNELS: [&str; 18] = [
+    "proc",
+    "sysfs",
+    "tmpfs",
+    "devpts",
+    "mqueue",
+    "cgroup",
+    "cgroup2",
+    "bpf",
+    "debugfs",
+    "tracefs",
+    "securityfs",
+    "configfs",
+    "pstore",
+    "efivarfs",
+    "binfmt_misc",
+    "selinuxfs",
+    "fusectl",
+    "rpc_pipefs",
+];
+
+pub(super) fn file_system(mount: &Mount, parsed: &Parsed, pointer: &str) -> Result<FileSystem> {
     let mut data = Vec::new();
     let c = |text: &str| c_string(text, &format!("{pointer}/options"));
     // Every devpts has been an instance of its own since Linux 4.7: the word means nothing.
@@ -390,7 +489,7 @@ fn file_system(mount: &Mount, parsed: &Parsed, pointer: &str) -> Result<FileSyst
     }
     // A file system on a device or of layers must know that it won't be written; for the kernel's own the mount's flag
     // is enough, and their superblocks may be shared.
-    let own = ["proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2"].contains(&mount.kind.as_str());
+    let own = KERNELS.contains(&mount.kind.as_str());
     if parsed.attrs.set & attr::RDONLY != 0 && !own {
         data.push((c("ro")?, None));
     }
@@ -555,6 +654,75 @@ mod tests {
     }
 
     #[test]
+    fn a_superblock_of_the_whole_host_is_not_made_read_only() {
+        let data = |kind: &str| {
+            let options = vec!["ro".to_owned()];
+            let mount = Mount { destination: "/x".into(), kind: kind.into(), options, ..Mount::default() };
+            let step = step(&mount, "/mounts/0".into(), Path::new("/b"), None).unwrap();
+            assert!(step.attrs.set & attr::RDONLY != 0 || step.late_readonly, "{kind}");
+            let What::FileSystem(fs) = step.what else { panic!("not a file system") };
+            fs.data
+        };
+        for kind in KERNELS {
+            assert_eq!(data(kind), [], "{kind}");
+        }
+        for kind in ["ext4", "overlay", "nfs", "9p"] {
+            assert_eq!(data(kind), [(CString::from(c"ro"), None)], "{kind}");
+        }
+    }
+
+    #[test]
+    fn a_remount_changes_no_superblock_of_others() {
+        let of = |kind: &str, options: &[&str]| {
+            let options = options.iter().map(|option| (*option).to_owned()).collect();
+            let mount =
+                Mount { destination: "/x".into(), kind: kind.into(), source: "/s".into(), options, ..Mount::default() };
+            step(&mount, "/mounts/0".into(), Path::new("/b"), None).unwrap()
+        };
+        for (kind, own) in [("tmpfs", true), ("overlay", true), ("sysfs", false), ("cgroup2", false), ("bind", false)] {
+            for (options, passes) in [(vec!["remount", "ro"], true), (vec!["remount", "size=5k"], own)] {
+                let mut remount = of("", &options);
+                let result = remount.remount_alone(&[of(kind, &[]), of("", &["remount"])]);
+                assert_eq!(result.is_ok(), passes, "{kind} {options:?}");
+                let What::Remount { flags, .. } = remount.what else { panic!("no remount") };
+                assert_eq!(passes && flags & libc::MS_BIND == 0, own, "{kind} {options:?}");
+            }
+        }
+        let mut nothing = of("", &["remount", "ro"]);
+        nothing.remount_alone(&[]).unwrap();
+        assert!(matches!(nothing.what, What::Remount { flags, .. } if flags & libc::MS_BIND != 0));
+    }
+
+    #[test]
+    fn the_root_of_the_hosts_mqueue_keeps_its_label() {
+        let mount = Mount { destination: "/dev/mqueue".into(), kind: "mqueue".into(), ..Mount::default() };
+        for (ipc, labelled) in [(Ipc::Own, true), (Ipc::Host, false)] {
+            let mut step = step(&mount, "/mounts/0".into(), Path::new("/b"), None).unwrap();
+            step.label(c"a:b", ipc);
+            let What::FileSystem(fs) = step.what else { panic!("not a file system") };
+            assert_eq!(fs.root_label.is_some(), labelled, "{ipc:?}");
+        }
+    }
+
+    #[test]
+    fn what_becomes_unbindable_does_so_late() {
+        let one = |kind| Propagation { kind, reach: Reach::One };
+        let (shared, unbindable) = (one(libc::MS_SHARED), one(libc::MS_UNBINDABLE));
+        for (options, early, late) in [
+            (vec!["shared"], vec![shared], vec![]),
+            (vec!["unbindable"], vec![], vec![unbindable]),
+            (vec!["unbindable", "shared", "unbindable"], vec![unbindable, shared], vec![unbindable]),
+            (vec!["unbindable", "shared"], vec![unbindable, shared], vec![]),
+        ] {
+            let options = options.into_iter().map(Into::into).collect();
+            let mount = Mount { destination: "/x".into(), kind: "tmpfs".into(), options, ..Mount::default() };
+            let mut step = step(&mount, "/mounts/0".into(), Path::new("/b"), None).unwrap();
+            step.unbindable_late();
+            assert_eq!((step.propagation, step.late_unbindable), (early, late));
+        }
+    }
+
+    #[test]
     fn a_mapping_is_the_mounts_own_or_the_containers() {
         use crate::spec::IdMapping;
         let ids = |host_id| vec![IdMapping { container_id: 0, host_id, size: 10 }];
@@ -585,7 +753,7 @@ mod tests {
             let options = options.iter().map(|option| (*option).to_owned()).collect();
             let mount = Mount { destination: "/x".into(), kind: kind.into(), options, ..Mount::default() };
             let mut step = step(&mount, "/mounts/0".into(), Path::new("/b"), None).unwrap();
-            step.label(c"u:r:t:s0:c1,c2");
+            step.label(c"u:r:t:s0:c1,c2", Ipc::Own);
             let What::FileSystem(fs) = step.what else { panic!("not a file system") };
             (
                 fs.data.into_iter().filter(|(key, _)| CONTEXTS.contains(&key.as_c_str())).collect::<Vec<_>>(),
@@ -609,7 +777,7 @@ mod tests {
         )
         .unwrap();
         let before = bind.clone();
-        bind.label(c"a:b");
+        bind.label(c"a:b", Ipc::Own);
         assert_eq!(bind, before);
     }
 

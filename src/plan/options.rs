@@ -373,6 +373,11 @@ impl Superblock {
 }
 
 impl Propagation {
+    /// Whether nothing done to mounts that this was given reaches those that they were peers of.
+    pub(crate) fn cuts_off(self) -> bool {
+        self.reach == Tree && self.kind != libc::MS_SHARED
+    }
+
     /// The flags of mount(2).
     pub(crate) fn ms_flags(self) -> c_ulong {
         match self.reach {

@@ -238,6 +238,13 @@ object! {
     Namespace { #[serde(rename = "type")] kind: String, path: Option<PathBuf> }
 }
 
+impl Namespace {
+    /// Where the namespace is that is to be joined. An empty path is a new one: Go's types can't tell it from an absent one.
+    pub(crate) fn joined(&self) -> Option<&std::path::Path> {
+        self.path.as_deref().filter(|path| !path.as_os_str().is_empty())
+    }
+}
+
 object! {
     /// time_namespaces(7).
     TimeOffset { secs: i64, nanosecs: u32 }

@@ -34,7 +34,7 @@ pub(super) fn has_namespace(linux: &Linux, kind: &str) -> bool {
 
 /// True if a namespace of this type is to be made.
 fn is_new(linux: &Linux, kind: &str) -> bool {
-    linux.namespaces.iter().any(|n| n.kind == kind && n.path.is_none())
+    linux.namespaces.iter().any(|n| n.kind == kind && n.joined().is_none())
 }
 
 /// config-linux.md, "Namespaces".
@@ -50,8 +50,7 @@ fn namespaces(linux: &Linux) -> Result<()> {
                 format_args!("duplicate of {kind:?}, expected one of a type"),
             ));
         }
-        // An empty path is a new namespace: Go's types can't tell it from an absent one.
-        if let Some(path) = namespace.path.as_ref().filter(|path| !path.as_os_str().is_empty()) {
+        if let Some(path) = namespace.joined() {
             absolute(format_args!("{at}/path"), path)?;
         }
     }
