@@ -36,7 +36,7 @@ pub(crate) fn run(global: &Global, args: KillArgs) -> Result<i32> {
 /// On cgroup v1 a killed process in a frozen cgroup stays until it is thawed, which killing all of it does (as runc).
 fn thaw_the_killed(record: &Record) -> Result<()> {
     let cgroup = cgroup::open(&record.cgroup)?;
-    if cgroup.frozen_to_signals() { cgroup.kill() } else { Ok(()) }
+    if cgroup.frozen_to_signals()? { cgroup.kill() } else { Ok(()) }
 }
 
 /// Signals every process in the container's cgroup; false when there is none.

@@ -205,7 +205,7 @@ fn record(plan: &Plan, spec: &Spec, host: &Host) -> Result<Record> {
         creator: Identity::own().context("internal error: no /proc/self/stat")?,
         init: None,
         own_pid_namespace: plan.namespaces.makes(Kind::Pid),
-        cgroup: plan.cgroup.location.clone(),
+        cgroup: cgroup::planned(&plan.cgroup),
         keyring: plan.task.keyring.is_some(),
         poststart: !spec.hooks.poststart.is_empty(),
         poststop: !spec.hooks.poststop.is_empty(),
@@ -270,11 +270,12 @@ fn converse(
         outside.pass(Barrier::Go)?;
         cross_bridge(undo, outside)?;
     }
-    let (pid, _) = undo.process()?;
+    let (pid, pidfd) = undo.process()?;
     let pid = *pid;
-    undo.record.init = Identity::of_new(pid);
+    undo.record.init = Some(Identity::of_new(pid, pidfd.as_fd())?);
     // One that goes at once is in a cgroup of its own, by which it is found after a crash; it ends without the runtime.
-    let asked_for = !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty();
+    let Hooks { prestart, create_runtime, create_container, .. } = &plan.hooks;
+    let asked_for = [prestart, create_runtime, create_container].iter().any(|hooks| !hooks.is_empty());
     if go == Go::Wait || asked_for {
         undo.folder()?.write(&undo.record)?;
     }
