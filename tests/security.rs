@@ -18,6 +18,7 @@ mod common;
 
 mod security {
     mod bounds;
+    mod cleanup;
     mod cve_2019_5736;
     mod dev;
     mod exec;
