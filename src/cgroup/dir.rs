@@ -5,8 +5,9 @@
 //! a cgroup file system has no symbolic links, and the last component is opened with O_NOFOLLOW.
 
 use std::cell::OnceCell;
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,9 @@ use nix::unistd::Pid;
 use super::tree;
 use crate::sys;
 use crate::sys::Context as _;
+
+/// The extended attribute of a cgroup that was taken over.
+const MARK: &CStr = c"trusted.tare.taken";
 
 /// A cgroup's directory; it need not exist.
 #[derive(Debug)]
@@ -140,6 +144,24 @@ impl Dir {
     pub(super) fn count(&self, file: &str, key: &str) -> Option<u64> {
         let text = self.read(file).ok()?;
         text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
+    }
+
+    /// Marks it as taken over at this moment, in a way that no container can: these attributes take CAP_SYS_ADMIN on the host.
+    pub(super) fn mark(&self) -> sys::Result<u64> {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let mark = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
+        sys::fs::setxattr(&self.c_path()?, MARK, mark.to_string().as_bytes())?;
+        Ok(mark)
+    }
+
+    /// The mark of who has taken it over last.
+    pub(super) fn marked(&self) -> sys::Result<Option<u64>> {
+        let value = sys::fs::getxattr(&self.c_path()?, MARK)?;
+        Ok(value.and_then(|value| std::str::from_utf8(&value).ok()?.parse().ok()))
+    }
+
+    fn c_path(&self) -> sys::Result<CString> {
+        CString::new(self.path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL).call("open", &self.path)
     }
 
     /// Removes it and everything below, deepest first. EBUSY means that tasks are dying (or alive) inside: `wait`

@@ -71,6 +71,7 @@ fn make_all(plan: &Plan, made: &mut Vec<PathBuf>) -> Result<Group> {
     }
     prepare(plan, &group)?;
     group.take()?;
+    group.mark_unless_made(made);
     Ok(group)
 }
 
@@ -208,6 +209,32 @@ impl Group {
         Ok(())
     }
 
+    /// Marks a cgroup that was there before: whoever made it may have its inode in a record, too.
+    fn mark_unless_made(&mut self, made: &[PathBuf]) {
+        let Some(dir) = self.main().filter(|dir| made.iter().all(|made| made != dir.path())) else { return };
+        let Claim::Taken(inode) = self.claim else { return };
+        match dir.mark() {
+            Ok(mark) => self.claim = Claim::Marked { inode, mark },
+            // An ordinary user's container could mark its own, so his aren't. And not every v1 hierarchy keeps attributes.
+            Err(error) => log::debug!("the cgroup isn't marked as taken over: {error}"),
+        }
+    }
+
+    /// Whether nobody else has taken it over.
+    fn is_last_taken_by_us(&self) -> Result<bool> {
+        let mark = match self.claim {
+            Claim::Marked { mark, .. } => Some(mark),
+            Claim::Taken(_) => None,
+            Claim::Unknown | Claim::Planned | Claim::Vacant => return Ok(true),
+        };
+        self.main().map_or(Ok(true), |dir| Ok(dir.marked()? == mark))
+    }
+
+    /// Whether what runs in it is the container's.
+    fn is_ours(&self) -> Result<bool> {
+        Ok(self.owner()? == Owner::Container && self.is_last_taken_by_us()?)
+    }
+
     /// Whether there is nothing yet.
     pub(super) fn is_vacant(&self) -> bool {
         self.main().is_some_and(|dir| matches!(dir.inode(), Ok(None)))
@@ -218,7 +245,7 @@ impl Group {
         let inode = match self.claim {
             Claim::Unknown => return Ok(Owner::Container),
             Claim::Planned | Claim::Vacant => return Ok(Owner::Other),
-            Claim::Taken(inode) => inode,
+            Claim::Taken(inode) | Claim::Marked { inode, .. } => inode,
         };
         Ok(match dir.inode()? {
             Some(found) if found == inode => Owner::Container,
@@ -261,6 +288,28 @@ impl Group {
         }
         // cgroup.kill signals first threads only: a process whose first thread has ended doesn't hear it.
         self.main().map_or(Ok(()), |dir| v1::kill(dir, || self.thaw_tree(), &mut time))
+    }
+
+    /// v2 goes first: it tells when the last task has left, and a task leaves all hierarchies at once. v1 tells
+    /// nobody, so there (and for what dies without being counted as live) the wait is a growing pause.
+    fn remove_all(&self) -> Result<()> {
+        let mut time = BackOff::new(REMOVE_LIMIT);
+        let mut first_error = Ok(());
+        if let Some(dir) = &self.v2 {
+            let mut asked = false;
+            first_error = dir.remove(&mut || {
+                if std::mem::replace(&mut asked, true) {
+                    time.pause()
+                } else {
+                    v2::wait_empty(dir, time.left()).unwrap_or(false)
+                }
+            });
+        }
+        for (_, dir) in &self.v1 {
+            // One that can't be removed is no reason to leave the others.
+            first_error = first_error.and(dir.remove(&mut || time.pause()));
+        }
+        first_error
     }
 
     fn add_to<'a>(&'a self, dirs: impl Iterator<Item = &'a Dir>, pid: Pid) -> Result<()> {
@@ -343,13 +392,13 @@ impl Cgroup for Group {
 
     fn pids(&self) -> Result<Vec<Pid>> {
         match self.main() {
-            Some(dir) if self.owner()? == Owner::Container => dir.pids(),
+            Some(dir) if self.is_ours()? => dir.pids(),
             _ => Ok(Vec::new()),
         }
     }
 
     fn kill(&self) -> Result<()> {
-        if self.owner()? != Owner::Container {
+        if !self.is_ours()? {
             return Ok(());
         }
         // Nothing that an ancestor holds in v1's freezer dies; the signal reaches it when that is thawed.
@@ -361,8 +410,6 @@ impl Cgroup for Group {
         }
     }
 
-    /// v2 goes first: it tells when the last task has left, and a task leaves all hierarchies at once. v1 tells
-    /// nobody, so there (and for what dies without being counted as live) the wait is a growing pause.
     fn remove(&mut self) -> Result<()> {
         match (self.owner()?, self.claim) {
             (Owner::Other, Claim::Vacant) => {
@@ -375,23 +422,9 @@ impl Cgroup for Group {
             }
             (Owner::Container | Owner::Nobody, _) => {}
         }
-        let mut time = BackOff::new(REMOVE_LIMIT);
-        let mut first_error = Ok(());
-        if let Some(dir) = &self.v2 {
-            let mut asked = false;
-            first_error = dir.remove(&mut || {
-                if std::mem::replace(&mut asked, true) {
-                    time.pause()
-                } else {
-                    v2::wait_empty(dir, time.left()).unwrap_or(false)
-                }
-            });
-        }
-        for (_, dir) in &self.v1 {
-            // One that can't be removed is no reason to leave the others.
-            first_error = first_error.and(dir.remove(&mut || time.pause()));
-        }
-        first_error
+        let removed = self.remove_all();
+        // Who has taken it over since then has processes in it: it's his to remove.
+        if removed.is_err() && !self.is_last_taken_by_us()? { Ok(()) } else { removed }
     }
 
     fn out_of_memory(&self) -> Option<OutOfMemory> {

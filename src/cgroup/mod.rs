@@ -90,6 +90,8 @@ pub(crate) enum Claim {
     Vacant,
     /// It was taken: the number of its directory's inode, in the hierarchy where processes are looked for.
     Taken(u64),
+    /// It was taken over from who had it before, and marked: who made it may still have its inode written down.
+    Marked { inode: u64, mark: u64 },
 }
 
 /// Where and with which limits: decided, not done.
