@@ -136,13 +136,14 @@ container_test!(what_an_ended_run_leaves_is_killed_though_its_first_thread_has_e
     }
 });
 
-/// A prefix that runs a command as a root that may not look at processes of others in a /proc that hides them.
+/// A prefix that runs a command as a root that may not look at processes of others in a /proc that hides them (from all but
+/// a group that nobody is in).
 const HIDDEN: [&str; 6] = [
     "unshare",
     "--mount",
     "sh",
     "-ec",
-    "mount -t proc -o hidepid=2 proc /proc; exec setpriv --bounding-set -sys_ptrace \"$@\"",
+    "mount -t proc -o hidepid=2,gid=4242 proc /proc; exec setpriv --bounding-set -sys_ptrace \"$@\"",
     "sh",
 ];
 
