@@ -85,6 +85,14 @@ impl Dir {
         self.write_to(&fd, file, value)
     }
 
+    /// [`Self::write`], as [`Self::read_once`].
+    pub(super) fn write_once(&self, file: &str, value: &str) -> sys::Result<()> {
+        let fd = self.open(file, OFlag::O_WRONLY)?;
+        let written = self.write_to(&fd, file, value);
+        sys::fs::leave(fd);
+        written
+    }
+
     /// Writes to a file of this directory that is open already. One write is one request to the kernel.
     pub(super) fn write_to(&self, fd: &OwnedFd, file: &str, value: &str) -> sys::Result<()> {
         retry(|| nix::unistd::write(fd, value.as_bytes())).call("write", self.path.join(file)).map(drop)

@@ -48,7 +48,7 @@ fn inherit_cpuset(leaf: &Leaf, dir: &Dir) -> Result<()> {
     for file in ["cpuset.cpus", "cpuset.mems"] {
         let inherited = filled(&parent, file, &leaf.mount)?;
         if !leaf.knobs.iter().any(|knob| knob.file == file) {
-            dir.write(file, &inherited)?;
+            dir.write_once(file, &inherited)?;
         }
     }
     Ok(())
@@ -56,7 +56,7 @@ fn inherit_cpuset(leaf: &Leaf, dir: &Dir) -> Result<()> {
 
 /// The value of a cpuset's file; an empty one is filled from its parent first.
 fn filled(dir: &Dir, file: &str, mount: &Path) -> Result<String> {
-    let value = dir.read(file)?;
+    let value = dir.read_once(file)?;
     let value = value.trim_end();
     let above = dir.path().parent().filter(|parent| parent.starts_with(mount));
     match above {

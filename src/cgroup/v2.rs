@@ -109,11 +109,11 @@ fn hand_down_all(leaf: &Leaf, dir: &Dir) -> sys::Result<()> {
         let parent = Dir::new(path.to_owned());
         // The "no internal processes" rule of cgroups(7): a cgroup with processes takes those controllers that know
         // threads, but then its children take no process any more. The root alone (it has no type) is free of it.
-        if !parent.read("cgroup.procs")?.is_empty() && parent.read("cgroup.type").is_ok() {
+        if !parent.read_once("cgroup.procs")?.is_empty() && parent.read("cgroup.type").is_ok() {
             log::debug!("cgroup controllers aren't enabled in {path:?}: it has processes of its own");
             return Ok(());
         }
-        let enabled = parent.read("cgroup.subtree_control")?;
+        let enabled = parent.read_once("cgroup.subtree_control")?;
         for name in missing.iter().filter(|name| !has(&enabled, name)) {
             if let Err(error) = parent.write("cgroup.subtree_control", &format!("+{name}")) {
                 log::debug!("cgroup controller {name:?} isn't enabled in {path:?}: {error}");
