@@ -217,13 +217,7 @@ struct Child {
 }
 
 /// Clones into the container's cgroup. The clone never returns from here.
-fn spawn(
-    prepared: PreparedExec,
-    record: &Record,
-    init: i32,
-    args: &ExecArgs,
-    affinity: &Affinity,
-) -> Result<Child> {
+fn spawn(prepared: PreparedExec, record: &Record, init: i32, args: &ExecArgs, affinity: &Affinity) -> Result<Child> {
     if let Some(mask) = &affinity.first {
         sched_setaffinity(0, mask).context("config.json: /process/execCPUAffinity/initial")?;
     }

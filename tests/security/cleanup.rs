@@ -54,9 +54,15 @@ container_test!(a_creation_that_was_killed_spares_the_owner_of_its_cgroup, |c| {
         trace::killed_at(&other, false, &point, &["create", &other.id]).wait();
         for words in [["kill", "--all", &other.id, "KILL"].as_slice(), &["delete", "--force", &other.id]] {
             let output = other.tare(words);
-            assert!(output.code == 0 || output.stderr.contains("does not exist"), "killed at {point}: {words:?}: {output}");
+            assert!(
+                output.code == 0 || output.stderr.contains("does not exist"),
+                "killed at {point}: {words:?}: {output}"
+            );
             let state = host::process_state(pid);
-            assert!(matches!(state, Some('S' | 'R')), "killed at {point}: {words:?} has killed another container: {state:?}");
+            assert!(
+                matches!(state, Some('S' | 'R')),
+                "killed at {point}: {words:?} has killed another container: {state:?}"
+            );
         }
         assert!(!other.path("state").join(&other.id).exists(), "killed at {point}");
     }
@@ -248,7 +254,9 @@ container_test!(cgroups_beyond_path_max_are_no_hiding_place, |c| {
         let listed = c.tare(&["ps", "--format", "json", &c.id]).ok().json();
         assert!(listed.as_array().unwrap().contains(&json!(hidden)), "{listed} lacks {hidden}");
         c.tare(words).ok();
-        eventually("no process", || [first, hidden].map(host::process_state).iter().all(|s| matches!(s, None | Some('Z'))));
+        eventually("no process", || {
+            [first, hidden].map(host::process_state).iter().all(|s| matches!(s, None | Some('Z')))
+        });
         c.delete_force().ok();
         c.assert_clean();
     }
@@ -299,4 +307,49 @@ container_test!(poststop_hooks_run_once_though_the_cgroup_can_not_be_removed, |c
     c.delete_force().ok();
     assert_eq!(ran(), "ran\n");
     c.assert_clean();
+});
+
+container_test!(a_process_without_its_first_thread_is_no_stopped_container, |c| {
+    skip_for_runc!(c, "it is one");
+    c.args(&["leave-first-thread"]);
+    c.detach().ok();
+    let pid = c.pid();
+    eventually("the first thread has ended", || host::process_state(pid) == Some('Z'));
+    c.delete().fails(&["not stopped"]);
+    c.kill(&["KILL"]).ok();
+    c.wait_status("stopped");
+});
+
+container_test!(processes_without_their_first_thread_are_killed, |c| {
+    skip_for_runc!(c, "it trusts cgroup.kill");
+    without_pid_namespace(c);
+    c.args(&["fork-leavers", "3"]);
+    c.detach().ok();
+    eventually("three have ended their first thread", || {
+        host::cgroup_pids(&cgroup(c)).iter().filter(|pid| host::process_state(**pid) == Some('Z')).count() == 3
+    });
+    c.kill(&["--all", "KILL"]).ok();
+    eventually("no process", || host::cgroup_pids(&cgroup(c)).is_empty());
+});
+
+/// A prefix that runs a command as a root to whom /proc doesn't show the processes of others.
+const HIDDEN: [&str; 6] = [
+    "unshare",
+    "--mount",
+    "sh",
+    "-ec",
+    "mount -t proc -o hidepid=2,gid=4242 proc /proc; exec setpriv --bounding-set -sys_ptrace \"$@\"",
+    "sh",
+];
+
+container_test!(a_hidden_process_is_no_stopped_container, |c| {
+    skip_for_runc!(c, "it is one");
+    crate::skip_unless!(c, host::installed("setpriv"), "setpriv is missing");
+    c.args(&["sleep-forever"]);
+    c.set("/process/user", json!({ "uid": 1000, "gid": 1000 }));
+    c.detach().ok();
+    let pid = c.pid();
+    let output = crate::common::program::finish(&mut c.command_by(&HIDDEN, &["delete", &c.id]), &c.dir);
+    output.fails(&["not stopped"]);
+    assert_eq!((c.status().as_str(), c.pid()), ("running", pid));
 });
