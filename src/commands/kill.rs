@@ -58,7 +58,8 @@ fn signal_all(record: &Record, signal: i32) -> Result<bool> {
 /// is open.
 fn signal_one(cgroup: &dyn cgroup::Cgroup, pid: Pid, signal: i32) -> Result<bool> {
     let pidfd = match pidfd_open(pid) {
-        Err(error) if matches!(error.errno(), Errno::ESRCH | Errno::EINVAL) => return Ok(false),
+        // A threaded cgroup lists threads: the process they are of is in the list above them.
+        Err(error) if matches!(error.errno(), Errno::ESRCH | Errno::EINVAL | Errno::ENOENT) => return Ok(false),
         pidfd => pidfd?,
     };
     if !cgroup.pids()?.contains(&pid) {

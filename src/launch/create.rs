@@ -394,18 +394,25 @@ impl<'a> Undo<'a> {
             let _ = pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
             wait(pidfd.as_fd())?;
         }
-        if let Some(mut cgroup) = self.cgroup.take() {
+        let removed = self.cgroup.take().map_or(Ok(()), |mut cgroup| {
             if had_process && !self.record.own_pid_namespace {
                 cgroup.kill()?;
             }
-            cgroup.remove()?;
-        }
-        let Some(folder) = self.folder.take() else { return Ok(()) };
-        folder.remove()?;
+            cgroup.remove()
+        });
+        let Some(folder) = self.folder.take() else { return removed };
+        let removed = match removed {
+            Ok(()) => folder.remove(),
+            // What is left is known by the record. The hooks run now, and not again.
+            Err(error) => {
+                self.record.poststop &= !had_process;
+                Err(folder.write(&self.record).err().unwrap_or(error))
+            }
+        };
         if had_process {
             hooks::run_poststop(&self.hooks.poststop, &self.record.state(Status::Stopped), &own_environment());
         }
-        Ok(())
+        removed
     }
 }
 

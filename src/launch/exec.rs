@@ -77,7 +77,7 @@ pub(crate) fn exec(global: &Global, args: &ExecArgs) -> Result<Running> {
     let proc = RefCell::new(lsm::host_proc(&plan.task.labels)?);
     let prepared = PreparedExec { plan, init: pidfd, root, console, proc, bridge, meets };
     let mut child = spawn(prepared, &record, init, args, &affinity)?;
-    log::debug!("{}: container process cloned, to join process {}", record.id, init.pid);
+    log::debug!("{}: container process cloned, to join process {init}", record.id);
     let master = child.converse(&affinity.last, terminal.as_ref(), agent.as_ref())?;
     // Until all of that is done the process is killed with an error: nobody would know of it.
     let (pid, pidfd) = child.process()?;

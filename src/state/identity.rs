@@ -28,7 +28,7 @@ pub(crate) struct Identity {
     /// The number of its pidfd's inode, which no other process has until the next boot (pidfs, Linux 6.9). For who can't
     /// see the process in /proc.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    inode: Option<u64>,
+    pub(super) inode: Option<u64>,
 }
 
 /// A live process, held.
