@@ -276,6 +276,15 @@ impl Folder {
         Ok(())
     }
 
+    /// [`Self::read_file`] of a file that is read once in the life of this process: its descriptor is closed with others.
+    fn read_once(&self, name: &str) -> sys::Result<Vec<u8>> {
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+        let fd = openat(&self.fd, name, flags, Mode::empty()).call("open", self.path().join(name))?;
+        let bytes = sys::read_whole(&fd).call("read", self.path().join(name));
+        sys::fs::leave(fd);
+        bytes
+    }
+
     fn read_file(&self, name: &str) -> sys::Result<Vec<u8>> {
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
         let fd = openat(&self.fd, name, flags, Mode::empty()).call("open", self.path().join(name))?;
@@ -311,7 +320,7 @@ impl Folder {
 
     /// config.json as it was at create.
     pub(crate) fn config(&self) -> Result<spec::Spec> {
-        spec::load::parse(&self.read_file(CONFIG)?)
+        spec::load::parse(&self.read_once(CONFIG)?)
     }
 
     /// Makes both FIFOs and opens them so that neither open blocks and neither needs /proc.

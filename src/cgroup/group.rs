@@ -366,8 +366,8 @@ impl Cgroup for Group {
         match self.freezer() {
             // Before Linux 6.1 a frozen process may still be shown as one that sleeps.
             Some(Freezer::V1(_)) if state == Some(b'R') => Ok(false),
-            Some(Freezer::V1(dir)) => v1::frozen(dir),
-            Some(Freezer::V2(dir)) => v2::frozen(dir),
+            Some(Freezer::V1(dir)) => v1::frozen_by(dir.read_once("freezer.state")),
+            Some(Freezer::V2(dir)) => v2::frozen_by(dir.read_once("cgroup.freeze")),
             None => Ok(false),
         }
     }

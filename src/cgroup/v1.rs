@@ -14,6 +14,7 @@ use super::devices;
 use super::dir::{BackOff, Dir, gone, read_at, write_at};
 use super::knobs::Knob;
 use crate::host::is_rootless;
+use crate::sys;
 use crate::sys::clone::{pidfd_open, pidfd_send_signal};
 
 /// What to make in one v1 hierarchy.
@@ -96,7 +97,12 @@ pub(super) fn apply_devices(dir: &Dir, writes: &[devices::Write]) -> Result<()> 
 
 /// Whether the freezer, by itself or by an ancestor, holds its processes.
 pub(super) fn frozen(dir: &Dir) -> Result<bool> {
-    match dir.read("freezer.state") {
+    frozen_by(dir.read("freezer.state"))
+}
+
+/// [`frozen`], as the file says.
+pub(super) fn frozen_by(read: sys::Result<String>) -> Result<bool> {
+    match read {
         Err(error) if gone(&error) => Ok(false),
         state => Ok(state?.trim_end() != "THAWED"),
     }

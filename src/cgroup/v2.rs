@@ -190,7 +190,12 @@ fn load_and_attach(dir: &Dir, program: &[Insn]) -> sys::Result<()> {
 
 /// Whether it was asked to freeze (by itself, not by an ancestor).
 pub(super) fn frozen(dir: &Dir) -> Result<bool> {
-    match dir.read("cgroup.freeze") {
+    frozen_by(dir.read("cgroup.freeze"))
+}
+
+/// [`frozen`], as the file says.
+pub(super) fn frozen_by(read: sys::Result<String>) -> Result<bool> {
+    match read {
         Err(error) if gone(&error) => Ok(false),
         state => Ok(state?.trim_end() == "1"),
     }

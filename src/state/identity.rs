@@ -118,7 +118,7 @@ impl Identity {
             // Most are found so, with no need for a pidfd.
             Some(stat) if self.start_time != 0 && stat.start_time != self.start_time => false,
             Some(stat) if self.start_time != 0 && !is_dead(stat.letter) => true,
-            _ => !matches!(self.find(), Ok(Found::Ended)),
+            _ => !matches!(self.find(sys::read_small), Ok(Found::Ended)),
         }
     }
 
@@ -130,7 +130,8 @@ impl Identity {
 
     /// [`Self::pidfd`], with the letter of the process's state.
     pub(crate) fn live(self) -> Result<Option<Live>> {
-        match self.find()? {
+        // Once in the life of this process, or a few times: its descriptor is closed with others.
+        match self.find(sys::read_once)? {
             Found::Live(live) => Ok(Some(live)),
             Found::Ended => Ok(None),
             Found::Hidden => Err(hidden(self.pid)),
@@ -138,10 +139,15 @@ impl Identity {
     }
 
     fn stat(self) -> Option<Stat> {
-        parse_stat(&sys::read_small(format!("/proc/{}/stat", self.pid)).ok()?)
+        self.stat_by(sys::read_small)
     }
 
-    fn find(self) -> Result<Found> {
+    fn stat_by(self, read: fn(String) -> sys::Result<Vec<u8>>) -> Option<Stat> {
+        parse_stat(&read(format!("/proc/{}/stat", self.pid)).ok()?)
+    }
+
+    /// Looks for that very process; `read` is how its file is read.
+    fn find(self, read: fn(String) -> sys::Result<Vec<u8>>) -> Result<Found> {
         let pidfd = match pidfd_open(Pid::from_raw(self.pid)) {
             // There is none, or the pid is a thread's by now: not the process that this was.
             Err(error) if matches!(error.errno(), Errno::ESRCH | Errno::EINVAL | Errno::ENOENT) => {
@@ -150,7 +156,7 @@ impl Identity {
             Err(error) if error.errno() == Errno::ENOSYS => return self.find_by_pid(error),
             pidfd => pidfd?,
         };
-        let stat = self.stat().filter(|_| self.start_time != 0);
+        let stat = self.stat_by(read).filter(|_| self.start_time != 0);
         if stat.is_some_and(|stat| stat.start_time != self.start_time) {
             return Ok(Found::Ended);
         }
