@@ -276,10 +276,10 @@ fn converse(
     let pid = *pid;
     log::debug!("{}: container process {pid} cloned", undo.record.id);
     undo.record.init = Some(Identity::of_new(pid, pidfd.as_fd())?);
-    // One that goes at once is in a cgroup of its own, by which it is found after a crash; it ends without the runtime.
+    // One that goes at once ends without the runtime, unless a hook or the gate keeps it: then it must be known.
     let Hooks { prestart, create_runtime, create_container, .. } = &plan.hooks;
-    let asked_for = [prestart, create_runtime, create_container].iter().any(|hooks| !hooks.is_empty());
-    if go == Go::Wait || asked_for {
+    let kept = [prestart, create_runtime, create_container].iter().any(|hooks| !hooks.is_empty());
+    if go == Go::Wait || kept || prepared.gate.is_some() {
         undo.folder()?.write(&undo.record)?;
     }
     if let Some(maps) = &plan.id_maps {
