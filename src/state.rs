@@ -15,30 +15,22 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, renameat};
 use nix::sys::stat::{Mode, fstat};
-use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup;
 use crate::error::phrase;
 use crate::spec;
-use crate::sys::clone::{pidfd_open, pidfd_send_signal};
 use crate::sys::{self, Context};
 
 mod change;
+mod identity;
 
-/// A process that can't be mistaken for a later one with the same pid.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Identity {
-    pub(crate) pid: i32,
-    /// Field 22 of /proc/PID/stat: clock ticks since boot.
-    pub(crate) start_time: u64,
-}
+pub(crate) use self::identity::Identity;
 
 /// How far `create` came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,133 +88,6 @@ impl Status {
             Self::Stopped => "stopped",
         }
     }
-}
-
-impl Identity {
-    /// The identity of a live process; `None` when it is gone or a zombie.
-    pub(crate) fn of(pid: Pid) -> Option<Self> {
-        Self::with_state(pid).map(|(identity, _)| identity)
-    }
-
-    /// The same, and the letter of its state (proc_pid_stat(5)).
-    fn with_state(pid: Pid) -> Option<(Self, u8)> {
-        Self::from_stat(pid, &sys::read_small(format!("/proc/{pid}/stat")).ok()?)
-    }
-
-    /// [`Self::of`] the one process that this one makes.
-    pub(crate) fn of_new(pid: Pid) -> Option<Self> {
-        Self::from_stat(pid, &sys::read_once(format!("/proc/{pid}/stat")).ok()?).map(|(identity, _)| identity)
-    }
-
-    fn from_stat(pid: Pid, stat: &[u8]) -> Option<(Self, u8)> {
-        let (state, start_time) = parse_stat(stat)?;
-        (!matches!(state, b'Z' | b'X')).then_some((Self { pid: pid.as_raw(), start_time }, state))
-    }
-
-    /// This process.
-    pub(crate) fn own() -> Option<Self> {
-        let stat = sys::read_once("/proc/self/stat").ok()?;
-        let (_, start_time) = parse_stat(&stat)?;
-        let pid = stat.split(|byte| *byte == b' ').next()?;
-        Some(Self { pid: std::str::from_utf8(pid).ok()?.parse().ok()?, start_time })
-    }
-
-    /// Whether that very process is alive (a zombie is not).
-    pub(crate) fn alive(self) -> bool {
-        Self::of(Pid::from_raw(self.pid)) == Some(self)
-    }
-
-    /// A pidfd of that very process, or `None` when it is gone: the start time is compared after the pidfd is open, so
-    /// a recycled pid is never acted on. ENOSYS where a sandbox around the runtime doesn't know pidfds.
-    pub(crate) fn pidfd(self) -> Result<Option<OwnedFd>> {
-        Ok(self.pidfd_and_state()?.map(|(pidfd, _)| pidfd))
-    }
-
-    /// [`Self::pidfd`], and the letter of the process's state.
-    pub(crate) fn pidfd_and_state(self) -> Result<Option<(OwnedFd, u8)>> {
-        let pid = Pid::from_raw(self.pid);
-        match pidfd_open(pid) {
-            Ok(pidfd) => match Self::with_state(pid) {
-                Some((identity, state)) if identity == self => Ok(Some((pidfd, state))),
-                _ => Ok(None),
-            },
-            Err(error) if error.errno() == Errno::ESRCH => Ok(None),
-            // The pid is now a thread's: not the process that this was.
-            Err(error) if error.errno() == Errno::EINVAL => Ok(None),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Sends a signal to that very process; false when it is gone.
-    pub(crate) fn signal(self, signal: i32) -> Result<bool> {
-        let pidfd = match self.pidfd() {
-            Err(error) if is_enosys(&error) => return self.signal_by_pid(signal),
-            pidfd => pidfd?,
-        };
-        let Some(pidfd) = pidfd else { return Ok(false) };
-        match pidfd_send_signal(pidfd.as_fd(), signal) {
-            Err(error) if error.errno() == Errno::ENOSYS => self.signal_by_pid(signal),
-            Ok(()) => Ok(true),
-            Err(error) if error.errno() == Errno::ESRCH => Ok(false),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Without pidfds: the start time is compared just before, which is all that can be done.
-    fn signal_by_pid(self, signal: i32) -> Result<bool> {
-        if !self.alive() {
-            return Ok(false);
-        }
-        match sys::clone::kill(Pid::from_raw(self.pid), signal) {
-            Err(error) if error.errno() == Errno::ESRCH => Ok(false),
-            sent => sent.map(|()| true).map_err(Into::into),
-        }
-    }
-
-    /// Waits until that very process has ended; false when it takes longer than `patience`.
-    pub(crate) fn wait(self, patience: Duration) -> Result<bool> {
-        let end = Instant::now() + patience;
-        match self.pidfd() {
-            Ok(None) => Ok(true),
-            Ok(Some(pidfd)) => wait_readable(&pidfd, end),
-            // Without pidfds the process of somebody else can only be looked at again and again.
-            Err(error) if is_enosys(&error) => {
-                while self.alive() {
-                    if Instant::now() > end {
-                        return Ok(false);
-                    }
-                    std::thread::sleep(Duration::from_millis(5));
-                }
-                Ok(true)
-            }
-            Err(error) => Err(error),
-        }
-    }
-}
-
-fn wait_readable(fd: &OwnedFd, end: Instant) -> Result<bool> {
-    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-    loop {
-        let left = end.saturating_duration_since(Instant::now());
-        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        match poll(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLIN)], timeout) {
-            Err(Errno::EINTR) => {}
-            result => return Ok(result.call("poll", "pidfd")? > 0),
-        }
-    }
-}
-
-fn is_enosys(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<sys::Error>().is_some_and(|error| error.errno() == Errno::ENOSYS)
-}
-
-/// State letter and start time (fields 3 and 22) of /proc/PID/stat; the name in field 2 may hold anything.
-fn parse_stat(stat: &[u8]) -> Option<(u8, u64)> {
-    let after = stat.iter().rposition(|byte| *byte == b')')?;
-    let rest = std::str::from_utf8(stat.get(after + 2..)?).ok()?;
-    let mut fields = rest.split(' ');
-    let state = *fields.next()?.as_bytes().first()?;
-    Some((state, fields.nth(18)?.parse().ok()?))
 }
 
 /// The folder of one container, open.
@@ -414,6 +279,15 @@ impl Folder {
         Ok(())
     }
 
+    /// [`Self::read_file`] of a file that is read once in the life of this process: its descriptor is closed with others.
+    fn read_once(&self, name: &str) -> sys::Result<Vec<u8>> {
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+        let fd = openat(&self.fd, name, flags, Mode::empty()).call("open", self.path().join(name))?;
+        let bytes = sys::read_whole(&fd).call("read", self.path().join(name));
+        sys::fs::leave(fd);
+        bytes
+    }
+
     fn read_file(&self, name: &str) -> sys::Result<Vec<u8>> {
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
         let fd = openat(&self.fd, name, flags, Mode::empty()).call("open", self.path().join(name))?;
@@ -449,7 +323,7 @@ impl Folder {
 
     /// config.json as it was at create.
     pub(crate) fn config(&self) -> Result<spec::Spec> {
-        spec::load::parse(&self.read_file(CONFIG)?)
+        spec::load::parse(&self.read_once(CONFIG)?)
     }
 
     /// Makes both FIFOs and opens them so that neither open blocks and neither needs /proc.
@@ -506,7 +380,7 @@ impl Folder {
             return Ok(Status::Stopped);
         }
         let cgroup = cgroup::open(&record.cgroup)?;
-        if cgroup.frozen().unwrap_or(false) && !self.thaw_half_paused(&*cgroup) {
+        if cgroup.frozen().context("whether the container is paused")? && !self.thaw_half_paused(&*cgroup) {
             return Ok(Status::Paused);
         }
         Ok(if self.open_gate()?.is_some() { Status::Created } else { Status::Running })

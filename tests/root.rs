@@ -40,6 +40,7 @@ mod root {
     mod exec_process;
     mod exec_terminal;
     mod fallbacks;
+    mod first_thread;
     mod hooks;
     mod identity;
     mod idmap;

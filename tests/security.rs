@@ -19,6 +19,7 @@ mod common;
 mod security {
     mod bounds;
     mod covers;
+    mod cleanup;
     mod cve_2019_5736;
     mod dev;
     mod exec;

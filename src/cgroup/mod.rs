@@ -15,6 +15,7 @@ mod knobs;
 mod layout;
 mod stats;
 pub(crate) mod systemd;
+mod tree;
 mod trouble;
 pub(crate) mod update;
 mod v1;
@@ -67,9 +68,30 @@ pub(crate) struct Location {
     /// (controllers of the v1 hierarchy, directory).
     pub(crate) v1: Vec<(String, PathBuf)>,
     pub(crate) v2: Option<PathBuf>,
+    /// How it is known that the cgroup is the container's.
+    #[serde(default)]
+    pub(crate) claim: Claim,
     /// The unit that systemd made it for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) unit: Option<systemd::Unit>,
+}
+
+/// What tells a container's cgroup from another's at the same path. Nothing is ever killed or removed because a path was
+/// *planned*: as long as it isn't known whether the cgroup is unused, it may be somebody else's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Claim {
+    /// The record of a runtime that didn't note it, or no record's.
+    #[default]
+    Unknown,
+    /// It is to be taken, and somebody's directory may have been there before.
+    Planned,
+    /// It is to be made: there was nothing at the path when that was written down.
+    Vacant,
+    /// It was taken: the number of its directory's inode, in the hierarchy where processes are looked for.
+    Taken(u64),
+    /// It was taken over from who had it before, and marked: who made it may still have its inode written down.
+    Marked { inode: u64, mark: u64 },
 }
 
 /// Where and with which limits: decided, not done.
@@ -114,6 +136,7 @@ fn lay_out(manager: Manager, cgroups_path: &str, id: &str, resources: &Resources
         manager,
         v1: v1.iter().map(|leaf| (leaf.controllers.clone(), leaf.dir.clone())).collect(),
         v2: v2.as_ref().map(|leaf| leaf.dir.clone()),
+        claim: Claim::Planned,
         unit: None,
     };
     Ok(Plan { location, optional: cgroups_path.is_empty() && !limits, v1, v2, unit: None })
@@ -174,7 +197,7 @@ fn without_cgroup(resources: &Resources) -> Result<Plan> {
         let pointer = format!("/linux/resources/{}", knob.property);
         return Err(invalid(pointer, "a limit, but cgroups are disabled (--cgroup-manager=disabled)"));
     }
-    let location = Location { manager: Manager::Disabled, v1: Vec::new(), v2: None, unit: None };
+    let location = Location { manager: Manager::Disabled, v1: Vec::new(), v2: None, claim: Claim::Planned, unit: None };
     Ok(Plan { location, optional: true, v1: Vec::new(), v2: None, unit: None })
 }
 
@@ -230,6 +253,12 @@ pub(crate) fn create(plan: &Plan) -> Result<Box<dyn Cgroup>> {
     }
 }
 
+/// The location of a plan as it is written down before anything is done: with whether there is nothing yet.
+pub(crate) fn planned(plan: &Plan) -> Location {
+    let claim = if group::open(&plan.location).is_vacant() { Claim::Vacant } else { Claim::Planned };
+    Location { claim, ..plan.location.clone() }
+}
+
 /// The cgroup of an existing container; it may be gone already, in part or whole. Makes no system call.
 pub(crate) fn open(location: &Location) -> Result<Box<dyn Cgroup>> {
     match &location.unit {
@@ -277,7 +306,7 @@ pub(crate) trait Cgroup: std::fmt::Debug {
     /// Whether it is frozen by itself, not only by an ancestor.
     fn frozen(&self) -> Result<bool>;
     /// Whether something in it or below would not see a SIGKILL before it is thawed: v1's freezer does that.
-    fn frozen_to_signals(&self) -> bool;
+    fn frozen_to_signals(&self) -> Result<bool>;
     /// The ancestor that keeps it frozen, if one does.
     fn frozen_ancestor(&self) -> Option<PathBuf>;
     /// Freezes every process in it and below and waits until they are (bounded), or until `stop` can be read. After an
@@ -285,14 +314,16 @@ pub(crate) trait Cgroup: std::fmt::Debug {
     fn freeze(&self, stop: BorrowedFd<'_>) -> Result<()>;
     /// Thaws it. An error says so if an ancestor keeps it frozen.
     fn thaw(&self) -> Result<()>;
-    /// Whether it is frozen, by itself or an ancestor, given the state of a process in it (the letter of proc_pid_stat(5)): v1's freezer keeps its
-    /// processes in uninterruptible sleep, so that a process in any other state answers it.
-    fn frozen_with(&self, state: u8) -> Result<bool>;
-    /// Every process in it and below.
+    /// Whether it is frozen, by itself or an ancestor, given the state of a process in it (the letter of proc_pid_stat(5), if that is known):
+    /// one that runs isn't.
+    fn frozen_with(&self, state: Option<u8>) -> Result<bool>;
+    /// Every process in it and below; none of a cgroup that isn't the container's.
     fn pids(&self) -> Result<Vec<Pid>>;
-    /// Kills every process in it and below and waits until they are gone (bounded).
+    /// Kills every process in it and below and waits until they are gone (bounded). Nothing in a cgroup that isn't the
+    /// container's.
     fn kill(&self) -> Result<()>;
-    /// Removes it and what the container made below, in every hierarchy; one that is gone is fine.
+    /// Removes it and what the container made below, in every hierarchy; one that is gone is fine, and one that isn't the
+    /// container's stays.
     fn remove(&mut self) -> Result<()>;
     /// What the memory controller has killed in it, if it has.
     fn out_of_memory(&self) -> Option<OutOfMemory>;

@@ -109,11 +109,11 @@ fn hand_down_all(leaf: &Leaf, dir: &Dir) -> sys::Result<()> {
         let parent = Dir::new(path.to_owned());
         // The "no internal processes" rule of cgroups(7): a cgroup with processes takes those controllers that know
         // threads, but then its children take no process any more. The root alone (it has no type) is free of it.
-        if !parent.read("cgroup.procs")?.is_empty() && parent.read("cgroup.type").is_ok() {
+        if !parent.read_once("cgroup.procs")?.is_empty() && parent.read("cgroup.type").is_ok() {
             log::debug!("cgroup controllers aren't enabled in {path:?}: it has processes of its own");
             return Ok(());
         }
-        let enabled = parent.read("cgroup.subtree_control")?;
+        let enabled = parent.read_once("cgroup.subtree_control")?;
         for name in missing.iter().filter(|name| !has(&enabled, name)) {
             if let Err(error) = parent.write("cgroup.subtree_control", &format!("+{name}")) {
                 log::debug!("cgroup controller {name:?} isn't enabled in {path:?}: {error}");
@@ -190,7 +190,12 @@ fn load_and_attach(dir: &Dir, program: &[Insn]) -> sys::Result<()> {
 
 /// Whether it was asked to freeze (by itself, not by an ancestor).
 pub(super) fn frozen(dir: &Dir) -> Result<bool> {
-    match dir.read("cgroup.freeze") {
+    frozen_by(dir.read("cgroup.freeze"))
+}
+
+/// [`frozen`], as the file says.
+pub(super) fn frozen_by(read: sys::Result<String>) -> Result<bool> {
+    match read {
         Err(error) if gone(&error) => Ok(false),
         state => Ok(state?.trim_end() == "1"),
     }

@@ -213,7 +213,7 @@ fn record(plan: &Plan, spec: &Spec, host: &Host) -> Result<Record> {
         creator: Identity::own().context("internal error: no /proc/self/stat")?,
         init: None,
         own_pid_namespace: plan.namespaces.makes(Kind::Pid),
-        cgroup: plan.cgroup.location.clone(),
+        cgroup: cgroup::planned(&plan.cgroup),
         keyring: plan.task.keyring.is_some(),
         poststart: !spec.hooks.poststart.is_empty(),
         poststop: !spec.hooks.poststop.is_empty(),
@@ -283,13 +283,14 @@ fn converse(
         outside.pass(Barrier::Go)?;
         cross_bridge(undo, outside)?;
     }
-    let (pid, _) = undo.process()?;
+    let (pid, pidfd) = undo.process()?;
     let pid = *pid;
     log::debug!("{}: container process {pid} cloned", undo.record.id);
-    undo.record.init = Identity::of_new(pid);
-    // One that goes at once is in a cgroup of its own, by which it is found after a crash; it ends without the runtime.
-    let asked_for = !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty();
-    if go == Go::Wait || asked_for {
+    undo.record.init = Some(Identity::of_new(pid, pidfd.as_fd())?);
+    // One that goes at once ends without the runtime, unless a hook or the gate keeps it: then it must be known.
+    let Hooks { prestart, create_runtime, create_container, .. } = &plan.hooks;
+    let kept = [prestart, create_runtime, create_container].iter().any(|hooks| !hooks.is_empty());
+    if go == Go::Wait || kept || prepared.gate.is_some() {
         undo.folder()?.write(&undo.record)?;
     }
     if let Some(maps) = &plan.id_maps {
@@ -404,18 +405,25 @@ impl<'a> Undo<'a> {
             let _ = pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
             wait(pidfd.as_fd())?;
         }
-        if let Some(mut cgroup) = self.cgroup.take() {
+        let removed = self.cgroup.take().map_or(Ok(()), |mut cgroup| {
             if had_process && !self.record.own_pid_namespace {
                 cgroup.kill()?;
             }
-            cgroup.remove()?;
-        }
-        let Some(folder) = self.folder.take() else { return Ok(()) };
-        folder.remove()?;
+            cgroup.remove()
+        });
+        let Some(folder) = self.folder.take() else { return removed };
+        let removed = match removed {
+            Ok(()) => folder.remove(),
+            // What is left is known by the record. The hooks run now, and not again.
+            Err(error) => {
+                self.record.poststop &= !had_process;
+                Err(folder.write(&self.record).err().unwrap_or(error))
+            }
+        };
         if had_process {
             hooks::run_poststop(&self.hooks.poststop, &self.record.state(Status::Stopped), &own_environment());
         }
-        Ok(())
+        removed
     }
 }
 

@@ -24,7 +24,7 @@ use crate::plan::limits::cpu_mask;
 use crate::plan::namespaces::Kind;
 use crate::plan::task::{Passed, Streams};
 use crate::spec::{self, Process, Spec, State};
-use crate::state::{Folder, Identity, Phase, Record, Status};
+use crate::state::{Folder, Phase, Record, Status};
 use crate::sync::{Barrier, Heard, Outside, channel};
 use crate::sys::clone::{Cloned, clone_into, pidfd_open, pidfd_send_signal, wait};
 use crate::sys::process::sched_setaffinity;
@@ -45,7 +45,7 @@ pub(crate) fn exec(global: &Global, args: &ExecArgs) -> Result<Running> {
     let passed = descriptors::settle(args.preserve_fds)?;
     let folder = Folder::open(&global.root, args.id.as_str())?;
     let record = folder.record()?;
-    let (init, pidfd) = init_of(&record, args)?;
+    let Target { pid: init, pidfd } = target(&record, args)?;
     let config = folder.config()?;
     let process = process_of(&config, args)?;
     let passed = Passed {
@@ -80,7 +80,7 @@ pub(crate) fn exec(global: &Global, args: &ExecArgs) -> Result<Running> {
     let proc = RefCell::new(lsm::host_proc(&plan.task.labels)?);
     let prepared = PreparedExec { plan, init: pidfd, root, console: RefCell::new(console), proc, bridge, meets };
     let mut child = spawn(prepared, &record, init, args, &affinity)?;
-    log::debug!("{}: container process cloned, to join process {}", record.id, init.pid);
+    log::debug!("{}: container process cloned, to join process {init}", record.id);
     let master = child.converse(&affinity.last, terminal.as_ref(), agent)?;
     // Until all of that is done the process is killed with an error: nobody would know of it.
     let (pid, pidfd) = child.process()?;
@@ -105,22 +105,36 @@ fn stopped(record: &Record) -> String {
     format!("cannot exec in a stopped container: {:?} ({})", record.id, phrase::NOT_RUNNING)
 }
 
-/// The container's init, if it can be joined now.
-fn init_of(record: &Record, args: &ExecArgs) -> Result<(Identity, OwnedFd)> {
+/// Whose namespaces are joined.
+#[derive(Debug)]
+struct Target {
+    pid: i32,
+    pidfd: OwnedFd,
+}
+
+/// The container's init, if it can be joined now; another thread of it where the first has ended and has no namespaces any
+/// more.
+fn target(record: &Record, args: &ExecArgs) -> Result<Target> {
     if record.phase == Phase::Creating {
         bail!("cannot exec in a container that is being created: {:?}", record.id);
     }
     let init = record.init.with_context(|| stopped(record))?;
-    let (pidfd, state) = init.pidfd_and_state()?.with_context(|| stopped(record))?;
-    if !args.ignore_paused && cgroup::open(&record.cgroup)?.frozen_with(state).unwrap_or(false) {
+    let live = init.live()?.with_context(|| stopped(record))?;
+    if !args.ignore_paused
+        && cgroup::open(&record.cgroup)?.frozen_with(live.letter).context("whether the container is paused")?
+    {
         bail!("cannot exec in a paused container (use --ignore-paused to override): {:?}", record.id);
     }
-    Ok((init, pidfd))
+    if !live.has_lost_its_first_thread() {
+        return Ok(Target { pid: init.pid, pidfd: live.pidfd });
+    }
+    let (tid, pidfd) = live.another_thread(init)?.with_context(|| stopped(record))?;
+    Ok(Target { pid: tid, pidfd })
 }
 
 /// A container may have joined the user namespace that this process is in, which can't be joined again (setns(2)).
-fn shares_user_namespace(init: Identity) -> bool {
-    let path = format!("/proc/{}/ns/user", init.pid);
+fn shares_user_namespace(init: i32) -> bool {
+    let path = format!("/proc/{init}/ns/user");
     nix::sys::stat::stat(path.as_str()).is_ok_and(|stat| is_own_user_namespace(&stat))
 }
 
@@ -180,8 +194,8 @@ fn in_file(error: anyhow::Error, path: &Path) -> anyhow::Error {
     }
 }
 
-fn open_root(init: Identity) -> Result<OwnedFd> {
-    let path = PathBuf::from(format!("/proc/{}/root", init.pid));
+fn open_root(init: i32) -> Result<OwnedFd> {
+    let path = PathBuf::from(format!("/proc/{init}/root"));
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     Ok(nix::fcntl::openat(sys::fs::CWD, &path, flags, Mode::empty()).call("open", &path)?)
 }
@@ -209,13 +223,7 @@ struct Child {
 }
 
 /// Clones into the container's cgroup. The clone never returns from here.
-fn spawn(
-    prepared: PreparedExec,
-    record: &Record,
-    init: Identity,
-    args: &ExecArgs,
-    affinity: &Affinity,
-) -> Result<Child> {
+fn spawn(prepared: PreparedExec, record: &Record, init: i32, args: &ExecArgs, affinity: &Affinity) -> Result<Child> {
     if let Some(mask) = &affinity.first {
         sched_setaffinity(0, mask).context("config.json: /process/execCPUAffinity/initial")?;
     }
@@ -265,12 +273,12 @@ fn place(mut cgroup: Box<dyn Cgroup>, pid: Pid, placed: bool) -> Result<()> {
 
 /// Where the container's cgroup takes no process, or is gone, its init's own of this moment does (runc#2416): a systemd
 /// inside has moved it.
-fn follow(error: anyhow::Error, pid: Pid, init: Identity, args: &ExecArgs) -> Result<()> {
+fn follow(error: anyhow::Error, pid: Pid, init: i32, args: &ExecArgs) -> Result<()> {
     let errno = error.downcast_ref::<sys::Error>().map(sys::Error::errno);
     if !args.cgroup.is_empty() || !matches!(errno, Some(Errno::ENOENT | Errno::EBUSY | Errno::EOPNOTSUPP)) {
         return Err(error);
     }
-    let location: Location = cgroup::exec::current(init.pid)?;
+    let location: Location = cgroup::exec::current(init)?;
     cgroup::open(&location)?.add_all(pid)
 }
 

@@ -117,6 +117,15 @@ pub(crate) fn pidfd_open(pid: Pid) -> Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
+/// A pidfd of one thread of a process (PIDFD_THREAD, Linux 6.9): EINVAL before.
+pub(crate) fn pidfd_open_thread(tid: Pid) -> Result<OwnedFd> {
+    // SAFETY: no memory is passed.
+    let ret = unsafe { libc::syscall(libc::SYS_pidfd_open, tid.as_raw(), libc::O_EXCL) };
+    let fd = check("pidfd_open PIDFD_THREAD", ret, || tid.to_string())?;
+    // SAFETY: a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
 /// pidfd_send_signal(2).
 pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
     // SAFETY: a null siginfo is allowed: the kernel fills one in as kill(2) does.

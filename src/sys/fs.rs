@@ -208,5 +208,19 @@ pub(crate) fn setxattr(path: &CStr, name: &CStr, value: &[u8]) -> Result<()> {
     check("setxattr", ret.into(), || format!("{path:?} {}", name.to_string_lossy())).map(drop)
 }
 
+/// getxattr(2) of a short attribute; none if there isn't one, or can't be any.
+pub(crate) fn getxattr(path: &CStr, name: &CStr) -> Result<Option<Vec<u8>>> {
+    let mut value = vec![0; 64];
+    // SAFETY: both strings and the `value.len()` bytes to write to live across the call.
+    let ret = unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
+    match check("getxattr", ret as libc::c_long, || format!("{path:?} {}", name.to_string_lossy())) {
+        Err(error) if matches!(error.errno(), Errno::ENODATA | Errno::EOPNOTSUPP | Errno::ENOENT) => Ok(None),
+        length => {
+            value.truncate(usize::try_from(length?).unwrap_or_default());
+            Ok(Some(value))
+        }
+    }
+}
+
 /// The current directory.
 pub(crate) const CWD: BorrowedFd<'static> = nix::fcntl::AT_FDCWD;

@@ -31,6 +31,16 @@ pub(crate) fn dispatch(command: &str, args: &[&str]) -> Outcome {
         }
         ("catch", [code, signals @ ..]) => catch(number(code)?, signals),
         ("fork-tree", [count]) => fork_tree(number(count)?),
+        ("fork", words) => {
+            let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+            sys::fork(|| {
+                let words: Vec<&str> = words.iter().map(String::as_str).collect();
+                words.split_first().map_or(Ok(1), |(command, rest)| dispatch(command, rest)).unwrap_or(1)
+            })
+            .map(|_| 0)
+        }
+        ("leave-first-thread", []) => leave_first_thread(),
+        ("fork-leavers", [count]) => fork_leavers(number(count)?),
         ("orphan-zombies", [count]) => orphans(number(count)?),
         ("eat-mem", [megabytes]) => eat_mem(number(megabytes)?).map(|_| 0),
         ("hold-mem", [megabytes]) => {
@@ -213,6 +223,26 @@ fn catch(code: i32, signals: &[&str]) -> Outcome {
 fn fork_tree(count: u32) -> Outcome {
     for _ in 0..count {
         sys::fork(|| sys::sleep())?;
+    }
+    println!("ready");
+    sys::sleep()
+}
+
+/// Goes on in a second thread, while the first ends.
+fn leave_first_thread() -> Outcome {
+    std::thread::spawn(|| -> ! {
+        println!("ready");
+        sys::flush();
+        sys::sleep()
+    });
+    // Only this thread ends, not the process.
+    sys::syscall(libc::SYS_exit, &[0]).map(|_| 1)
+}
+
+/// `count` children that go on in a second thread; their parent says `ready` and sleeps.
+fn fork_leavers(count: u32) -> Outcome {
+    for _ in 0..count {
+        sys::fork(|| leave_first_thread().unwrap_or(1))?;
     }
     println!("ready");
     sys::sleep()

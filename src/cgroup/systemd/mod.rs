@@ -123,7 +123,10 @@ pub(super) fn create(plan: &super::Plan, unit: &Unit) -> Result<Scope> {
 
 /// The unit of an existing container. Makes no system call.
 pub(super) fn open(location: &Location, unit: &Unit) -> Scope {
-    Scope { unit: unit.clone(), group: group::open(location), begin: None, ours: true }
+    // Until it has started, a unit of that name may be anybody's: it is known by no more than words that others may use, too.
+    // What a runtime that was killed meanwhile leaves behind ends by itself, with the process in it.
+    let ours = unit.expected.is_none();
+    Scope { unit: unit.clone(), group: group::open(location), begin: None, ours }
 }
 
 impl Plan {
@@ -229,12 +232,12 @@ impl Cgroup for Scope {
         self.group.frozen()
     }
 
-    fn frozen_with(&self, state: u8) -> Result<bool> {
+    fn frozen_with(&self, state: Option<u8>) -> Result<bool> {
         self.group.frozen_with(state)
     }
 
     fn pids(&self) -> Result<Vec<Pid>> {
-        self.group.pids()
+        if self.is_ours()? { self.group.pids() } else { Ok(Vec::new()) }
     }
 
     fn kill(&self) -> Result<()> {
@@ -244,7 +247,7 @@ impl Cgroup for Scope {
     /// systemd first: it would take a cgroup that vanishes for one that still runs.
     fn remove(&mut self) -> Result<()> {
         if !self.is_ours()? {
-            return Ok(());
+            return self.group.remove();
         }
         // Nobody is left that systemd would have to kill, in its own time.
         self.group.wait_empty();
@@ -255,7 +258,7 @@ impl Cgroup for Scope {
         Ok(())
     }
 
-    fn frozen_to_signals(&self) -> bool {
+    fn frozen_to_signals(&self) -> Result<bool> {
         self.group.frozen_to_signals()
     }
 

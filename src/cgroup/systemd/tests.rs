@@ -30,7 +30,10 @@ fn a_system_unit() {
     let plan = planned(None, &[], &layout(&[], true)).unwrap();
     let unit = Unit { name: "p-n.scope".into(), bus: Bus::System, expected: Some("tare container id".into()) };
     let v2 = Some("/cg/unified/a.slice/a-b.slice/p-n.scope".into());
-    assert_eq!(plan.location, Location { manager: Kind::Systemd, v1: vec![], v2, unit: Some(unit) });
+    assert_eq!(
+        plan.location,
+        Location { manager: Kind::Systemd, v1: vec![], v2, claim: crate::cgroup::Claim::Planned, unit: Some(unit) }
+    );
     assert!(!plan.optional);
     let properties = properties_of(&plan);
     assert!(properties.contains(&"TasksMax=U64(5)".to_owned()), "{properties:?}");
