@@ -11,7 +11,8 @@ use anyhow::{Context as _, Result};
 use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, FsType, statfs};
 
 use super::dir;
-use super::{Hierarchy, Layout};
+use super::knobs::Version;
+use super::{Hierarchy, Layout, v1};
 
 const ROOT: &str = "/sys/fs/cgroup";
 
@@ -48,6 +49,12 @@ impl Layout {
         }
         let mountinfo = dir::read_path(Path::new("/proc/self/mountinfo")).context("where cgroups are mounted")?;
         Ok(from_mountinfo(&own, &mountinfo))
+    }
+
+    /// Which version has a controller, by v1's name of it. What no hierarchy is known to have is v2's, if there is one.
+    pub(super) fn home(&self, controller: &str) -> Version {
+        let on_v1 = self.v1.iter().any(|had| v1::lists(&had.controllers, controller));
+        if on_v1 || self.v2.is_none() { Version::V1 } else { Version::V2 }
     }
 
     /// Whether the host has no cgroup file system at all.

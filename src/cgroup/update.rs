@@ -28,6 +28,7 @@ pub(crate) enum BelowUsage {
 pub(crate) struct Change {
     /// All limits from now on: for a manager that keeps a list of its own.
     pub(crate) resources: Resources,
+    warnings: Vec<String>,
     below_usage: BelowUsage,
     v1: Vec<(v1::Leaf, Vec<Write>)>,
     v2: Option<v2::Leaf>,
@@ -59,6 +60,7 @@ pub(crate) fn plan(
     }
     let mut change = Change {
         resources: new.clone(),
+        warnings: warnings(new, &layout, asked),
         below_usage,
         v1: v1.into_iter().map(|leaf| (leaf, Vec::new())).collect(),
         v2,
@@ -68,6 +70,23 @@ pub(crate) fn plan(
         plan_devices(&mut change, location, &old.devices, &new.devices)?;
     }
     Ok(change)
+}
+
+impl Change {
+    /// What of it isn't done, or may be meant otherwise, in words.
+    pub(crate) fn warnings(&self) -> impl Iterator<Item = &String> {
+        self.warnings.iter()
+    }
+}
+
+/// Those of what was given.
+fn warnings(new: &Resources, layout: &Layout, asked: impl Fn(&str) -> bool) -> Vec<String> {
+    let mut given = super::warnings(new, layout);
+    given.retain(|warning| {
+        let property = warning.strip_prefix("/linux/resources/").and_then(|rest| rest.split(' ').next());
+        property.is_some_and(&asked)
+    });
+    given
 }
 
 /// The hierarchies that the container is in, for what is decided by where a controller is.

@@ -12,7 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::apply::apply;
 use super::devices::Insn;
 use super::dir::{Dir, gone};
-use super::knobs::{Knob, Missing};
+use super::knobs::Knob;
 use super::trouble::{Tried, cause, not_offered};
 use crate::host::is_rootless;
 use crate::sys::{self, bpf};
@@ -43,7 +43,7 @@ pub(super) fn prepare(leaf: &Leaf, dir: &Dir, alone: bool) -> Result<()> {
 /// The controllers that the limits can't do without, each with a property that asks for it.
 fn needed(knobs: &[Knob]) -> Vec<(&str, &str)> {
     let mut out: Vec<(&str, &str)> = Vec::new();
-    for knob in knobs.iter().filter(|knob| knob.missing != Missing::Skip && knob.controller != "cgroup") {
+    for knob in knobs.iter().filter(|knob| knob.is_needed() && knob.controller != "cgroup") {
         if !out.iter().any(|(controller, _)| *controller == knob.controller) {
             out.push((&knob.controller, &knob.property));
         }

@@ -100,6 +100,7 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay, interrupt: 
         },
     };
     let plan = Plan::new(&spec, &host, &request)?;
+    cgroup::warnings(&spec.linux.resources, &host.cgroups).iter().for_each(|warning| log::warn!("{warning}"));
     check_rootfs(&plan)?;
 
     let record = record(&plan, &spec, &host)?;
@@ -221,7 +222,8 @@ fn spawn(
 ) -> Result<(Lock, Outside, Go)> {
     let bridge = prepared.plan.namespaces.bridge();
     let flags = if bridge { 0 } else { prepared.plan.namespaces.clone_flags() };
-    let cgroup = undo.cgroup.as_ref().and_then(|cgroup| cgroup.clone_fd());
+    // The bridge stays outside: as long as it is there it would count against the container's limits.
+    let cgroup = undo.cgroup.as_ref().filter(|_| !bridge).and_then(|cgroup| cgroup.clone_fd());
     let makes_user = prepared.plan.namespaces.makes(Kind::User);
     let (cloned, placed) = clone_into(flags, cgroup)
         .map_err(|error| if makes_user { idmaps::explain_clone(error) } else { error.into() })?;
@@ -242,14 +244,9 @@ fn spawn(
         }
         Cloned::Parent { pid, pidfd } => {
             undo.process = Some((pid, pidfd));
-            let cgroup = undo.cgroup.as_mut().context("internal error: no cgroup")?;
-            if placed {
-                cgroup.add(pid)?
-            } else {
-                cgroup.add_all(pid)?
+            if !bridge {
+                undo.confine(pid, if placed { Born::Inside } else { Born::Outside })?;
             }
-            // Where systemd has put it.
-            undo.record.cgroup = cgroup.location();
             Ok((lock, outside, go))
         }
     }
@@ -322,7 +319,14 @@ fn cross_bridge(undo: &mut Undo<'_>, outside: &Outside) -> Result<()> {
     if let Some((_, bridge)) = undo.process.replace((pid, pidfd)) {
         wait(bridge.as_fd())?;
     }
-    Ok(())
+    undo.confine(pid, Born::Outside)
+}
+
+/// Where the clone has put a process: v2's cgroup of the container, or the runtime's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Born {
+    Inside,
+    Outside,
 }
 
 /// The next message that isn't a failure. A failure inside reads as if it had happened here.
@@ -356,6 +360,18 @@ impl<'a> Undo<'a> {
 
     fn process(&self) -> Result<&(Pid, OwnedFd)> {
         self.process.as_ref().context("internal error: no process")
+    }
+
+    /// Moves the process that becomes the container's into its cgroup, in every hierarchy.
+    fn confine(&mut self, pid: Pid, born: Born) -> Result<()> {
+        let cgroup = self.cgroup.as_mut().context("internal error: no cgroup")?;
+        match born {
+            Born::Inside => cgroup.add(pid)?,
+            Born::Outside => cgroup.add_all(pid)?,
+        }
+        // Where systemd has put it.
+        self.record.cgroup = cgroup.location();
+        Ok(())
     }
 
     /// How the process ended, when it ended without a word.
