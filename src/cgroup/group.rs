@@ -20,6 +20,8 @@ use crate::sys;
 const KILL_LIMIT: Duration = Duration::from_secs(10);
 /// The same where an ancestor is frozen, which only its owner can change.
 const HELD_LIMIT: Duration = Duration::from_millis(100);
+/// How long `wait_gone` waits: systemd needs some milliseconds, on a busy host more.
+const GONE_LIMIT: Duration = Duration::from_secs(5);
 /// How long `remove` waits for tasks that are on their way out.
 const REMOVE_LIMIT: Duration = Duration::from_secs(5);
 
@@ -192,6 +194,18 @@ impl Group {
         }
     }
 
+    /// Waits (bounded) until another manager has removed it, and says whether it has.
+    pub(super) fn wait_gone(&self) -> bool {
+        let Some(dir) = &self.v2 else { return false };
+        let mut time = BackOff::new(GONE_LIMIT);
+        while dir.path().exists() {
+            if !time.pause() {
+                return false;
+            }
+        }
+        true
+    }
+
     fn kill_within(&self, limit: Duration) -> Result<()> {
         let mut time = BackOff::new(limit);
         if let Some(dir) = &self.v2 {
@@ -339,7 +353,7 @@ impl Cgroup for Group {
     }
 
     fn update(&mut self, change: &Change) -> Result<()> {
-        update::apply(self, change)
+        update::apply(self, change).map(drop)
     }
 }
 

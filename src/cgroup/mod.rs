@@ -28,7 +28,7 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::events::Watch;
-use self::knobs::{Knob, Version};
+use self::knobs::{Knob, Missing, Version};
 pub(crate) use self::stats::Stats;
 use crate::error::invalid;
 use crate::spec::Resources;
@@ -81,6 +81,16 @@ pub(crate) struct Plan {
     v1: Vec<v1::Leaf>,
     v2: Option<v2::Leaf>,
     unit: Option<systemd::Plan>,
+}
+
+impl Plan {
+    /// Has v2's cgroup belong to a uid of the host, whose processes may divide it then. Not where v1 is in use, where nothing
+    /// can be delegated safely.
+    pub(crate) fn give_to(&mut self, owner: Option<u32>) {
+        if let (Some(leaf), true) = (&mut self.v2, self.v1.is_empty()) {
+            leaf.owner = owner;
+        }
+    }
 }
 
 /// Decides the cgroup of container `id`. Errors name the property.
@@ -164,6 +174,7 @@ fn leaves(layout: &Layout, cgroups_path: &str, id: &str) -> (Vec<v1::Leaf>, Opti
         dir: layout::leaf(had, cgroups_path, id),
         knobs: Vec::new(),
         program: None,
+        owner: None,
     });
     (v1.collect(), v2)
 }
@@ -183,6 +194,9 @@ fn without_cgroup(resources: &Resources) -> Result<Plan> {
 
 /// A knob that no hierarchy has: an error, unless it makes no difference.
 fn refuse_missing(knob: &Knob, layout: &Layout) -> Result<()> {
+    if knob.missing == Missing::Warn {
+        log::warn!("/linux/resources/{} is not set: this host has no such controller", knob.property);
+    }
     if !knob.is_needed() {
         return Ok(());
     }

@@ -117,6 +117,7 @@ fn leaves(location: &Location, layout: &Layout, resources: &Resources) -> Result
         dir: dir.clone(),
         knobs: Vec::new(),
         program: None,
+        owner: None,
     });
     place(resources, layout, &mut v1, &mut v2)?;
     Ok((v1, v2))
@@ -155,18 +156,31 @@ fn plan_devices(
     Ok(())
 }
 
-/// Does it. After an error every file has its old value again, as far as the kernel lets.
-pub(super) fn apply(group: &Group, change: &Change) -> Result<()> {
-    let mut undo: Vec<(Dir, Vec<Knob>)> = Vec::new();
-    let done = apply_all(group, change, &mut undo);
-    if done.is_err() {
-        for (dir, knobs) in undo.iter().rev() {
+/// What files had in them before a change.
+#[derive(Debug, Default)]
+pub(super) struct Before(Vec<(Dir, Vec<Knob>)>);
+
+impl Before {
+    /// Gives every file its old value again, as far as the kernel lets.
+    pub(super) fn restore(&self) {
+        for (dir, knobs) in self.0.iter().rev() {
             if let Err((knob, error)) = write_all(dir, knobs) {
                 log::warn!("setting {} back to {:?}: {error}", knob.file, knob.value);
             }
         }
     }
-    done
+}
+
+/// Does it. After an error every file has its old value again.
+pub(super) fn apply(group: &Group, change: &Change) -> Result<Before> {
+    let mut before = Before::default();
+    match apply_all(group, change, &mut before.0) {
+        Ok(()) => Ok(before),
+        Err(error) => {
+            before.restore();
+            Err(error)
+        }
+    }
 }
 
 fn apply_all(group: &Group, change: &Change, undo: &mut Vec<(Dir, Vec<Knob>)>) -> Result<()> {

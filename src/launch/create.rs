@@ -84,11 +84,15 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay, interrupt: 
     check_terminal(&spec, &paths, stay)?;
     let modules = lsm::modules(spec.process.as_ref(), &spec.linux.mount_label);
     let host = Host { modules, ..Host::probe()? };
+    let rootless = global.is_rootless(&host);
+    let unnamed = spec.linux.cgroups_path.is_empty() && global.manager == cgroup::Manager::Cgroupfs;
+    let delegated = if rootless && unnamed { host.cgroups.delegated(args.id.as_str()) } else { None };
     let request = Request {
         id: args.id.as_str().into(),
         bundle,
         manager: global.manager,
-        rootless: global.is_rootless(&host),
+        rootless,
+        delegated,
         no_pivot: args.no_pivot,
         notify: manager.as_ref().map(|_| Folder::notify_path(&global.root, args.id.as_str())),
         passed: Passed {
