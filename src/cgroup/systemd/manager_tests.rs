@@ -244,6 +244,31 @@ fn an_idle_group_is_told_to_who_knows_the_word() {
 }
 
 #[test]
+fn what_is_newer_than_a_systemd_is_not_told_to_it() {
+    let all: Vec<Property> = vec![
+        (OOM_POLICY.into(), Value::str("kill")),
+        ("MemoryZSwapMax".into(), Value::U64(1)),
+        ("MemoryZSwapWriteback".into(), Value::Bool(false)),
+        ("TasksMax".into(), Value::U64(5)),
+    ];
+    for (version, told) in [("252.39", 1), ("253", 3), ("256~rc1", 4)] {
+        let signals = vec![job_removed(JOB, "done")];
+        let script = vec![("Get", text(version), vec![]), ("StartTransientUnit", path(), signals)];
+        let (mut manager, server) = Server::start(script);
+        manager.start("a.scope", &all).unwrap();
+        let body = format!("{:?}", server.calls(manager).last().unwrap().body);
+        assert_eq!(all.iter().filter(|(name, _)| body.contains(&format!("\"{name}\""))).count(), told, "{version}");
+    }
+    // A unit that runs has its policy for good.
+    let script =
+        vec![("Get", text("256"), vec![]), ("SetUnitProperties", Return(vec![]), vec![]), ("Get", text("active"), vec![])];
+    let (mut manager, server) = Server::start(script);
+    manager.set_properties("a.scope", &all).unwrap();
+    let bodies = format!("{:?}", server.calls(manager));
+    assert!(!bodies.contains(OOM_POLICY) && bodies.contains("MemoryZSwapWriteback"), "{bodies}");
+}
+
+#[test]
 fn stop_waits_and_forgets_the_failure() {
     let (mut manager, server) = Server::start(vec![
         ("StopUnit", path(), vec![job_removed(JOB, "done")]),
