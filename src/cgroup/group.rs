@@ -31,23 +31,35 @@ pub(super) struct Group {
     manager: Manager,
     v1: Vec<(String, Dir)>,
     v2: Option<Dir>,
+    /// Cgroups above the leaves that this process has made. A container that comes to be leaves them to whoever else is below.
+    parents: Vec<PathBuf>,
 }
 
 /// Makes the leaves, then sets limits and device rules, all before any process is inside.
 pub(super) fn create(plan: &Plan) -> Result<Group> {
     let mut made = Vec::new();
-    let done = make_all(plan, &mut made);
-    if done.is_err() {
-        for path in made.iter().rev() {
-            // What can't be removed was there before, or somebody uses it by now.
-            let _ = nix::unistd::unlinkat(nix::fcntl::AT_FDCWD, path, nix::unistd::UnlinkatFlags::RemoveDir);
+    match make_all(plan, &mut made) {
+        Ok(mut group) => {
+            made.retain(|path| group.dirs().all(|dir| dir.path() != path));
+            group.parents = made;
+            Ok(group)
+        }
+        Err(error) => {
+            remove_unused(&made);
+            Err(error)
         }
     }
-    done
+}
+
+/// Removes cgroups, the last made first. What can't be removed is somebody's by now.
+fn remove_unused(made: &[PathBuf]) {
+    for path in made.iter().rev() {
+        let _ = nix::unistd::unlinkat(nix::fcntl::AT_FDCWD, path, nix::unistd::UnlinkatFlags::RemoveDir);
+    }
 }
 
 fn make_all(plan: &Plan, made: &mut Vec<PathBuf>) -> Result<Group> {
-    let mut group = Group { manager: plan.location.manager, v1: Vec::new(), v2: None };
+    let mut group = Group { manager: plan.location.manager, v1: Vec::new(), v2: None, parents: Vec::new() };
     for leaf in &plan.v1 {
         if make_leaf(plan, &leaf.dir, made)? {
             group.v1.push((leaf.controllers.clone(), Dir::new(leaf.dir.clone())));
@@ -155,6 +167,7 @@ pub(super) fn open(location: &Location) -> Group {
         manager: location.manager,
         v1: location.v1.iter().map(|(controllers, dir)| (controllers.clone(), Dir::new(dir.clone()))).collect(),
         v2: location.v2.clone().map(Dir::new),
+        parents: Vec::new(),
     }
 }
 
@@ -330,6 +343,7 @@ impl Cgroup for Group {
             // One that can't be removed is no reason to leave the others.
             first_error = first_error.and(dir.remove(&mut || time.pause()));
         }
+        remove_unused(&self.parents);
         first_error
     }
 

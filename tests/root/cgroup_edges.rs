@@ -188,7 +188,9 @@ container_test!(any_other_cgroup_is_the_callers, |c| {
 container_test!(annotations_that_collide_with_the_runtimes_own, |c| {
     skip_for_runc!(c, "the later one counts");
     c.set("/linux/cgroupsPath", "a.slice:p:n");
-    for (name, value) in [("PIDs", "[uint32 1]"), ("Slice", "'b.slice'"), ("Delegate", "false"), ("TasksMax", "uint64 9")] {
+    for (name, value) in
+        [("PIDs", "[uint32 1]"), ("Slice", "'b.slice'"), ("Delegate", "false"), ("TasksMax", "uint64 9")]
+    {
         c.set("/linux/resources/pids/limit", 5);
         let key = format!("org.systemd.property.{name}");
         c.set("/annotations", json!({ key.as_str(): value }));

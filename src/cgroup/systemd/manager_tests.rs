@@ -260,8 +260,11 @@ fn what_is_newer_than_a_systemd_is_not_told_to_it() {
         assert_eq!(all.iter().filter(|(name, _)| body.contains(&format!("\"{name}\""))).count(), told, "{version}");
     }
     // A unit that runs has its policy for good.
-    let script =
-        vec![("Get", text("256"), vec![]), ("SetUnitProperties", Return(vec![]), vec![]), ("Get", text("active"), vec![])];
+    let script = vec![
+        ("Get", text("256"), vec![]),
+        ("SetUnitProperties", Return(vec![]), vec![]),
+        ("Get", text("active"), vec![]),
+    ];
     let (mut manager, server) = Server::start(script);
     manager.set_properties("a.scope", &all).unwrap();
     let bodies = format!("{:?}", server.calls(manager));

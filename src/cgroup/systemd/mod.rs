@@ -119,12 +119,7 @@ pub(super) struct Scope {
 /// Connects to the bus; the unit itself needs a process to begin with.
 pub(super) fn create(plan: &super::Plan, unit: &Unit) -> Result<Scope> {
     let unit = Unit { user: unit.user.map(uid_on_host), ..unit.clone() };
-    Ok(Scope {
-        group: group::open(&plan.location),
-        begin: Some((unit.connect()?, plan.clone())),
-        unit,
-        ours: false,
-    })
+    Ok(Scope { group: group::open(&plan.location), begin: Some((unit.connect()?, plan.clone())), unit, ours: false })
 }
 
 /// The unit of an existing container. Makes no system call.

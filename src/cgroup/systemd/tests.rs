@@ -28,7 +28,8 @@ fn properties_of(plan: &super::super::Plan) -> Vec<String> {
 #[test]
 fn a_system_unit() {
     let plan = planned(None, &[], &layout(&[], true)).unwrap();
-    let unit = Unit { name: "p-n.scope".into(), bus: Bus::System, user: None, expected: Some("tare container id".into()) };
+    let unit =
+        Unit { name: "p-n.scope".into(), bus: Bus::System, user: None, expected: Some("tare container id".into()) };
     let v2 = Some("/cg/unified/a.slice/a-b.slice/p-n.scope".into());
     assert_eq!(plan.location, Location { manager: Kind::Systemd, v1: vec![], v2, unit: Some(unit) });
     assert!(!plan.optional);
@@ -74,12 +75,9 @@ fn annotations_have_the_last_word() {
 fn annotations_that_collide() {
     // The limit in config.json is 5: the same word twice is no collision.
     planned(None, &[("org.systemd.property.TasksMax", "uint64 5")], &layout(&[], true)).unwrap();
-    for (name, value) in [
-        ("TasksMax", "uint64 9"),
-        ("PIDs", "[uint32 1]"),
-        ("Slice", "'b.slice'"),
-        ("Delegate", "false"),
-    ] {
+    for (name, value) in
+        [("TasksMax", "uint64 9"), ("PIDs", "[uint32 1]"), ("Slice", "'b.slice'"), ("Delegate", "false")]
+    {
         let annotations = [(format!("org.systemd.property.{name}"), value)];
         let annotations: Vec<(&str, &str)> = annotations.iter().map(|(name, value)| (name.as_str(), *value)).collect();
         let error = planned(None, &annotations, &layout(&[], true)).unwrap_err().to_string();
