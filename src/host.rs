@@ -101,6 +101,25 @@ pub(crate) fn in_user_namespace() -> bool {
     stat("/proc/self/ns/user").is_ok_and(|user| user.st_ino != INITIAL_USER_NAMESPACE)
 }
 
+/// A uid of this process's user namespace as the one around it has it; on the host, itself.
+pub(crate) fn uid_on_host(uid: u32) -> u32 {
+    if !in_user_namespace() {
+        return uid;
+    }
+    let map = sys::read_once("/proc/self/uid_map").unwrap_or_default();
+    mapped(&String::from_utf8_lossy(&map), uid).unwrap_or(uid)
+}
+
+/// user_namespaces(7): a line has the first id inside, the first outside, and how many.
+fn mapped(map: &str, uid: u32) -> Option<u32> {
+    map.lines().find_map(|line| {
+        let mut words = line.split_ascii_whitespace().map(|word| word.parse::<u32>().ok());
+        let (inside, outside, count) = (words.next()??, words.next()??, words.next()??);
+        let offset = uid.checked_sub(inside).filter(|offset| *offset < count)?;
+        outside.checked_add(offset)
+    })
+}
+
 /// Whether a user namespace is the one that this process is in.
 pub(crate) fn is_own_user_namespace(of: &nix::sys::stat::FileStat) -> bool {
     stat("/proc/self/ns/user").is_ok_and(|own| (own.st_dev, own.st_ino) == (of.st_dev, of.st_ino))
@@ -147,6 +166,13 @@ mod tests {
         assert_eq!(release("7.2-rc1"), Some((7, 2)));
         assert_eq!((release("six"), release("6"), release("")), (None, None, None));
         assert!(is_linux(5, 10) && !is_linux(1000, 0));
+    }
+
+    #[test]
+    fn ids_of_the_host() {
+        let map = "         0       1000          1\n         1     100000      65536\n";
+        assert_eq!([0, 1, 65536, 65537].map(|uid| mapped(map, uid)), [Some(1000), Some(100_000), Some(165_535), None]);
+        assert_eq!(mapped("", 0), None);
     }
 
     #[test]

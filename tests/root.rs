@@ -21,6 +21,7 @@ mod root {
     mod bad_input;
     mod budget;
     mod busybox;
+    mod cgroup_edges;
     mod cgroup_table;
     mod cgroup_trouble;
     mod cgroups;

@@ -98,6 +98,13 @@ impl Dir {
         retry(|| nix::unistd::write(fd, value.as_bytes())).call("write", self.path.join(file)).map(drop)
     }
 
+    /// Makes a uid the owner of one of its files, or with "." of itself.
+    pub(super) fn give(&self, file: &str, owner: u32) -> sys::Result<()> {
+        let flags = nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW;
+        nix::unistd::fchownat(self.fd()?, file, Some(nix::unistd::Uid::from_raw(owner)), None, flags)
+            .call("chown", self.path.join(file))
+    }
+
     /// Moves a process into it. The file is given back, to be closed together with those of other hierarchies.
     pub(super) fn add(&self, pid: Pid) -> sys::Result<OwnedFd> {
         let fd = self.open("cgroup.procs", OFlag::O_WRONLY)?;

@@ -22,6 +22,8 @@ const KILL_LIMIT: Duration = Duration::from_secs(10);
 const HELD_LIMIT: Duration = Duration::from_millis(100);
 /// How long what `cgroup.kill` has reached may take, before the rest is signalled one by one.
 const UNHEARD: Duration = Duration::from_millis(100);
+/// How long `wait_gone` waits: systemd needs some milliseconds, on a busy host more.
+const GONE_LIMIT: Duration = Duration::from_secs(5);
 /// How long `remove` waits for tasks that are on their way out.
 const REMOVE_LIMIT: Duration = Duration::from_secs(5);
 
@@ -32,6 +34,8 @@ pub(super) struct Group {
     v1: Vec<(String, Dir)>,
     v2: Option<Dir>,
     claim: Claim,
+    /// Cgroups above the leaves that this process has made. A container that comes to be leaves them to whoever else is below.
+    parents: Vec<PathBuf>,
 }
 
 /// Whose a cgroup is.
@@ -47,18 +51,29 @@ enum Owner {
 /// Makes the leaves, then sets limits and device rules, all before any process is inside.
 pub(super) fn create(plan: &Plan) -> Result<Group> {
     let mut made = Vec::new();
-    let done = make_all(plan, &mut made);
-    if done.is_err() {
-        for path in made.iter().rev() {
-            // What can't be removed was there before, or somebody uses it by now.
-            let _ = nix::unistd::unlinkat(nix::fcntl::AT_FDCWD, path, nix::unistd::UnlinkatFlags::RemoveDir);
+    match make_all(plan, &mut made) {
+        Ok(mut group) => {
+            made.retain(|path| group.dirs().all(|dir| dir.path() != path));
+            group.parents = made;
+            Ok(group)
+        }
+        Err(error) => {
+            remove_unused(&made);
+            Err(error)
         }
     }
-    done
+}
+
+/// Removes cgroups, the last made first. What can't be removed is somebody's by now.
+fn remove_unused(made: &[PathBuf]) {
+    for path in made.iter().rev() {
+        let _ = nix::unistd::unlinkat(nix::fcntl::AT_FDCWD, path, nix::unistd::UnlinkatFlags::RemoveDir);
+    }
 }
 
 fn make_all(plan: &Plan, made: &mut Vec<PathBuf>) -> Result<Group> {
-    let mut group = Group { manager: plan.location.manager, v1: Vec::new(), v2: None, claim: Claim::Planned };
+    let mut group =
+        Group { manager: plan.location.manager, v1: Vec::new(), v2: None, claim: Claim::Planned, parents: Vec::new() };
     for leaf in &plan.v1 {
         if make_leaf(plan, &leaf.dir, made)? {
             group.v1.push((leaf.controllers.clone(), Dir::new(leaf.dir.clone())));
@@ -170,6 +185,7 @@ pub(super) fn open(location: &Location) -> Group {
         v1: location.v1.iter().map(|(controllers, dir)| (controllers.clone(), Dir::new(dir.clone()))).collect(),
         v2: location.v2.clone().map(Dir::new),
         claim: location.claim,
+        parents: Vec::new(),
     }
 }
 
@@ -273,6 +289,18 @@ impl Group {
         if let Some(Err(error)) = self.v2.as_ref().map(|dir| v2::wait_empty(dir, REMOVE_LIMIT)) {
             log::debug!("wait for the cgroup to be empty: {error:#}");
         }
+    }
+
+    /// Waits (bounded) until another manager has removed it, and says whether it has.
+    pub(super) fn wait_gone(&self) -> bool {
+        let Some(dir) = &self.v2 else { return false };
+        let mut time = BackOff::new(GONE_LIMIT);
+        while dir.path().exists() {
+            if !time.pause() {
+                return false;
+            }
+        }
+        true
     }
 
     fn kill_within(&self, limit: Duration) -> Result<()> {
@@ -423,6 +451,7 @@ impl Cgroup for Group {
             (Owner::Container | Owner::Nobody, _) => {}
         }
         let removed = self.remove_all();
+        remove_unused(&self.parents);
         // Who has taken it over since then has processes in it: it's his to remove.
         if removed.is_err() && !self.is_last_taken_by_us()? { Ok(()) } else { removed }
     }
@@ -447,7 +476,7 @@ impl Cgroup for Group {
     }
 
     fn update(&mut self, change: &Change) -> Result<()> {
-        update::apply(self, change)
+        update::apply(self, change).map(drop)
     }
 }
 

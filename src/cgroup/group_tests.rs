@@ -190,6 +190,7 @@ fn controllers_are_handed_down_on_v2() {
 
     // A parent with a process of its own can't hand it down.
     let parent = Dir::new(leaf.path().parent().unwrap().to_owned());
+    std::fs::create_dir_all(parent.path()).unwrap();
     parent.write("cgroup.subtree_control", "-hugetlb").unwrap();
     let mut child = sleeper();
     parent.add(Pid::from_raw(i32::try_from(child.id()).unwrap())).unwrap();

@@ -105,6 +105,16 @@ pub(crate) struct Plan {
     unit: Option<systemd::Plan>,
 }
 
+impl Plan {
+    /// Has v2's cgroup belong to a uid of the host, whose processes may divide it then. Not where v1 is in use, where nothing
+    /// can be delegated safely.
+    pub(crate) fn give_to(&mut self, owner: Option<u32>) {
+        if let (Some(leaf), true) = (&mut self.v2, self.v1.is_empty()) {
+            leaf.owner = owner;
+        }
+    }
+}
+
 /// Decides the cgroup of container `id`. Errors name the property.
 ///
 /// `cgroups_path`: absolute is below the hierarchies' mounts, relative below the runtime's own cgroup (on v2
@@ -142,15 +152,18 @@ fn lay_out(manager: Manager, cgroups_path: &str, id: &str, resources: &Resources
     Ok(Plan { location, optional: cgroups_path.is_empty() && !limits, v1, v2, unit: None })
 }
 
+/// What of `resources` has no effect here, or may be meant otherwise, in words.
+pub(crate) fn warnings(resources: &Resources, layout: &Layout) -> Vec<String> {
+    let home = |controller: &str| layout.home(controller);
+    knobs::ignored(resources, home).into_iter().chain(knobs::alone(resources)).collect()
+}
+
 /// Gives each limit to the leaf whose hierarchy has its controller; whether there is any that makes a difference.
 fn place(resources: &Resources, layout: &Layout, v1: &mut [v1::Leaf], v2: &mut Option<v2::Leaf>) -> Result<bool> {
-    let on_v1 = |controller: &str| layout.v1.iter().any(|had| v1::lists(&had.controllers, controller));
-    let home = |controller: &str| {
-        if on_v1(controller) || layout.v2.is_none() { Version::V1 } else { Version::V2 }
-    };
+    let home = |controller: &str| layout.home(controller);
     let mut limits = false;
     for knob in knobs::knobs(resources, home)? {
-        limits |= knob.missing != Missing::Skip;
+        limits |= knob.is_needed();
         let v1_name = if knob.controller == "io" { "blkio" } else { &knob.controller };
         match (home(v1_name), &mut *v2) {
             (Version::V2, Some(v2)) => v2.knobs.push(knob),
@@ -184,6 +197,7 @@ fn leaves(layout: &Layout, cgroups_path: &str, id: &str) -> (Vec<v1::Leaf>, Opti
         dir: layout::leaf(had, cgroups_path, id),
         knobs: Vec::new(),
         program: None,
+        owner: None,
     });
     (v1.collect(), v2)
 }
@@ -193,7 +207,7 @@ fn leaves(layout: &Layout, cgroups_path: &str, id: &str) -> (Vec<v1::Leaf>, Opti
 fn without_cgroup(resources: &Resources) -> Result<Plan> {
     let mut knobs = knobs::knobs(resources, |_| Version::V1)?;
     knobs.extend(knobs::unified(&resources.unified)?);
-    if let Some(knob) = knobs.iter().find(|knob| knob.missing != Missing::Skip) {
+    if let Some(knob) = knobs.iter().find(|knob| knob.is_needed()) {
         let pointer = format!("/linux/resources/{}", knob.property);
         return Err(invalid(pointer, "a limit, but cgroups are disabled (--cgroup-manager=disabled)"));
     }
@@ -203,7 +217,10 @@ fn without_cgroup(resources: &Resources) -> Result<Plan> {
 
 /// A knob that no hierarchy has: an error, unless it makes no difference.
 fn refuse_missing(knob: &Knob, layout: &Layout) -> Result<()> {
-    if knob.missing == Missing::Skip {
+    if knob.missing == Missing::Warn {
+        log::warn!("/linux/resources/{} is not set: this host has no such controller", knob.property);
+    }
+    if !knob.is_needed() {
         return Ok(());
     }
     let why = if layout.is_empty() {

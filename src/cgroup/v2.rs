@@ -12,7 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::apply::apply;
 use super::devices::Insn;
 use super::dir::{Dir, gone};
-use super::knobs::{Knob, Missing};
+use super::knobs::Knob;
 use super::trouble::{Tried, cause, not_offered};
 use crate::host::is_rootless;
 use crate::sys::{self, bpf};
@@ -24,6 +24,8 @@ pub(crate) struct Leaf {
     pub(crate) dir: PathBuf,
     pub(crate) knobs: Vec<Knob>,
     pub(crate) program: Option<Vec<Insn>>,
+    /// Whom it is given to (config-linux.md, "Cgroup ownership").
+    pub(crate) owner: Option<u32>,
 }
 
 /// Sets the limits of a leaf that exists and has no process. `alone`: there is no v1 hierarchy beside it.
@@ -34,16 +36,36 @@ pub(super) fn prepare(leaf: &Leaf, dir: &Dir, alone: bool) -> Result<()> {
         hand_down_all(leaf, dir).unwrap_or_else(|error| log::debug!("not every cgroup controller is enabled: {error}"));
     }
     apply(dir, &leaf.knobs)?;
+    leaf.owner.map_or(Ok(()), |owner| give(dir, owner))?;
     match &leaf.program {
         Some(program) => attach(dir, program),
         None => Ok(()),
     }
 }
 
+/// Gives a user the directory and the files that the kernel names for it, none of which sets a limit.
+fn give(dir: &Dir, owner: u32) -> Result<()> {
+    /// What a kernel without that list has (before Linux 4.15).
+    const FILES: &str = "cgroup.procs\ncgroup.threads\ncgroup.subtree_control\n";
+    let listed = std::fs::read_to_string("/sys/kernel/cgroup/delegate").unwrap_or_else(|_| FILES.to_owned());
+    for file in [".", "cgroup.procs"].into_iter().chain(listed.lines().filter(|file| *file != "cgroup.procs")) {
+        match dir.give(file, owner) {
+            Err(error) if gone(&error) => (),
+            // A user who isn't root can give nothing away but to himself, and his container did without so far.
+            Err(error) if matches!(error.errno(), Errno::EPERM | Errno::EINVAL) && is_rootless() => {
+                log::debug!("the container's cgroup stays the caller's: {error}");
+                return Ok(());
+            }
+            given => given.context("give the container its cgroup")?,
+        }
+    }
+    Ok(())
+}
+
 /// The controllers that the limits can't do without, each with a property that asks for it.
 fn needed(knobs: &[Knob]) -> Vec<(&str, &str)> {
     let mut out: Vec<(&str, &str)> = Vec::new();
-    for knob in knobs.iter().filter(|knob| knob.missing != Missing::Skip && knob.controller != "cgroup") {
+    for knob in knobs.iter().filter(|knob| knob.is_needed() && knob.controller != "cgroup") {
         if !out.iter().any(|(controller, _)| *controller == knob.controller) {
             out.push((&knob.controller, &knob.property));
         }

@@ -42,6 +42,7 @@ pub(crate) fn run(global: &Global, args: UpdateArgs) -> Result<i32> {
             let new = resources_of(&config)?;
             let asked = |property: &str| mentions(&given, property);
             let change = cgroup::update::plan(&record.cgroup, &Layout::probe()?, [&old, &new], asked, below_usage)?;
+            change.warnings().for_each(|warning| log::warn!("{warning}"));
             let mut cgroup = cgroup::open(&record.cgroup)?;
             cgroup.update(&change)?;
             folder
@@ -163,6 +164,8 @@ const ZERO_COUNTS: [&str; 4] = ["/pids/limit", "/cpu/burst", "/cpu/idle", "/memo
 fn merge(old: &mut Value, given: &Value, at: &str) -> bool {
     let unset = match given {
         Value::Null => true,
+        // -1 of an unsigned number, as engines written in C send it.
+        Value::Number(number) if number.as_u64() == Some(u64::MAX) => true,
         Value::Number(number) => number.as_f64() == Some(0.0) && !ZERO_COUNTS.contains(&at),
         Value::String(text) => text.is_empty(),
         Value::Array(list) => list.is_empty(),

@@ -85,11 +85,15 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay, interrupt: 
     let modules = lsm::modules(spec.process.as_ref(), &spec.linux.mount_label);
     let callers_namespaces = prepare::callers_namespaces(&spec.linux);
     let host = Host { modules, callers_namespaces, ..Host::probe()? };
+    let rootless = global.is_rootless(&host);
+    let unnamed = spec.linux.cgroups_path.is_empty() && global.manager == cgroup::Manager::Cgroupfs;
+    let delegated = if rootless && unnamed { host.cgroups.delegated(args.id.as_str()) } else { None };
     let request = Request {
         id: args.id.as_str().into(),
         bundle,
         manager: global.manager,
-        rootless: global.is_rootless(&host),
+        rootless,
+        delegated,
         no_pivot: args.no_pivot,
         notify: manager.as_ref().map(|_| Folder::notify_path(&global.root, args.id.as_str())),
         passed: Passed {
@@ -103,6 +107,7 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay, interrupt: 
         },
     };
     let plan = Plan::new(&spec, &host, &request)?;
+    cgroup::warnings(&spec.linux.resources, &host.cgroups).iter().for_each(|warning| log::warn!("{warning}"));
     check_rootfs(&plan)?;
     log::debug!("{}: config.json is valid, root file system {:?}", plan.id, plan.rootfs.path);
 
@@ -230,7 +235,8 @@ fn spawn(
     log::debug!("{}: state directory and cgroup made: {:?}", undo.record.id, undo.record.cgroup);
     let bridge = prepared.plan.namespaces.bridge();
     let flags = if bridge { 0 } else { prepared.plan.namespaces.clone_flags() };
-    let cgroup = undo.cgroup.as_ref().and_then(|cgroup| cgroup.clone_fd());
+    // The bridge stays outside: as long as it is there it would count against the container's limits.
+    let cgroup = undo.cgroup.as_ref().filter(|_| !bridge).and_then(|cgroup| cgroup.clone_fd());
     let makes_user = prepared.plan.namespaces.makes(Kind::User);
     let (cloned, placed) = clone_into(flags, cgroup)
         .map_err(|error| if makes_user { idmaps::explain_clone(error) } else { error.into() })?;
@@ -255,14 +261,9 @@ fn spawn(
             // The process has them: whoever is at their other ends may wait for them to be closed.
             drop(prepared.console.take());
             sys::fs::close_passed(&prepared.plan.task.preserved);
-            let cgroup = undo.cgroup.as_mut().context("internal error: no cgroup")?;
-            if placed {
-                cgroup.add(pid)?
-            } else {
-                cgroup.add_all(pid)?
+            if !bridge {
+                undo.confine(pid, if placed { Born::Inside } else { Born::Outside })?;
             }
-            // Where systemd has put it.
-            undo.record.cgroup = cgroup.location();
             Ok((lock, outside, go))
         }
     }
@@ -338,7 +339,14 @@ fn cross_bridge(undo: &mut Undo<'_>, outside: &Outside) -> Result<()> {
     if let Some((_, bridge)) = undo.process.replace((pid, pidfd)) {
         wait(bridge.as_fd())?;
     }
-    Ok(())
+    undo.confine(pid, Born::Outside)
+}
+
+/// Where the clone has put a process: v2's cgroup of the container, or the runtime's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Born {
+    Inside,
+    Outside,
 }
 
 /// The next message that isn't a failure. A failure inside reads as if it had happened here.
@@ -372,6 +380,18 @@ impl<'a> Undo<'a> {
 
     fn process(&self) -> Result<&(Pid, OwnedFd)> {
         self.process.as_ref().context("internal error: no process")
+    }
+
+    /// Moves the process that becomes the container's into its cgroup, in every hierarchy.
+    fn confine(&mut self, pid: Pid, born: Born) -> Result<()> {
+        let cgroup = self.cgroup.as_mut().context("internal error: no cgroup")?;
+        match born {
+            Born::Inside => cgroup.add(pid)?,
+            Born::Outside => cgroup.add_all(pid)?,
+        }
+        // Where systemd has put it.
+        self.record.cgroup = cgroup.location();
+        Ok(())
     }
 
     /// How the process ended, when it ended without a word.

@@ -230,7 +230,9 @@ fn spawn(prepared: PreparedExec, record: &Record, init: i32, args: &ExecArgs, af
     let location = cgroup::exec::below(&record.cgroup, &args.cgroup)?;
     let cgroup = cgroup::open(&location)?;
     let (outside, inside) = channel()?;
-    let (cloned, placed) = match clone_into(0, cgroup.clone_fd()) {
+    // The bridge stays outside: as long as it is there it would count against the container's limits.
+    let into = if prepared.bridge { None } else { cgroup.clone_fd() };
+    let (cloned, placed) = match clone_into(0, into) {
         // systemd in the container has moved itself and removed what was there.
         Err(error) if matches!(error.errno(), Errno::ENOENT | Errno::ENODEV) => clone_into(0, None)?,
         cloned => cloned?,
@@ -252,7 +254,13 @@ fn spawn(prepared: PreparedExec, record: &Record, init: i32, args: &ExecArgs, af
             // The process has them: whoever is at their other ends may wait for them to be closed.
             drop(prepared.console.take());
             sys::fs::close_passed(&prepared.plan.task.preserved);
-            let child = Child { cgroup: location, prepared, outside, process: Some((pid, pidfd)) };
+            let bridge = prepared.bridge;
+            let mut child = Child { cgroup: location, prepared, outside, process: Some((pid, pidfd)) };
+            if bridge {
+                process::set_oom_score_adj(pid, &child.prepared.plan.task.limits)?;
+                child.cross_bridge(|pid| place(cgroup, pid, false).or_else(|error| follow(error, pid, init, args)))?;
+                return Ok(child);
+            }
             place(cgroup, pid, placed).or_else(|error| follow(error, pid, init, args))?;
             process::set_oom_score_adj(pid, &child.prepared.plan.task.limits)?;
             Ok(child)
@@ -283,6 +291,17 @@ fn follow(error: anyhow::Error, pid: Pid, init: i32, args: &ExecArgs) -> Result<
 }
 
 impl Child {
+    /// Learns the final process, which waits then, and places it.
+    fn cross_bridge(&mut self, place: impl FnOnce(Pid) -> Result<()>) -> Result<()> {
+        self.outside.pass(Barrier::Go)?;
+        let Heard::Pid(pid) = self.hear()? else { bail!("internal error: no pid from the bridge process") };
+        let pidfd = pidfd_open(pid)?;
+        if let Some((_, bridge)) = self.process.replace((pid, pidfd)) {
+            wait(bridge.as_fd())?;
+        }
+        place(pid)
+    }
+
     /// Takes it through its barriers, up to the program.
     ///
     /// The terminal comes to us before the program has it: it is set up for being relayed.
@@ -293,14 +312,6 @@ impl Child {
         agent: Option<(Agent, State)>,
     ) -> Result<Option<OwnedFd>> {
         self.outside.pass(Barrier::Go)?;
-        if self.prepared.bridge {
-            let Heard::Pid(pid) = self.hear()? else { bail!("internal error: no pid from the bridge process") };
-            let pidfd = pidfd_open(pid)?;
-            if let Some((_, bridge)) = self.process.replace((pid, pidfd)) {
-                wait(bridge.as_fd())?;
-            }
-            self.outside.pass(Barrier::Go)?;
-        }
         if let Some((agent, state)) = agent {
             let Heard::Listener(number) = self.hear()? else {
                 bail!("internal error: no seccomp listener of the process in the container")

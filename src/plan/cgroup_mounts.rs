@@ -12,7 +12,7 @@ use super::options::{Bind, Parsed, Propagation, Reach};
 use crate::cgroup;
 use crate::error::invalid;
 use crate::host::Host;
-use crate::spec::Mount;
+use crate::spec::{Mount, Spec};
 
 /// One v1 hierarchy in the container.
 #[derive(Debug, Clone, PartialEq)]
@@ -150,6 +150,29 @@ fn no_options(parsed: &Parsed, pointer: &str, why: &str) -> Result<()> {
         }
         None => Ok(()),
     }
+}
+
+/// Whom the container's cgroup is given to, a uid of the host, by the rules of config-linux.md, "Cgroup ownership": a
+/// cgroup namespace is made for it, and it is mounted to be written to.
+pub(super) fn owner(spec: &Spec, namespaces: &Namespaces, host: &Host) -> Option<u32> {
+    let mounted = |mount: &&Mount| {
+        matches!(mount.kind.as_str(), "cgroup" | "cgroup2") && clean(&mount.destination) == "/sys/fs/cgroup"
+    };
+    let mount = spec.mounts.iter().rfind(mounted).filter(|_| namespaces.makes(Namespace::Cgroup))?;
+    if mount.options.iter().any(|option| ["ro", "rro"].contains(&option.as_str())) {
+        return None;
+    }
+    let uid = spec.process.as_ref()?.user.uid;
+    let owner = if namespaces.has(Namespace::User) {
+        spec.linux.uid_mappings.iter().find_map(|mapping| {
+            let offset = uid.checked_sub(mapping.container_id).filter(|offset| *offset < mapping.size)?;
+            mapping.host_id.checked_add(offset)
+        })?
+    } else {
+        uid
+    };
+    // What the caller makes is the caller's.
+    (owner != host.euid).then_some(owner)
 }
 
 /// The runtime's own cgroup in a hierarchy.

@@ -43,6 +43,9 @@ pub(crate) struct Request {
     /// The folder with the socket by which the container notifies (NOTIFY_SOCKET).
     pub(crate) notify: Option<PathBuf>,
     pub(crate) passed: Passed,
+    /// Where the caller may make a cgroup, if config.json doesn't say: a path below the hierarchy's mount, the container's
+    /// name last.
+    pub(crate) delegated: Option<String>,
 }
 
 /// Everything that creating this container takes, decided.
@@ -84,8 +87,12 @@ impl Plan {
                 };
                 cgroup::systemd::plan(asked, &linux.resources, &host.cgroups)?
             }
-            manager => cgroup::plan(manager, &linux.cgroups_path, &request.id, &linux.resources, &host.cgroups)?,
+            manager => {
+                let id = request.delegated.as_deref().unwrap_or(&request.id);
+                cgroup::plan(manager, &linux.cgroups_path, id, &linux.resources, &host.cgroups)?
+            }
         };
+        cgroup.give_to(cgroup_mounts::owner(spec, &namespaces, host));
         cgroup.optional &= request.rootless;
         Ok(Self {
             id: request.id.clone(),
