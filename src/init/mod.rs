@@ -10,6 +10,7 @@ mod exec;
 mod identity;
 pub(crate) mod join;
 pub(crate) mod mount;
+mod overlay;
 mod paths;
 pub(crate) mod procfs;
 mod rootfs;

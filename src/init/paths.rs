@@ -51,6 +51,20 @@ pub(crate) enum Slot<'a> {
     Below(BorrowedFd<'a>, CString),
 }
 
+/// A place for a directory.
+#[derive(Debug)]
+pub(crate) struct Place<'a> {
+    pub(crate) slot: Slot<'a>,
+    pub(crate) was: Was,
+}
+
+/// What was at a place before this process needed it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Was {
+    There,
+    Missing,
+}
+
 impl Slot<'_> {
     /// As directory and name, for calls that take both; an empty name is the directory itself.
     pub(crate) fn at(&self) -> (BorrowedFd<'_>, &CStr) {
@@ -124,13 +138,24 @@ impl Root {
 
     /// A place for a directory, made where it is missing.
     pub(crate) fn dir_slot(&self, path: &str, links: Links) -> Result<Slot<'_>> {
+        self.dir_place(path, links).map(|place| place.slot)
+    }
+
+    /// [`Self::dir_slot`] that tells whether the directory had to be made.
+    pub(crate) fn dir_place(&self, path: &str, links: Links) -> Result<Place<'_>> {
         if let Some((dir, name, Content::Ours)) = self.below(path)? {
-            return match mkdirat(dir, name.as_c_str(), Mode::from_bits_truncate(0o755)) {
-                Ok(()) | Err(Errno::EEXIST) => Ok(Slot::Below(dir, name)),
-                Err(errno) => Err(errno).call("mkdir", path),
+            let was = match mkdirat(dir, name.as_c_str(), Mode::from_bits_truncate(0o755)) {
+                Ok(()) => Was::Missing,
+                Err(Errno::EEXIST) => Was::There,
+                Err(errno) => return Err(errno).call("mkdir", path),
             };
+            return Ok(Place { slot: Slot::Below(dir, name), was });
         }
-        self.dir(path, links).map(Slot::Handle)
+        let (handle, was) = match self.place(path, libc::O_DIRECTORY, links) {
+            Err(error) if error.errno() == Errno::ENOENT => (self.make_dir(path, links)?, Was::Missing),
+            found => (found?, Was::There),
+        };
+        Ok(Place { slot: Slot::Handle(handle), was })
     }
 
     /// A place for anything but a directory, made where it is missing.
@@ -195,9 +220,12 @@ impl Root {
     /// A handle on a directory, made (0755) with its parents where it is missing.
     pub(crate) fn dir(&self, path: &str, links: Links) -> Result<OwnedFd> {
         match self.place(path, libc::O_DIRECTORY, links) {
-            Err(error) if error.errno() == Errno::ENOENT => {}
-            found => return found,
+            Err(error) if error.errno() == Errno::ENOENT => self.make_dir(path, links),
+            found => found,
         }
+    }
+
+    fn make_dir(&self, path: &str, links: Links) -> Result<OwnedFd> {
         let (parent, name) = self.parent(path)?;
         let Some(name) = name else { return Ok(parent) };
         match mkdirat(&parent, name.as_c_str(), Mode::from_bits_truncate(0o755)) {

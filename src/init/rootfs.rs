@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use nix::errno::Errno;
 use nix::sys::stat::SFlag;
 
-use super::dev;
+use super::dev::{self, Nodes};
 use super::mount::{self, Around, Late};
 use super::paths::{Links, Root, Slot, kind};
 use crate::error::invalid;
@@ -72,10 +72,11 @@ pub(crate) fn build(plan: &Rootfs, sources: &[Option<OwnedFd>]) -> Result<Built>
     for (step, source) in plan.steps.iter().zip(sources) {
         late.extend(mount::step(&mut root, step, source.as_ref(), around)?);
     }
-    dev::populate(&root, plan)?;
+    let nodes = dev::populate(&root, plan)?;
     if !plan.masked.is_empty() && own_null && tmpfs {
-        // Something else may have come to be on /dev since.
-        null = if root.ours("/dev").is_some() { Null::Own } else { host_null()? };
+        // Something else may have come to be on /dev since, and the host's nodes.
+        let own = root.ours("/dev").is_some() && nodes == Nodes::Planned;
+        null = if own { Null::Own } else { host_null()? };
     }
     Ok(Built { root, late, null })
 }

@@ -108,7 +108,7 @@ fn refused(plan: &Plan, step: &MountStep, namespace: BorrowedFd<'_>, error: sys:
         return lacking(step, &error);
     }
     let joined = plan.namespaces.joins(Kind::User);
-    let What::Bind { source, tree, idmap: Some(idmap) } = &step.what else { return error.into() };
+    let What::Bind { source, tree, idmap: Some(idmap), .. } = &step.what else { return error.into() };
     if joined && idmap.own.is_none() && fstat(namespace).is_ok_and(|stat| stat.st_ino == INITIAL_USER_NAMESPACE) {
         return invalid(
             &step.pointer,

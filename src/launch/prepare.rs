@@ -10,7 +10,7 @@ use nix::sys::stat::{Mode, fstat, stat};
 
 use super::idmapped;
 use crate::error::invalid;
-use crate::init::mount::open_source;
+use crate::init::mount::{missing_source, open_source};
 use crate::plan::Plan;
 use crate::plan::mounts::{MountStep, Rootfs, Sources, What};
 use crate::plan::namespaces::{Join, Kind};
@@ -84,7 +84,7 @@ pub(crate) fn open_sources(rootfs: &Rootfs) -> Result<Vec<Option<OwnedFd>>> {
 }
 
 fn source(step: &MountStep, propagation: u64) -> Result<Option<OwnedFd>> {
-    let What::Bind { source, tree, idmap } = &step.what else { return Ok(None) };
+    let What::Bind { source, tree, idmap, .. } = &step.what else { return Ok(None) };
     let error = match open_tree(source, *tree, propagation) {
         Ok(tree) => return Ok(Some(tree)),
         Err(error) => error,
@@ -98,7 +98,10 @@ fn source(step: &MountStep, propagation: u64) -> Result<Option<OwnedFd>> {
         Errno::EPERM if idmap.is_some() => {
             Err(invalid(&step.pointer, format!("mapping ids takes CAP_SYS_ADMIN on the host: {error}")))
         }
-        _ => Err(anyhow::Error::from(error).context(step.asked_by())),
+        _ => {
+            let reach = if *tree == Bind::Tree { Tree::Recursive } else { Tree::One };
+            Err(missing_source(step, source, reach, error).context(step.asked_by()))
+        }
     }
 }
 
