@@ -46,6 +46,7 @@ mod root {
     mod kill;
     mod list;
     mod lsm;
+    mod mount_options;
     mod mounts;
     mod namespaces;
     mod nested;
