@@ -45,13 +45,19 @@ impl Around {
     }
 }
 
-/// Carries out one step. `source` is the bind mount's tree where it had to be opened, or id-mapped, outside.
-pub(crate) fn step(
-    root: &mut Root,
-    step: &MountStep,
-    source: Option<&OwnedFd>,
-    around: Around,
-) -> Result<Option<Late>> {
+/// The tree of a bind mount's source.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum BindTree<'a> {
+    /// Still to be opened, by this process.
+    Inside,
+    /// Opened, or id-mapped, outside, before anything was mounted.
+    Early(&'a OwnedFd),
+    /// Opened with the rights of the outside in this process's mount namespace.
+    Late(&'a OwnedFd),
+}
+
+/// Carries out one step.
+pub(crate) fn step(root: &mut Root, step: &MountStep, source: BindTree<'_>, around: Around) -> Result<Option<Late>> {
     let mounted = match &step.what {
         What::Bind { source: path, tree, asked, locks, .. } => {
             let wanted = Wanted { path, tree: *tree, asked: *asked, locks: *locks };
@@ -105,15 +111,11 @@ struct Wanted<'a> {
     locks: Locks,
 }
 
-fn bind(
-    root: &Root,
-    step: &MountStep,
-    wanted: &Wanted<'_>,
-    opened: Option<&OwnedFd>,
-    around: Around,
-) -> Result<OwnedFd> {
+fn bind(root: &Root, step: &MountStep, wanted: &Wanted<'_>, opened: BindTree<'_>, around: Around) -> Result<OwnedFd> {
     let (path, tree) = (wanted.path, wanted.tree);
-    if let (None, Some(source)) = (opened, open_changed(step, path, tree, around)) {
+    if let BindTree::Inside = opened
+        && let Some(source) = open_changed(step, path, tree, around)
+    {
         only_proc_on_proc(step, path, source.as_fd())?;
         let target = bind_target(root, step, kind(source.as_fd())?)?;
         match attach(source.as_fd(), &target) {
@@ -126,18 +128,20 @@ fn bind(
     }
     let reach = if tree == Bind::Tree { Tree::Recursive } else { Tree::One };
     let source = match opened {
-        Some(fd) => fd.try_clone().call("dup", "bind source")?,
-        None => match open_source(path, reach) {
+        BindTree::Early(fd) | BindTree::Late(fd) => fd.try_clone().call("dup", "bind source")?,
+        BindTree::Inside => match open_source(path, reach) {
             Err(error) if error.errno() == Errno::ENOSYS => return bind_by_mount2(root, step, wanted, reach),
             source => source.map_err(|error| missing_source(step, path, reach, error))?,
         },
     };
     only_proc_on_proc(step, path, source.as_fd())?;
-    if wanted.locks == Locks::Runtime {
+    let by_runtime = wanted.locks == Locks::Runtime && matches!(opened, BindTree::Early(_));
+    if by_runtime {
         keeps_locked(source.as_fd(), wanted.asked)?;
     }
+    let attrs = if by_runtime { wanted.asked } else { step.attrs };
     let target = bind_target(root, step, kind(source.as_fd())?)?;
-    attach_over(source.as_fd(), &target, [step.attrs, wanted.asked], step.recursive)
+    attach_over(source.as_fd(), &target, [attrs, wanted.asked], step.recursive)
         .map_err(|error| not_bound(error, step, path, source.as_fd(), &target))?;
     root.done_with(target);
     propagate(source.as_fd(), &step.propagation)?;

@@ -25,6 +25,7 @@ pub(crate) struct Root {
     links_left: Cell<u32>,
     /// Descriptors that are done with, closed many at a time.
     done: RefCell<Vec<OwnedFd>>,
+    done_at_most: usize,
 }
 
 /// statfs(2).
@@ -32,6 +33,10 @@ pub(crate) const PROC_SUPER_MAGIC: i64 = 0x9fa0;
 
 /// How many descriptors are kept to be closed together: the usual limit is 1024, and a low one must do.
 const DONE_AT_MOST: usize = 96;
+
+/// The same for a container with more mounts than [`FEW_MOUNTS`], whose sources may be open all the while.
+const DONE_OF_MANY: usize = 16;
+const FEW_MOUNTS: usize = 24;
 
 /// What a known file system holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,14 +107,21 @@ pub(crate) enum Links {
 
 impl Root {
     pub(crate) fn new(fd: OwnedFd) -> Self {
-        Self { fd, known: Vec::new(), links_left: Cell::new(256), done: RefCell::default() }
+        Self { fd, known: Vec::new(), links_left: Cell::new(256), done: RefCell::default(), done_at_most: DONE_AT_MOST }
+    }
+
+    /// Keeps fewer descriptors open if there are many mounts to come.
+    pub(crate) fn expect(&mut self, mounts: usize) {
+        if mounts > FEW_MOUNTS {
+            self.done_at_most = DONE_OF_MANY;
+        }
     }
 
     /// Closes a descriptor, some time: every mount leaves two or three behind, and one call closes many.
     pub(crate) fn done(&self, fd: OwnedFd) {
         let mut done = self.done.borrow_mut();
         done.push(fd);
-        if done.len() >= DONE_AT_MOST {
+        if done.len() >= self.done_at_most {
             close_all(std::mem::take(&mut done));
         }
     }

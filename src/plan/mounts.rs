@@ -243,8 +243,8 @@ pub(crate) fn is_context(key: &CStr) -> bool {
 impl MountStep {
     /// A source opened outside keeps the flags that the kernel would lock inside.
     fn lock(&mut self, sources: Sources) {
-        if let (What::Bind { asked, locks, .. }, Sources::Outside) = (&mut self.what, sources) {
-            (*locks, self.attrs) = (Locks::Runtime, *asked);
+        if let (What::Bind { locks, .. }, Sources::Outside) = (&mut self.what, sources) {
+            *locks = Locks::Runtime;
         }
     }
 

@@ -4,9 +4,10 @@
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::SigSet;
 
-use super::error::{Result, check};
+use super::error::{Context, Result, check};
 
 /// A raw system call without memory arguments, named for its error.
 macro_rules! plain {
@@ -99,6 +100,23 @@ pub(crate) fn prlimit(pid: i32, resource: u32, soft: u64, hard: u64) -> Result<(
     // SAFETY: `limit` is a whole rlimit64 and lives across the call; no old value is asked for.
     let ret = unsafe { libc::syscall(libc::SYS_prlimit64, pid, resource, limit.as_ptr(), old) };
     check("prlimit", ret, || format!("soft {soft}, hard {hard}")).map(drop)
+}
+
+/// RLIMIT_NOFILE (getrlimit(2)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Limit {
+    pub(crate) soft: u64,
+    pub(crate) hard: u64,
+}
+
+/// How many files this process may have open.
+pub(crate) fn open_files() -> Result<Limit> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).call("getrlimit", "RLIMIT_NOFILE")?;
+    Ok(Limit { soft, hard })
+}
+
+pub(crate) fn set_open_files(limit: Limit) -> Result<()> {
+    setrlimit(Resource::RLIMIT_NOFILE, limit.soft, limit.hard).call("setrlimit", "RLIMIT_NOFILE")
 }
 
 /// The scheduling attributes of sched_setattr(2), in the kernel's layout (SCHED_ATTR_SIZE_VER0).
