@@ -19,6 +19,7 @@ mod common;
 mod root {
     mod apparmor;
     mod bad_input;
+    mod bind_sources;
     mod budget;
     mod busybox;
     mod cgroup_table;

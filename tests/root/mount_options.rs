@@ -345,6 +345,7 @@ container_test!(a_tmpfs_where_the_image_has_nothing_has_its_own_mode, |c| {
         fs::remove_dir(c.rootfs().join(path)).unwrap();
     }
     c.remove("/mounts/8");
+    c.args(&["stat", "/new", "/dev/new"]);
     let text = run_without(c, OLD).ok().stdout;
     assert_has(&text, "/new dir 1777 ");
     assert_has(&text, "/dev/new dir 1777 ");
