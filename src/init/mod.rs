@@ -175,15 +175,20 @@ fn create(prepared: &Prepared, outside: &Inside, go: Go) -> Result<task::Ready> 
     let labels = lsm::Attributes::open(prepared.proc.take(), labels, plan.task.identity.no_new_privileges)?;
     process::setsid()?;
     let opened = namespaces(prepared)?;
-    let opened = opened.as_ref().unwrap_or(&prepared.opened);
+    let sources = opened.as_ref().unwrap_or(&prepared.opened);
     // Modes of what is made here are exact.
     nix::sys::stat::umask(nix::sys::stat::Mode::empty());
     identity::names(plan)?;
     if let Some(procfs) = &prepared.procfs {
         identity::sysctls(plan, procfs)?;
     }
-    let built = rootfs::build(&plan.rootfs, &opened.sources, outside)?;
-    if let Some(limit) = opened.limit {
+    let built = rootfs::build(&plan.rootfs, &sources.sources, outside)?;
+    if let Some(limit) = sources.limit {
+        // Below the limit nothing more could be opened as long as these are.
+        if opened.is_none() {
+            sys::fs::close_in_clone(prepared.opened.trees());
+        }
+        drop(opened);
         process::set_open_files(limit)?;
     }
     if !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty() {
