@@ -111,7 +111,7 @@ pub(crate) fn open_sources(rootfs: &Rootfs) -> Result<Opened> {
 fn open_some(rootfs: &Rootfs, propagation: u64, wanted: impl Fn(&MountStep) -> bool) -> Result<Opened> {
     let mut opened = Opened { sources: Vec::with_capacity(rootfs.steps.len()), limit: None };
     let mut room = Room::new();
-    let mut own = Own { path: &rootfs.path, real: None };
+    let mut own = Own { path: &rootfs.path, device: None };
     for (index, step) in rootfs.steps.iter().enumerate() {
         let source = match &step.what {
             What::Bind { .. } if wanted(step) && room.is_full(&mut opened.limit)? => Source::Late,
@@ -136,28 +136,23 @@ fn open_some(rootfs: &Rootfs, propagation: u64, wanted: impl Fn(&MountStep) -> b
 /// The container's file system on the host, on which its mounts are made.
 struct Own<'a> {
     path: &'a Path,
-    /// Its device and its path without links, when they were needed.
-    real: Option<(u64, PathBuf)>,
+    /// Of stat(2), when it was needed.
+    device: Option<u64>,
 }
 
 impl Own<'_> {
-    fn real(&mut self) -> Result<&(u64, PathBuf)> {
-        if self.real.is_none() {
-            let device = stat(self.path).call("stat", self.path)?.st_dev;
-            self.real = Some((device, std::fs::canonicalize(self.path)?));
-        }
-        self.real.as_ref().context("internal error: no root file system")
-    }
-
     /// Whether an open source lies on it. One look at its device is enough for most.
     fn has(&mut self, source: &OwnedFd, path: &CStr) -> Result<bool> {
-        let (device, real) = self.real()?;
-        Ok(fstat(source).call("fstat", path)?.st_dev == *device && lies_below(path, real))
+        let device = match self.device {
+            Some(device) => device,
+            None => *self.device.insert(stat(self.path).call("stat", self.path)?.st_dev),
+        };
+        Ok(fstat(source).call("fstat", path)?.st_dev == device && self.may_have(path))
     }
 
     /// Whether a source would lie on it, if it was there.
-    fn may_have(&mut self, path: &CStr) -> bool {
-        self.real().is_ok_and(|(_, real)| lies_below(path, real))
+    fn may_have(&self, path: &CStr) -> bool {
+        std::fs::canonicalize(self.path).is_ok_and(|real| lies_below(path, &real))
     }
 }
 
