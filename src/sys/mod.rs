@@ -23,6 +23,7 @@ pub(crate) mod mount;
 pub(crate) mod poll;
 pub(crate) mod process;
 mod read;
+pub(crate) mod regex;
 pub(crate) mod seccomp;
 pub(crate) mod socket;
 pub(crate) mod tty;
