@@ -19,6 +19,7 @@ mod common;
 mod root {
     mod apparmor;
     mod bad_input;
+    mod bind_sources;
     mod budget;
     mod busybox;
     mod cgroup_edges;
@@ -50,6 +51,7 @@ mod root {
     mod kill;
     mod list;
     mod lsm;
+    mod mount_options;
     mod mounts;
     mod namespaces;
     mod nested;

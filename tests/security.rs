@@ -18,8 +18,8 @@ mod common;
 
 mod security {
     mod bounds;
-    mod covers;
     mod cleanup;
+    mod covers;
     mod cve_2019_5736;
     mod dev;
     mod exec;

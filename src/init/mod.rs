@@ -10,6 +10,7 @@ mod exec;
 mod identity;
 pub(crate) mod join;
 pub(crate) mod mount;
+mod overlay;
 mod paths;
 pub(crate) mod procfs;
 mod rootfs;
@@ -30,7 +31,8 @@ use nix::unistd::Pid;
 
 use self::procfs::Procfs;
 use crate::host::is_own_user_namespace;
-use crate::launch::{hooks, prepare};
+use crate::launch::hooks;
+use crate::launch::prepare::{self, Opened};
 use crate::lsm;
 use crate::plan::Plan;
 use crate::plan::mounts::{MountStep, Pivot, Sources};
@@ -47,8 +49,8 @@ pub(crate) struct Prepared {
     pub(crate) plan: Plan,
     /// Of `plan.namespaces.joins`, in order.
     pub(crate) joins: Vec<OwnedFd>,
-    /// Of `plan.rootfs.steps`: trees of bind mounts that only the outside may open.
-    pub(crate) sources: Vec<Option<OwnedFd>>,
+    /// Of `plan.rootfs.steps`: sources of bind mounts that only the outside may open.
+    pub(crate) opened: Opened,
     /// The host's, where something is to be written: a mount namespace that is joined may have anything at /proc.
     pub(crate) procfs: Option<Procfs>,
     /// Of a create; a run is started over the channel.
@@ -89,18 +91,18 @@ impl Prepared {
     /// For the outside, when all is done. What it planned isn't freed: that would write to pages that the container's process
     /// shares until it executes its program, each a copy and a page fault.
     pub(crate) fn close(self) {
-        let Self { plan, joins, sources, procfs, gate, console, proc, state } = self;
+        let Self { plan, joins, opened, procfs, gate, console, proc, state } = self;
         std::mem::forget((plan, state));
         if let Some(procfs) = procfs {
             sys::fs::leave(procfs.into());
         }
-        drop((joins, sources, gate, console, proc));
+        drop((joins, opened, gate, console, proc));
     }
 
     /// What the process that goes in holds, beside its end of the channel and what it takes.
     pub(crate) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         let gate = self.gate.iter().flat_map(Gate::descriptors);
-        let others = self.joins.iter().chain(self.sources.iter().flatten());
+        let others = self.joins.iter().chain(self.opened.trees());
         others.map(AsFd::as_fd).chain(self.procfs.as_ref().map(AsFd::as_fd)).chain(gate).collect()
     }
 }
@@ -173,14 +175,22 @@ fn create(prepared: &Prepared, outside: &Inside, go: Go) -> Result<task::Ready> 
     let labels = lsm::Attributes::open(prepared.proc.take(), labels, plan.task.identity.no_new_privileges)?;
     process::setsid()?;
     let opened = namespaces(prepared)?;
-    let sources = opened.as_ref().unwrap_or(&prepared.sources);
+    let sources = opened.as_ref().unwrap_or(&prepared.opened);
     // Modes of what is made here are exact.
     nix::sys::stat::umask(nix::sys::stat::Mode::empty());
     identity::names(plan)?;
     if let Some(procfs) = &prepared.procfs {
         identity::sysctls(plan, procfs)?;
     }
-    let mut built = rootfs::build(&plan.rootfs, sources)?;
+    let mut built = rootfs::build(&plan.rootfs, &sources.sources, outside)?;
+    if let Some(limit) = sources.limit {
+        // Below the limit nothing more could be opened as long as these are.
+        if opened.is_none() {
+            sys::fs::close_in_clone(prepared.opened.trees());
+        }
+        drop(opened);
+        process::set_open_files(limit)?;
+    }
     if !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty() {
         outside.meet(Barrier::RuntimeHooks)?;
     }
@@ -216,7 +226,7 @@ const RESTRICTED: &str = "the user namespace gives no rights on this host: for o
 
 /// Enters the namespaces that the clone has not entered already. Returns the trees of bind mounts if it was the only time
 /// to open them.
-fn namespaces(prepared: &Prepared) -> Result<Option<Vec<Option<OwnedFd>>>> {
+fn namespaces(prepared: &Prepared) -> Result<Option<Opened>> {
     let namespaces = &prepared.plan.namespaces;
     // Before the ids change: afterwards the offsets may no longer be written.
     if let (true, Some(procfs)) = (namespaces.makes(Kind::Time), &prepared.procfs) {

@@ -31,6 +31,7 @@ pub(crate) struct Root {
     links_left: Cell<u32>,
     /// Descriptors that are done with, closed many at a time.
     done: RefCell<Vec<OwnedFd>>,
+    done_at_most: usize,
 }
 
 /// statfs(2).
@@ -38,6 +39,10 @@ pub(crate) const PROC_SUPER_MAGIC: i64 = 0x9fa0;
 
 /// How many descriptors are kept to be closed together: the usual limit is 1024, and a low one must do.
 const DONE_AT_MOST: usize = 96;
+
+/// The same for a container with more mounts than [`FEW_MOUNTS`], whose sources may be open all the while.
+const DONE_OF_MANY: usize = 16;
+const FEW_MOUNTS: usize = 24;
 
 /// Where a link of the image or of a volume leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +78,20 @@ pub(crate) enum Slot<'a> {
     Below(BorrowedFd<'a>, CString),
     /// The root itself. Nothing that is mounted on it is ever seen: the root of the process stays below.
     Root(BorrowedFd<'a>),
+}
+
+/// A place for a directory.
+#[derive(Debug)]
+pub(crate) struct Place<'a> {
+    pub(crate) slot: Slot<'a>,
+    pub(crate) was: Was,
+}
+
+/// What was at a place before this process needed it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Was {
+    There,
+    Missing,
 }
 
 impl Slot<'_> {
@@ -121,6 +140,14 @@ impl Root {
             strayed: Cell::new(false),
             links_left: Cell::new(256),
             done: RefCell::default(),
+            done_at_most: DONE_AT_MOST,
+        }
+    }
+
+    /// Keeps fewer descriptors open if there are many mounts to come.
+    pub(crate) fn expect(&mut self, mounts: usize) {
+        if mounts > FEW_MOUNTS {
+            self.done_at_most = DONE_OF_MANY;
         }
     }
 
@@ -128,7 +155,7 @@ impl Root {
     pub(crate) fn done(&self, fd: OwnedFd) {
         let mut done = self.done.borrow_mut();
         done.push(fd);
-        if done.len() >= DONE_AT_MOST {
+        if done.len() >= self.done_at_most {
             close_all(std::mem::take(&mut done));
         }
     }
@@ -185,20 +212,30 @@ impl Root {
 
     /// A place for a directory, made where it is missing.
     pub(crate) fn dir_slot(&self, path: &str, links: Links) -> Result<Slot<'_>> {
+        self.dir_place(path, links).map(|place| place.slot)
+    }
+
+    /// [`Self::dir_slot`] that tells whether the directory had to be made.
+    pub(crate) fn dir_place(&self, path: &str, links: Links) -> Result<Place<'_>> {
         if let Some((dir, name, Content::Ours)) = self.below(path)? {
-            return match mkdirat(dir, name.as_c_str(), Mode::from_bits_truncate(0o755)) {
-                Ok(()) | Err(Errno::EEXIST) => Ok(Slot::Below(dir, name)),
-                Err(errno) => Err(errno).call("mkdir", path),
+            let was = match mkdirat(dir, name.as_c_str(), Mode::from_bits_truncate(0o755)) {
+                Ok(()) => Was::Missing,
+                Err(Errno::EEXIST) => Was::There,
+                Err(errno) => return Err(errno).call("mkdir", path),
             };
+            return Ok(Place { slot: Slot::Below(dir, name), was });
         }
         self.by_link.set(None);
-        let place = self.dir(path, links)?;
-        if self.by_link.get().is_some() && self.is_itself(place.as_fd())? {
+        let (handle, was) = match self.place(path, libc::O_DIRECTORY, links) {
+            Err(error) if error.errno() == Errno::ENOENT => (self.make_dir(path, links, Via::Name)?, Was::Missing),
+            found => (found?, Was::There),
+        };
+        if self.by_link.get().is_some() && self.is_itself(handle.as_fd())? {
             // Nothing that is mounted there would ever be seen.
             let what = format!("{path:?}, which a symbolic link of the image leads onto the root itself");
             return Err(Error::new("mount", what, Errno::EPERM));
         }
-        Ok(Slot::Handle(place))
+        Ok(Place { slot: Slot::Handle(handle), was })
     }
 
     /// A place for anything but a directory, made where it is missing.
@@ -311,9 +348,12 @@ impl Root {
 
     fn dir_via(&self, path: &str, links: Links, via: Via) -> Result<OwnedFd> {
         match self.place_via(path, libc::O_DIRECTORY, links, via) {
-            Err(error) if error.errno() == Errno::ENOENT => {}
-            found => return found,
+            Err(error) if error.errno() == Errno::ENOENT => self.make_dir(path, links, via),
+            found => found,
         }
+    }
+
+    fn make_dir(&self, path: &str, links: Links, via: Via) -> Result<OwnedFd> {
         let (parent, name) = self.parent_via(path, via)?;
         let Some(name) = name else { return Ok(parent) };
         match mkdirat(&parent, name.as_c_str(), Mode::from_bits_truncate(0o755)) {

@@ -11,13 +11,15 @@ use anyhow::{Context as _, Result};
 use nix::errno::Errno;
 use nix::sys::stat::SFlag;
 
-use super::dev;
-use super::mount::{self, Around, Late};
+use super::dev::{self, Nodes};
+use super::mount::{self, Around, BindTree, Late};
 use super::paths::{Links, Root, Slot, kind};
 use crate::error::invalid;
 use crate::host::in_user_namespace;
+use crate::launch::prepare::Source;
 use crate::plan::mounts::{MountStep, Pivot, Rootfs, What, clean};
 use crate::plan::options::{Attrs, attr};
+use crate::sync::Inside;
 use crate::sys::mount::{self as api, Link, Tree};
 use crate::sys::{self, Context, fs::CWD};
 
@@ -51,8 +53,8 @@ impl Built {
 
 /// Makes the root a mount of its own and carries out the steps.
 ///
-/// `sources`: of each step, a bind mount's tree that is open already.
-pub(crate) fn build(plan: &Rootfs, sources: &[Option<OwnedFd>]) -> Result<Built> {
+/// `sources`: of each step; `outside` opens what has to wait for the steps before.
+pub(crate) fn build(plan: &Rootfs, sources: &[Source], outside: &Inside) -> Result<Built> {
     if plan.pivot == Pivot::Chroot {
         let flags = nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_DIRECTORY | nix::fcntl::OFlag::O_CLOEXEC;
         let fd = nix::fcntl::open(&plan.path, flags, nix::sys::stat::Mode::empty()).call("open", &plan.path)?;
@@ -61,6 +63,7 @@ pub(crate) fn build(plan: &Rootfs, sources: &[Option<OwnedFd>]) -> Result<Built>
         return Ok(built);
     }
     let mut root = attach_root(plan)?;
+    root.expect(plan.steps.len());
     let own_null = plan.own_dev && plan.nodes.iter().any(|node| node.path == "/dev/null" && !node.bind);
     let tmpfs = plan.steps.iter().any(|step| {
         step.destination == "/dev" && matches!(&step.what, What::FileSystem(fs) if fs.kind.as_c_str() == c"tmpfs")
@@ -69,13 +72,23 @@ pub(crate) fn build(plan: &Rootfs, sources: &[Option<OwnedFd>]) -> Result<Built>
     let mut null = if plan.masked.is_empty() || own_null && tmpfs { Null::None } else { host_null()? };
     let mut late = Vec::new();
     let around = Around::of(plan);
-    for (step, source) in plan.steps.iter().zip(sources) {
-        late.extend(mount::step(&mut root, step, source.as_ref(), around)?);
+    for (index, (step, source)) in plan.steps.iter().zip(sources).enumerate() {
+        let fetched;
+        let tree = match source {
+            Source::Inside => BindTree::Inside,
+            Source::Early(tree) => BindTree::Early(tree),
+            Source::Late => {
+                fetched = outside.source(index)?;
+                BindTree::Late(&fetched)
+            }
+        };
+        late.extend(mount::step(&mut root, step, tree, around)?);
     }
-    dev::populate(&root, plan)?;
+    let nodes = dev::populate(&root, plan)?;
     if !plan.masked.is_empty() && own_null && tmpfs {
-        // Something else may have come to be on /dev since.
-        null = if root.ours("/dev").is_some() { Null::Own } else { host_null()? };
+        // Something else may have come to be on /dev since, and the host's nodes.
+        let own = root.ours("/dev").is_some() && nodes == Nodes::Planned;
+        null = if own { Null::Own } else { host_null()? };
     }
     Ok(Built { root, late, null })
 }

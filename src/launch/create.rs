@@ -123,7 +123,7 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay, interrupt: 
     let agent = Agent::connect(&plan.task)?;
     let prepared = Prepared {
         joins: prepare::joins(&plan)?,
-        sources: prepare::sources(&plan)?,
+        opened: prepare::sources(&plan)?,
         procfs: if plan.writes_to_proc() { Some(Procfs::host()?) } else { None },
         gate: if stay == Stay::Created { Some(undo.folder()?.make_gate()?) } else { None },
         console: RefCell::new(console),
@@ -313,6 +313,7 @@ fn converse(
                 run(hooks::Kind::CreateRuntime, &plan.hooks.create_runtime)?;
                 outside.pass(Barrier::RuntimeHooks)?;
             }
+            Heard::Source(step, namespaces) => prepare::open_late(plan, outside.as_fd(), step, &namespaces)?,
             Heard::Listener(number) => {
                 let agent = agent.take().context("internal error: a seccomp listener for nobody")?;
                 let (pid, pidfd) = undo.process()?;

@@ -12,6 +12,7 @@ pub(crate) mod labels;
 pub(crate) mod limits;
 pub(crate) mod mounts;
 pub(crate) mod namespaces;
+pub(crate) mod nodes;
 pub(crate) mod options;
 pub(crate) mod program;
 pub(crate) mod task;

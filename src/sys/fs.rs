@@ -184,6 +184,14 @@ pub(crate) fn close_passed(numbers: &[i32]) {
     }
 }
 
+/// Closes some descriptors in a clone that never returns to whoever owns them.
+pub(crate) fn close_in_clone<'a>(fds: impl Iterator<Item = &'a OwnedFd>) {
+    for fd in fds {
+        // SAFETY: no frame that owns this descriptor runs again in this process.
+        unsafe { libc::close(fd.as_raw_fd()) };
+    }
+}
+
 /// flock(2), exclusive. The lock belongs to the open file description: it ends when its last descriptor closes.
 pub(crate) fn flock(fd: BorrowedFd<'_>, what: Flock) -> Result<()> {
     let operation = match what {

@@ -4,9 +4,10 @@
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::SigSet;
 
-use super::error::{Result, check};
+use super::error::{Context, Result, check};
 
 /// A raw system call without memory arguments, named for its error.
 macro_rules! plain {
@@ -115,6 +116,23 @@ kernel_struct! {
         pub(crate) deadline: u64,
         pub(crate) period: u64,
     }
+}
+
+/// RLIMIT_NOFILE (getrlimit(2)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Limit {
+    pub(crate) soft: u64,
+    pub(crate) hard: u64,
+}
+
+/// How many files this process may have open.
+pub(crate) fn open_files() -> Result<Limit> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).call("getrlimit", "RLIMIT_NOFILE")?;
+    Ok(Limit { soft, hard })
+}
+
+pub(crate) fn set_open_files(limit: Limit) -> Result<()> {
+    setrlimit(Resource::RLIMIT_NOFILE, limit.soft, limit.hard).call("setrlimit", "RLIMIT_NOFILE")
 }
 
 /// sched_setattr(2) on a process, 0 being this one.

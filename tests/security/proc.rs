@@ -100,7 +100,14 @@ container_test!(cve_2019_19921_proc_and_sys_are_ordinary_directories, |c| {
             fs::create_dir_all(c.rootfs().join("elsewhere")).unwrap();
             fs::remove_dir(&path).unwrap();
             symlink(target, &path).unwrap();
-            refused(c, "ordinary directory");
+            // runc's words, which engines look for.
+            refused(
+                c,
+                &format!(
+                    "filesystem \"{}\" must be mounted on ordinary directory",
+                    if name == "proc" { "proc" } else { "sysfs" }
+                ),
+            );
             fs::remove_file(&path).unwrap();
             fs::create_dir(&path).unwrap();
         }
