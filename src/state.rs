@@ -4,8 +4,8 @@
 //! process may go on, and at the end (phase `created`); each time beside its place and renamed, so no reader sees half
 //! of it. Whatever point a killed runtime stopped at, the record says what there may be to remove.
 //!
-//! No status is stored: it is derived from the process (alive, and the same by its start time), from who reads the gate
-//! FIFO, and from the freezer. While `pause` freezes, the file `pausing` names the process that does: if it was killed
+//! No status is stored: it is derived from the process (alive, the same by its start time, and whether it has executed a
+//! program yet, which the kernel tells), and from the freezer. While `pause` freezes, the file `pausing` names the process that does: if it was killed
 //! meanwhile, whoever asks for the status next thaws the container.
 //!
 //! A lock (flock on the folder) is held by every command that changes the container. The creator holds it from before
@@ -67,6 +67,10 @@ pub(crate) struct Record {
     /// Whether init is the first process of a pid namespace of its own: the kernel then kills the rest with it.
     pub(crate) own_pid_namespace: bool,
     pub(crate) cgroup: cgroup::Location,
+    /// Whether the kernel tells of init that it has not executed a program yet ([`Stat::has_not_executed`]). Some sandboxes
+    /// tell nothing: then it counts as created as long as somebody has the gate open for reading.
+    #[serde(default)]
+    pub(crate) tells_execve: bool,
     /// Whether it has a session keyring of its own (`--no-new-keyring`).
     pub(crate) keyring: bool,
     /// Whether config.json has poststart or poststop hooks: without them nobody needs to parse it again.
@@ -106,23 +110,27 @@ impl Identity {
 
     /// The same, and the letter of its state (proc_pid_stat(5)).
     fn with_state(pid: Pid) -> Option<(Self, u8)> {
-        Self::from_stat(pid, &sys::read_small(format!("/proc/{pid}/stat")).ok()?)
+        let stat = parse_stat(&sys::read_small(format!("/proc/{pid}/stat")).ok()?)?;
+        stat.identity(pid).map(|identity| (identity, stat.state))
     }
 
-    /// [`Self::of`] the one process that this one makes.
-    pub(crate) fn of_new(pid: Pid) -> Option<Self> {
-        Self::from_stat(pid, &sys::read_once(format!("/proc/{pid}/stat")).ok()?).map(|(identity, _)| identity)
+    /// [`Self::of`] the one process that this one makes, and what the kernel tells of it.
+    pub(crate) fn of_new(pid: Pid) -> Option<(Self, Stat)> {
+        let stat = parse_stat(&sys::read_once(format!("/proc/{pid}/stat")).ok()?)?;
+        stat.identity(pid).map(|identity| (identity, stat))
     }
 
-    fn from_stat(pid: Pid, stat: &[u8]) -> Option<(Self, u8)> {
-        let (state, start_time) = parse_stat(stat)?;
-        (!matches!(state, b'Z' | b'X')).then_some((Self { pid: pid.as_raw(), start_time }, state))
+    /// What the kernel tells of that very process, if it is alive.
+    pub(crate) fn stat(self) -> Option<Stat> {
+        let pid = Pid::from_raw(self.pid);
+        let stat = parse_stat(&sys::read_small(format!("/proc/{pid}/stat")).ok()?)?;
+        (stat.identity(pid) == Some(self)).then_some(stat)
     }
 
     /// This process.
     pub(crate) fn own() -> Option<Self> {
         let stat = sys::read_once("/proc/self/stat").ok()?;
-        let (_, start_time) = parse_stat(&stat)?;
+        let start_time = parse_stat(&stat)?.start_time;
         let pid = stat.split(|byte| *byte == b' ').next()?;
         Some(Self { pid: std::str::from_utf8(pid).ok()?.parse().ok()?, start_time })
     }
@@ -216,13 +224,39 @@ fn is_enosys(error: &anyhow::Error) -> bool {
     error.downcast_ref::<sys::Error>().is_some_and(|error| error.errno() == Errno::ENOSYS)
 }
 
-/// State letter and start time (fields 3 and 22) of /proc/PID/stat; the name in field 2 may hold anything.
-fn parse_stat(stat: &[u8]) -> Option<(u8, u64)> {
+/// What is of interest in /proc/PID/stat (proc_pid_stat(5)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stat {
+    /// Field 3, a letter.
+    state: u8,
+    /// Field 9, PF_* of the kernel's include/linux/sched.h.
+    flags: u64,
+    /// Field 22.
+    start_time: u64,
+}
+
+impl Stat {
+    /// Whether the process was made by fork(2) or the like and has not executed a program since. A process that has can't
+    /// get the flag back, and nothing that it, or another one in its container, holds open keeps it.
+    pub(crate) fn has_not_executed(self) -> bool {
+        const PF_FORKNOEXEC: u64 = 0x40;
+        self.flags & PF_FORKNOEXEC != 0
+    }
+
+    /// Whose this is; `None` of a zombie.
+    fn identity(self, pid: Pid) -> Option<Identity> {
+        (!matches!(self.state, b'Z' | b'X')).then_some(Identity { pid: pid.as_raw(), start_time: self.start_time })
+    }
+}
+
+/// The name in field 2 may hold anything.
+fn parse_stat(stat: &[u8]) -> Option<Stat> {
     let after = stat.iter().rposition(|byte| *byte == b')')?;
     let rest = std::str::from_utf8(stat.get(after + 2..)?).ok()?;
     let mut fields = rest.split(' ');
     let state = *fields.next()?.as_bytes().first()?;
-    Some((state, fields.nth(18)?.parse().ok()?))
+    let flags = fields.nth(5)?.parse().ok()?;
+    Some(Stat { state, flags, start_time: fields.nth(12)?.parse().ok()? })
 }
 
 /// The folder of one container, open.
@@ -235,6 +269,9 @@ pub(crate) struct Folder {
 
 /// What the container process writes into the result before execve; an error's text follows if that fails.
 pub(crate) const STARTING: u8 = 0;
+
+/// A longer text is cut.
+pub(crate) const LONGEST_ERROR: usize = 32 * 1024;
 
 /// The lock of a container: released when the last copy of its descriptor closes, so a clone that holds one must drop
 /// it, and dropping it there doesn't release the original.
@@ -495,18 +532,18 @@ impl Folder {
 
     /// The status, derived from what is there now.
     pub(crate) fn status(&self, record: &Record) -> Result<Status> {
-        let alive = record.init.is_some_and(Identity::alive);
+        let init = record.init.and_then(Identity::stat);
         if record.phase == Phase::Creating {
             return Ok(Status::Creating);
         }
-        if !alive {
-            return Ok(Status::Stopped);
-        }
+        let Some(init) = init else { return Ok(Status::Stopped) };
         let cgroup = cgroup::open(&record.cgroup)?;
         if cgroup.frozen().unwrap_or(false) && !self.thaw_half_paused(&*cgroup) {
             return Ok(Status::Paused);
         }
-        Ok(if self.open_gate()?.is_some() { Status::Created } else { Status::Running })
+        // What a container holds open decides nothing: it may have got hold of the gate.
+        let waits = if record.tells_execve { init.has_not_executed() } else { self.open_gate()?.is_some() };
+        Ok(if waits { Status::Created } else { Status::Running })
     }
 
     /// Removes the folder, in its place: whatever point a killed remover stopped at, the id is still taken and
@@ -578,7 +615,7 @@ impl Gate {
     /// Tells `start` why the program doesn't run.
     pub(crate) fn fail(&self, text: &str) {
         // Nobody is left to tell when this fails too.
-        let _ = nix::unistd::write(&self.result, &text.as_bytes()[..text.len().min(32 * 1024)]);
+        let _ = nix::unistd::write(&self.result, &text.as_bytes()[..text.len().min(LONGEST_ERROR)]);
     }
 }
 

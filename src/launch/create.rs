@@ -16,9 +16,9 @@ use super::supervise::Interrupt;
 use super::{cover, descriptors, hooks, idmapped, idmaps, notify, prepare, process, terminal_sockets, tty};
 use crate::cgroup::{self, Cgroup};
 use crate::cli::{CreateArgs, Global};
-use crate::host::Host;
+use crate::host::{Hiding, Host};
 use crate::init::procfs::Procfs;
-use crate::init::{self, Go, Prepared, own_environment};
+use crate::init::{self, Go, Prepared};
 use crate::lsm;
 use crate::plan::labels;
 use crate::plan::namespaces::Kind;
@@ -207,6 +207,7 @@ fn record(plan: &Plan, spec: &Spec, host: &Host) -> Result<Record> {
         init: None,
         own_pid_namespace: plan.namespaces.makes(Kind::Pid),
         cgroup: plan.cgroup.location.clone(),
+        tells_execve: false,
         keyring: plan.task.keyring.is_some(),
         poststart: !spec.hooks.poststart.is_empty(),
         poststop: !spec.hooks.poststop.is_empty(),
@@ -221,6 +222,10 @@ fn spawn(
     lock: Lock,
 ) -> Result<(Lock, Outside, Go)> {
     log::debug!("{}: state directory and cgroup made: {:?}", undo.record.id, undo.record.cgroup);
+    if prepared.plan.task.hiding == Hiding::FromTheClone {
+        // What is cloned inherits it. This process has no need to be seen, either.
+        sys::process::set_dumpable(false)?;
+    }
     let bridge = prepared.plan.namespaces.bridge();
     let flags = if bridge { 0 } else { prepared.plan.namespaces.clone_flags() };
     let cgroup = undo.cgroup.as_ref().and_then(|cgroup| cgroup.clone_fd());
@@ -237,7 +242,7 @@ fn spawn(
             let mut keep = prepared.descriptors();
             keep.extend(proc.iter().map(AsFd::as_fd));
             keep.push(inside.as_fd());
-            keep.extend(crate::log::descriptor());
+            keep.extend(crate::log::descriptor_inside());
             sys::fs::close_all_but(3 + prepared.plan.task.preserve_fds.cast_signed(), &keep);
             drop(proc);
             if bridge { init::bridge(prepared, &inside) } else { init::enter(prepared, &inside, go) }
@@ -275,7 +280,9 @@ fn converse(
     let (pid, _) = undo.process()?;
     let pid = *pid;
     log::debug!("{}: container process {pid} cloned", undo.record.id);
-    undo.record.init = Identity::of_new(pid);
+    let init = Identity::of_new(pid);
+    undo.record.tells_execve = init.is_some_and(|(_, stat)| stat.has_not_executed());
+    undo.record.init = init.map(|(identity, _)| identity);
     // One that goes at once is in a cgroup of its own, by which it is found after a crash; it ends without the runtime.
     let asked_for = !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty();
     if go == Go::Wait || asked_for {
@@ -294,7 +301,7 @@ fn converse(
         match hear(undo, outside)? {
             Heard::Reached(Barrier::RuntimeHooks) => {
                 let state = undo.record.state(Status::Creating);
-                let environment = own_environment();
+                let environment = sys::environment::own();
                 let run = |kind, list| hooks::run_unless(undo.interrupt, kind, list, &state, &environment);
                 run(hooks::Kind::Prestart, &plan.hooks.prestart)?;
                 run(hooks::Kind::CreateRuntime, &plan.hooks.create_runtime)?;
@@ -402,7 +409,7 @@ impl<'a> Undo<'a> {
         let Some(folder) = self.folder.take() else { return Ok(()) };
         folder.remove()?;
         if had_process {
-            hooks::run_poststop(&self.hooks.poststop, &self.record.state(Status::Stopped), &own_environment());
+            hooks::run_poststop(&self.hooks.poststop, &self.record.state(Status::Stopped), &sys::environment::own());
         }
         Ok(())
     }

@@ -171,6 +171,12 @@ pub(crate) fn close_all_but(first: i32, keep: &[BorrowedFd<'_>]) {
     }
 }
 
+/// close(2) of a descriptor whose owner is neither used nor dropped in this process any more.
+pub(crate) fn close_borrowed(fd: BorrowedFd<'_>) {
+    // SAFETY: the caller's promise.
+    unsafe { libc::close(fd.as_raw_fd()) };
+}
+
 /// flock(2), exclusive. The lock belongs to the open file description: it ends when its last descriptor closes.
 pub(crate) fn flock(fd: BorrowedFd<'_>, what: Flock) -> Result<()> {
     let operation = match what {

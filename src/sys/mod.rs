@@ -10,6 +10,7 @@
 
 pub(crate) mod bpf;
 pub(crate) mod clone;
+pub(crate) mod environment;
 mod error;
 pub(crate) mod exe;
 mod exit;
