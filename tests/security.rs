@@ -21,6 +21,7 @@ mod security {
     mod cve_2019_5736;
     mod dev;
     mod exec;
+    mod gate;
     mod hostile;
     mod mounts;
     mod proc;

@@ -70,7 +70,7 @@ const ON_V2: [&str; 6] = [
 fn calls_of_older_kernels() -> usize {
     let name = nix::sys::utsname::uname().unwrap();
     let numbers: Vec<u32> = name.release().to_str().unwrap().split(['.', '-']).flat_map(str::parse).collect();
-    if numbers[..2] < [6, 15][..] { 22 } else { 0 }
+    if numbers[..2] < [6, 15][..] { 23 } else { 0 }
 }
 
 container_test!(system_calls_of_run_on_v2_with_the_bundle_of_an_engine, |c| {
