@@ -31,6 +31,9 @@ use crate::sys::clone::{pidfd_open, pidfd_send_signal};
 use crate::sys::{self, Context};
 
 mod change;
+mod stat;
+
+use self::stat::{Stat, parse_stat};
 
 /// A process that can't be mistaken for a later one with the same pid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -222,41 +225,6 @@ fn wait_readable(fd: &OwnedFd, end: Instant) -> Result<bool> {
 
 fn is_enosys(error: &anyhow::Error) -> bool {
     error.downcast_ref::<sys::Error>().is_some_and(|error| error.errno() == Errno::ENOSYS)
-}
-
-/// What is of interest in /proc/PID/stat (proc_pid_stat(5)).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Stat {
-    /// Field 3, a letter.
-    state: u8,
-    /// Field 9, PF_* of the kernel's include/linux/sched.h.
-    flags: u64,
-    /// Field 22.
-    start_time: u64,
-}
-
-impl Stat {
-    /// Whether the process was made by fork(2) or the like and has not executed a program since. A process that has can't
-    /// get the flag back, and nothing that it, or another one in its container, holds open keeps it.
-    pub(crate) fn has_not_executed(self) -> bool {
-        const PF_FORKNOEXEC: u64 = 0x40;
-        self.flags & PF_FORKNOEXEC != 0
-    }
-
-    /// Whose this is; `None` of a zombie.
-    fn identity(self, pid: Pid) -> Option<Identity> {
-        (!matches!(self.state, b'Z' | b'X')).then_some(Identity { pid: pid.as_raw(), start_time: self.start_time })
-    }
-}
-
-/// The name in field 2 may hold anything.
-fn parse_stat(stat: &[u8]) -> Option<Stat> {
-    let after = stat.iter().rposition(|byte| *byte == b')')?;
-    let rest = std::str::from_utf8(stat.get(after + 2..)?).ok()?;
-    let mut fields = rest.split(' ');
-    let state = *fields.next()?.as_bytes().first()?;
-    let flags = fields.nth(5)?.parse().ok()?;
-    Some(Stat { state, flags, start_time: fields.nth(12)?.parse().ok()? })
 }
 
 /// The folder of one container, open.
