@@ -308,11 +308,14 @@ impl Folder {
     /// Claims an id: makes its folder and takes the lock. The id is taken from here on.
     pub(crate) fn claim(root: &Path, id: &str) -> Result<(Self, Lock)> {
         let path = root.join(id);
-        let mut made = nix::unistd::mkdir(&path, Mode::from_bits_truncate(0o711));
+        // Nobody else gets through it, whoever gets through the root: the container's way to notify is in it, and
+        // open to every user of the container.
+        let mode = Mode::from_bits_truncate(0o700);
+        let mut made = nix::unistd::mkdir(&path, mode);
         if made == Err(Errno::ENOENT) {
             // Only its owner looks into it: the state tells where everything of every container is.
             make_root(root)?;
-            made = nix::unistd::mkdir(&path, Mode::from_bits_truncate(0o711));
+            made = nix::unistd::mkdir(&path, mode);
         }
         match made {
             Err(Errno::EEXIST) => bail!("{}: {id:?}", phrase::ALREADY_EXISTS),

@@ -22,6 +22,7 @@ mod security {
     mod dev;
     mod exec;
     mod gate;
+    mod handed;
     mod hostile;
     mod mounts;
     mod proc;

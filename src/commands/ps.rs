@@ -38,7 +38,10 @@ fn table(args: &[OsString]) -> Result<String> {
     }
     let done = command.args(args).stdin(Stdio::null()).output().call("execve", "ps")?;
     if !done.status.success() {
-        let said = String::from_utf8_lossy(&done.stderr).trim_end().replace('\n', " ");
+        let said = String::from_utf8_lossy(&done.stderr).trim().replace('\n', " ");
+        if said.is_empty() {
+            bail!("ps: {}", done.status);
+        }
         bail!("ps: {}: {said}", done.status);
     }
     Ok(String::from_utf8_lossy(&done.stdout).into_owned())

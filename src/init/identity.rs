@@ -1,15 +1,24 @@
 //! Who the process is: names of the host, keyring, groups, ids, capabilities. Runs inside.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use anyhow::{Context as _, Result};
 use nix::errno::Errno;
 
+use super::paths::fs_type;
 use super::procfs::Procfs;
+use crate::error::invalid;
+use crate::host;
 use crate::plan::Plan;
-use crate::plan::task::Identity;
+use crate::plan::namespaces::Kind;
+use crate::plan::task::{Identity, Streams};
 use crate::sys::process;
 use crate::sys::{self, Context};
+
+/// The sysctl, below /proc/sys, that belongs to the pid namespace since Linux 6.14, and to the host before.
+const PID_MAX: &str = "kernel/pid_max";
+/// The kernel's PID_MAX_LIMIT, on 64 bits.
+const LARGEST_PID_MAX: &str = "4194304";
 
 /// Whether this process is non-dumpable. A change of its ids makes it what fs.suid_dumpable says (proc_sys_fs(5)), so it
 /// has to be made non-dumpable once more after each.
@@ -66,13 +75,42 @@ pub(crate) fn names(plan: &Plan) -> Result<()> {
 }
 
 /// The namespaces that this process is in decide whose value is written.
+///
+/// Some values veto each other (net.ipv4.ip_unprivileged_port_start and ip_local_port_range), so no order fits all: what was
+/// refused is tried again after the others, as long as that gets any further.
 pub(crate) fn sysctls(plan: &Plan, procfs: &Procfs) -> Result<()> {
-    for (path, value) in &plan.sysctl {
-        procfs
-            .write(&format!("sys/{path}"), value.as_bytes())
-            .with_context(|| format!("config.json: /linux/sysctl: {path:?} to {value:?}"))?;
+    let mut left: Vec<&(String, String)> = plan.sysctl.iter().collect();
+    while !left.is_empty() {
+        let mut refused = Vec::new();
+        let mut first = None;
+        for sysctl in &left {
+            if let Err(error) = write_sysctl(plan, procfs, sysctl) {
+                first.get_or_insert(error);
+                refused.push(*sysctl);
+            }
+        }
+        match first {
+            Some(error) if refused.len() == left.len() => return Err(error),
+            _ => left = refused,
+        }
     }
     Ok(())
+}
+
+fn write_sysctl(plan: &Plan, procfs: &Procfs, (path, value): &(String, String)) -> Result<()> {
+    let what = || format!("config.json: /linux/sysctl: {path:?} to {value:?}");
+    if path == PID_MAX && !has_own_pid_max(plan, procfs).with_context(what)? {
+        let cause = "on this kernel it is the host's: a pid namespace has its own since Linux 6.14";
+        return Err(invalid("/linux/sysctl", format!("{path:?}: {cause}")));
+    }
+    procfs.write(&format!("sys/{path}"), value.as_bytes()).with_context(what)
+}
+
+/// Whether the limit of pids is one of the pid namespace's, which this process is in. The value that it reads is that of its
+/// own namespace, and a new one begins with the largest there is (the kernel's create_pid_namespace()).
+fn has_own_pid_max(plan: &Plan, procfs: &Procfs) -> Result<bool> {
+    let at_its_begin = || -> Result<bool> { Ok(procfs.read(&format!("sys/{PID_MAX}"))?.trim() == LARGEST_PID_MAX) };
+    Ok(host::is_linux(6, 14) && (!plan.namespaces.makes(Kind::Pid) || at_its_begin()?))
 }
 
 /// A session keyring of the container's own: keys of the caller's session stay with it.
@@ -100,13 +138,14 @@ pub(crate) fn join_keyring(name: &std::ffi::CStr, new: Option<bool>) -> Result<(
 }
 
 /// Standard streams that belong to somebody else can't be opened again through /proc/self/fd: they are given to the
-/// program's user, unless they are the null device or on a file system that doesn't do it (as runc).
-pub(crate) fn own_stdio(uid: u32) -> Result<()> {
+/// program's user, unless they are the null device or on a file system that doesn't do it (as runc). The caller's own
+/// keep their owner, but for pipes and sockets, which nobody else can find.
+pub(crate) fn own_stdio(uid: u32, streams: Streams) -> Result<()> {
     for number in 0..3 {
         let fd = sys::fs::borrow(number);
         let Ok(stat) = nix::sys::stat::fstat(fd) else { continue };
         let null = stat.st_mode & libc::S_IFMT == libc::S_IFCHR && stat.st_rdev == libc::makedev(1, 3);
-        if stat.st_uid == uid || null {
+        if stat.st_uid == uid || null || (streams == Streams::Callers && has_name(fd, &stat)) {
             continue;
         }
         match nix::unistd::fchown(fd, Some(uid.into()), None) {
@@ -115,6 +154,17 @@ pub(crate) fn own_stdio(uid: u32) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether a stream is a file that others can open by its name. sockfs has the inode of every socket, pipefs that of a
+/// pipe without a name.
+fn has_name(fd: BorrowedFd<'_>, stat: &libc::stat) -> bool {
+    const PIPEFS_MAGIC: i64 = 0x5049_5045;
+    match stat.st_mode & libc::S_IFMT {
+        libc::S_IFSOCK => false,
+        libc::S_IFIFO => !fs_type(fd).is_ok_and(|kind| kind == PIPEFS_MAGIC),
+        _ => true,
+    }
 }
 
 /// Everything but the last step of capabilities: bounding set, groups, ids.

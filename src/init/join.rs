@@ -26,7 +26,8 @@ pub(crate) struct PreparedExec {
     pub(crate) init: OwnedFd,
     /// The root of a container that has no mount namespace.
     pub(crate) root: Option<OwnedFd>,
-    pub(crate) console: Option<OwnedFd>,
+    /// Where the terminal goes; taken by the process that sends it.
+    pub(crate) console: RefCell<Option<OwnedFd>>,
     /// The host's procfs, if labels are to be written; taken and closed by the final process.
     pub(crate) proc: RefCell<Option<OwnedFd>>,
     /// Whether the pid namespace is joined by a bridge: else the clone was born in it.
@@ -36,9 +37,9 @@ pub(crate) struct PreparedExec {
 }
 
 impl PreparedExec {
-    /// What the process that goes in holds, beside its end of the channel.
+    /// What the process that goes in holds, beside its end of the channel and what it takes.
     pub(crate) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
-        [&self.init].into_iter().chain(&self.root).chain(&self.console).map(AsFd::as_fd).collect()
+        [&self.init].into_iter().chain(&self.root).map(AsFd::as_fd).collect()
     }
 }
 
@@ -104,9 +105,9 @@ fn open_labels(prepared: &PreparedExec) -> Result<Attributes> {
 fn become_program(prepared: &PreparedExec, labels: Attributes, outside: &Inside) -> Result<Infallible> {
     let it = &prepared.plan.task;
     process::setsid()?;
-    if let (Some(size), Some(socket)) = (&it.terminal, &prepared.console) {
+    if let (Some(size), Some(socket)) = (&it.terminal, prepared.console.take()) {
         let root = Root::new(openat2(CWD, c"/", libc::O_PATH | libc::O_DIRECTORY, 0, 0)?);
-        terminal::set_up(&root, size, it.identity.uid, socket.as_fd(), false).context("terminal")?;
+        terminal::set_up(&root, size, it.identity.uid, socket, false).context("terminal")?;
     }
     let mut ready = task::assume(it, labels, outside, false, Hidden::Yes)?;
     if prepared.meets {

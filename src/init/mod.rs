@@ -53,8 +53,8 @@ pub(crate) struct Prepared {
     pub(crate) procfs: Option<Procfs>,
     /// Of a create; a run is started over the channel.
     pub(crate) gate: Option<Gate>,
-    /// Where the terminal goes, with `plan.task.terminal`.
-    pub(crate) console: Option<OwnedFd>,
+    /// Where the terminal goes, with `plan.task.terminal`; taken by the process that sends it.
+    pub(crate) console: RefCell<Option<OwnedFd>>,
     /// The host's procfs, if labels are to be written; taken and closed by the final process.
     pub(crate) proc: RefCell<Option<OwnedFd>>,
     /// For the hooks that run inside.
@@ -75,7 +75,7 @@ impl Prepared {
     pub(crate) fn go_at_once(&self) -> Go {
         let plan = &self.plan;
         let maps = plan.id_maps.is_some() || plan.rootfs.steps.iter().any(MountStep::is_idmapped);
-        let reaches_out = !plan.hooks.create_container.is_empty() || self.console.is_some();
+        let reaches_out = !plan.hooks.create_container.is_empty() || self.plan.task.terminal.is_some();
         let waits = maps || reaches_out || plan.namespaces.bridge() || plan.task.limits.oom_score_adj.is_some();
         if waits { Go::Wait } else { Go::AtOnce }
     }
@@ -97,10 +97,10 @@ impl Prepared {
         drop((joins, sources, gate, console, proc));
     }
 
-    /// What the process that goes in holds, beside its end of the channel.
+    /// What the process that goes in holds, beside its end of the channel and what it takes.
     pub(crate) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         let gate = self.gate.iter().flat_map(Gate::descriptors);
-        let others = self.joins.iter().chain(self.sources.iter().flatten()).chain(&self.console);
+        let others = self.joins.iter().chain(self.sources.iter().flatten());
         others.map(AsFd::as_fd).chain(self.procfs.as_ref().map(AsFd::as_fd)).chain(gate).collect()
     }
 }
@@ -194,14 +194,16 @@ fn create(prepared: &Prepared, outside: &Inside, go: Go) -> Result<task::Ready> 
         outside.meet(Barrier::RuntimeHooks)?;
     }
     if !plan.hooks.create_container.is_empty() {
+        // As in runc: hooks find the container's files without asking for the bundle.
+        nix::unistd::fchdir(&built.root).call("fchdir", &plan.rootfs.path)?;
         run_hooks(hooks::Kind::CreateContainer, &plan.hooks.create_container, prepared, &environment::own())?;
         environment::wipe();
     }
     rootfs::enter(&built, &plan.rootfs)?;
     exec::make_cwd(&built.root, &plan.task.program)?;
-    if let (Some(size), Some(socket)) = (&plan.task.terminal, &prepared.console) {
+    if let (Some(size), Some(socket)) = (&plan.task.terminal, prepared.console.take()) {
         let own_mounts = plan.rootfs.pivot != Pivot::Chroot;
-        terminal::set_up(&built.root, size, plan.task.identity.uid, socket.as_fd(), own_mounts).context("terminal")?;
+        terminal::set_up(&built.root, size, plan.task.identity.uid, socket, own_mounts).context("terminal")?;
     }
     let hooks = [&plan.hooks.prestart, &plan.hooks.create_runtime, &plan.hooks.create_container];
     let hooks = if hooks.iter().all(|list| list.is_empty()) { rootfs::Hooks::None } else { rootfs::Hooks::Some };

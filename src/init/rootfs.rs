@@ -188,7 +188,9 @@ fn pivot(plan: &Rootfs) -> Result<()> {
 /// are taken out of it first (runc: msMoveRoot). This is the one place that reads the mount table.
 fn move_root() -> Result<()> {
     let own = nix::unistd::getcwd().call("getcwd", "root file system")?;
-    let table = std::fs::read_to_string("/proc/self/mountinfo").call("read", "/proc/self/mountinfo")?;
+    let table = std::fs::read("/proc/self/mountinfo").call("read", "/proc/self/mountinfo")?;
+    // Names of the host's mounts may be of any bytes.
+    let table = String::from_utf8_lossy(&table);
     let points: Vec<String> = table.lines().rev().filter_map(|line| control_mount(line, &own)).collect();
     for point in points {
         let point = CString::new(point)?;

@@ -10,7 +10,7 @@ use nix::sys::stat::{Mode, umask};
 
 use super::identity::Hidden;
 use super::{exec, identity};
-use crate::launch::process::above_hard_limit;
+use crate::launch::process::limit_refused;
 use crate::lsm::Attributes;
 use crate::plan::task::Task;
 use crate::sync::Inside;
@@ -44,7 +44,9 @@ pub(super) fn assume(
         umask(Mode::from_bits_truncate(mask));
     }
     // The caller may be pinned (systemd's CPUAffinity): the container is bound by its cpuset alone, as in runc.
-    if let Err(error) = process::sched_setaffinity(0, &[u64::MAX; 128]) {
+    if !task.keeps_affinity
+        && let Err(error) = process::sched_setaffinity(0, &[u64::MAX; 128])
+    {
         log::debug!("CPU affinity stays the caller's: {error}");
     }
     // Nothing is logged from here on, and a filter may not let the log be closed later.
@@ -56,7 +58,7 @@ pub(super) fn assume(
     if let Some(personality) = task.limits.personality {
         process::personality(personality).context("config.json: /linux/personality")?;
     }
-    identity::own_stdio(identity.uid)?;
+    identity::own_stdio(identity.uid, task.streams)?;
     labels.set(&task.labels)?;
     let mut listener = None;
     if identity.no_new_privileges {
@@ -65,7 +67,7 @@ pub(super) fn assume(
         // Without no_new_privs only a process with CAP_SYS_ADMIN may load a filter: now, while it has it.
         listener = load_filter(task, outside)?;
     }
-    let envp = exec::environment(&task.program, identity.uid);
+    let envp = exec::environment(&task.program, identity.uid)?;
     let cwd = exec::enter_cwd(&task.program)?;
     if !task.user_namespace {
         // While the process still has the host's rights. With a user namespace the outside has them, and does it.
@@ -93,7 +95,7 @@ pub(super) fn assume(
 fn set_rlimits(task: &Task) -> Result<()> {
     for (index, limit) in task.limits.rlimits.iter().enumerate() {
         process::prlimit(0, limit.resource, limit.soft, limit.hard)
-            .map_err(above_hard_limit)
+            .map_err(|error| limit_refused(error, limit))
             .with_context(|| format!("config.json: /process/rlimits/{index}"))?;
     }
     Ok(())
@@ -150,8 +152,8 @@ pub(super) fn execute(
     announce: impl FnOnce() -> Result<()>,
 ) -> Result<Infallible> {
     reset_signals(task)?;
-    for fd in 3..3 + task.preserve_fds {
-        sys::fs::set_cloexec(fd.cast_signed(), false)?;
+    for fd in &task.preserved {
+        sys::fs::set_cloexec(*fd, false)?;
     }
     announce()?;
     // The very last step: a profile needs to allow nothing but execve for the runtime's sake.

@@ -18,13 +18,7 @@ use crate::sys::{self, Context, tty as ioctl};
 const DEVPTS_SUPER_MAGIC: i64 = 0x1cd1;
 
 /// Makes the terminal, sends its master, and makes the slave the standard streams and the controlling terminal.
-pub(crate) fn set_up(
-    root: &Root,
-    size: &ConsoleSize,
-    uid: u32,
-    socket: BorrowedFd<'_>,
-    own_mounts: bool,
-) -> Result<()> {
+pub(crate) fn set_up(root: &Root, size: &ConsoleSize, uid: u32, socket: OwnedFd, own_mounts: bool) -> Result<()> {
     let master = open_master(root)?;
     ioctl::unlock(master.as_fd())?;
     let slave = ioctl::peer(master.as_fd())?;

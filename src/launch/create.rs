@@ -22,7 +22,7 @@ use crate::init::{self, Go, Prepared};
 use crate::lsm;
 use crate::plan::labels;
 use crate::plan::namespaces::Kind;
-use crate::plan::task::Passed;
+use crate::plan::task::{Passed, Streams};
 use crate::plan::{Plan, Request};
 use crate::spec::{self, Hooks, Spec};
 use crate::state::{Folder, Identity, Lock, Phase, Record, Status, VERSION};
@@ -73,7 +73,7 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay, interrupt: 
     cover::draw()?;
     let mut passed = descriptors::settle(args.preserve_fds)?;
     let manager = if stay == Stay::Created { Manager::named()? } else { Manager::connected()? };
-    passed.listen.extend(manager.as_ref().map(|_| notify::variable()));
+    passed.environment.extend(manager.as_ref().map(|_| notify::variable()));
     let paths = Paths::new(args)?;
     let bundle = enter_bundle(&args.bundle)?;
     let (spec, config) = spec::load::load(&bundle, paths.config.as_deref())?;
@@ -94,8 +94,10 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay, interrupt: 
         passed: Passed {
             keyring: (!args.no_new_keyring).then(|| format!("_ses.{}", args.id)),
             new_keyring: true,
-            preserve_fds: passed.count,
-            listen: passed.listen,
+            preserved: passed.numbers,
+            environment: passed.environment,
+            listens: passed.listens,
+            streams: if stay == Stay::Foreground { Streams::Callers } else { Streams::Containers },
             labels: labels::Options::default(),
         },
     };
@@ -118,7 +120,7 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay, interrupt: 
         sources: prepare::sources(&plan)?,
         procfs: if plan.writes_to_proc() { Some(Procfs::host()?) } else { None },
         gate: if stay == Stay::Created { Some(undo.folder()?.make_gate()?) } else { None },
-        console,
+        console: RefCell::new(console),
         proc: RefCell::new(lsm::host_proc(&plan.task.labels)?),
         state: undo.record.state(Status::Creating),
         plan,
@@ -128,9 +130,9 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay, interrupt: 
     undo.record.cgroup = cgroup.location();
     undo.cgroup = Some(cgroup);
     let (lock, outside, go) = spawn(&mut undo, &prepared, channel()?, lock)?;
-    converse(&mut undo, &prepared, (&outside, go), agent.as_ref(), |pid, pidfd| {
-        if let Some(socket) = &pidfd_socket {
-            tty::send(socket.as_fd(), b"standard", pidfd).context("--pidfd-socket")?;
+    converse(&mut undo, &prepared, (&outside, go), agent, |pid, pidfd| {
+        if let Some(socket) = pidfd_socket {
+            tty::send(socket, b"standard", pidfd).context("--pidfd-socket")?;
         }
         paths.pid_file.as_deref().map_or(Ok(()), |path| process::write_pid_file(path, pid))
     })?;
@@ -145,11 +147,15 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay, interrupt: 
 impl Paths {
     fn new(args: &CreateArgs) -> Result<Self> {
         let absolute = |path: &Option<PathBuf>| path.as_deref().map(std::path::absolute).transpose();
+        let socket = |path: &Option<PathBuf>| match path {
+            Some(name) if tty::is_abstract(name) => Ok(Some(name.clone())),
+            path => absolute(path),
+        };
         Ok(Self {
             config: absolute(&args.config)?,
             pid_file: absolute(&args.pid_file)?,
-            console_socket: absolute(&args.console_socket)?,
-            pidfd_socket: absolute(&args.pidfd_socket)?,
+            console_socket: socket(&args.console_socket)?,
+            pidfd_socket: socket(&args.pidfd_socket)?,
         })
     }
 }
@@ -238,17 +244,21 @@ fn spawn(
         Cloned::Child => {
             // The lock is the creator's: it must end with it. End-of-file must be seen. And nothing that waits in the
             // container may hold a folder of the host.
-            let proc = prepared.proc.borrow();
+            let (proc, console) = (prepared.proc.borrow(), prepared.console.borrow());
             let mut keep = prepared.descriptors();
-            keep.extend(proc.iter().map(AsFd::as_fd));
+            keep.extend(proc.iter().chain(&*console).map(AsFd::as_fd));
             keep.push(inside.as_fd());
             keep.extend(crate::log::descriptor_inside());
-            sys::fs::close_all_but(3 + prepared.plan.task.preserve_fds.cast_signed(), &keep);
-            drop(proc);
+            keep.extend(descriptors::kept(&prepared.plan.task.preserved));
+            sys::fs::close_all_but(3, &keep);
+            drop((proc, console));
             if bridge { init::bridge(prepared, &inside) } else { init::enter(prepared, &inside, go) }
         }
         Cloned::Parent { pid, pidfd } => {
             undo.process = Some((pid, pidfd));
+            // The process has them: whoever is at their other ends may wait for them to be closed.
+            drop(prepared.console.take());
+            sys::fs::close_passed(&prepared.plan.task.preserved);
             let cgroup = undo.cgroup.as_mut().context("internal error: no cgroup")?;
             if placed {
                 cgroup.add(pid)?
@@ -267,7 +277,7 @@ fn converse(
     undo: &mut Undo<'_>,
     prepared: &Prepared,
     (outside, go): (&Outside, Go),
-    agent: Option<&Agent>,
+    mut agent: Option<Agent>,
     announce: impl FnOnce(Pid, std::os::fd::BorrowedFd<'_>) -> Result<()>,
 ) -> Result<()> {
     let plan = &prepared.plan;
@@ -308,7 +318,7 @@ fn converse(
                 outside.pass(Barrier::RuntimeHooks)?;
             }
             Heard::Listener(number) => {
-                let agent = agent.context("internal error: a seccomp listener for nobody")?;
+                let agent = agent.take().context("internal error: a seccomp listener for nobody")?;
                 let (pid, pidfd) = undo.process()?;
                 let state = undo.record.state(Status::Creating);
                 agent.hand_over(outside, (*pid, pidfd.as_fd()), number, &state)?;

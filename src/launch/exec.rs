@@ -23,7 +23,7 @@ use crate::plan::exec::{Changes, ExecPlan};
 use crate::plan::labels;
 use crate::plan::limits::cpu_mask;
 use crate::plan::namespaces::Kind;
-use crate::plan::task::Passed;
+use crate::plan::task::{Passed, Streams};
 use crate::spec::{self, Process, Spec, State};
 use crate::state::{Folder, Identity, Phase, Record, Status};
 use crate::sync::{Barrier, Heard, Outside, channel};
@@ -53,8 +53,10 @@ pub(crate) fn exec(global: &Global, args: &ExecArgs) -> Result<Running> {
     let passed = Passed {
         keyring: record.keyring.then(|| format!("_ses.{}", record.id)),
         new_keyring: false,
-        preserve_fds: passed.count,
-        listen: passed.listen,
+        preserved: passed.numbers,
+        environment: passed.environment,
+        listens: passed.listens,
+        streams: if args.detach { Streams::Containers } else { Streams::Callers },
         labels: labels::Options { apparmor: is_given(&args.apparmor), selinux: is_given(&args.process_label) },
     };
     let host = Host { modules: lsm::modules(Some(&process), ""), ..Host::process()? };
@@ -73,6 +75,7 @@ pub(crate) fn exec(global: &Global, args: &ExecArgs) -> Result<Running> {
     let pidfd_socket = args.pidfd_socket.as_deref().map(|path| tty::connect_for("--pidfd-socket", path)).transpose()?;
     let root = (!plan.joins(Kind::Mount)).then(|| open_root(init, pidfd.as_fd())).transpose()?;
     let affinity = affinity(&process)?;
+    plan.task.keeps_affinity = affinity.first.is_some();
     let born_inside = plan.joins(Kind::Pid) && enter_pid_namespace(pidfd.as_fd())?;
     if born_inside || plan.task.hiding == Hiding::FromTheClone {
         // What is cloned inherits it: what is born in the container's pid namespace is seen there at once (CVE-2016-9962).
@@ -82,14 +85,14 @@ pub(crate) fn exec(global: &Global, args: &ExecArgs) -> Result<Running> {
     let meets = affinity.last.is_some() || plan.task.needs_the_outside();
     let agent = Agent::connect(&plan.task)?.map(|agent| (agent, record.state(Status::Running)));
     let proc = RefCell::new(lsm::host_proc(&plan.task.labels)?);
-    let prepared = PreparedExec { plan, init: pidfd, root, console, proc, bridge, meets };
+    let prepared = PreparedExec { plan, init: pidfd, root, console: RefCell::new(console), proc, bridge, meets };
     let mut child = spawn(prepared, &record, init, args, &affinity)?;
     log::debug!("{}: container process cloned, to join process {}", record.id, init.pid);
-    let master = child.converse(&affinity.last, terminal.as_ref(), agent.as_ref())?;
+    let master = child.converse(&affinity.last, terminal.as_ref(), agent)?;
     // Until all of that is done the process is killed with an error: nobody would know of it.
     let (pid, pidfd) = child.process()?;
-    if let Some(socket) = &pidfd_socket {
-        tty::send(socket.as_fd(), b"setns", pidfd.as_fd()).context("--pidfd-socket")?;
+    if let Some(socket) = pidfd_socket {
+        tty::send(socket, b"setns", pidfd.as_fd()).context("--pidfd-socket")?;
     }
     if let Some(path) = &args.pid_file {
         process::write_pid_file(path, *pid)?;
@@ -187,7 +190,8 @@ fn in_file(error: anyhow::Error, path: &Path) -> anyhow::Error {
     match error.downcast::<Invalid>() {
         Ok(Invalid { pointer, what }) => {
             let pointer = pointer.strip_prefix("/process").unwrap_or(&pointer);
-            anyhow::anyhow!("--process {path:?}: {pointer}: {what}")
+            let pointer = if pointer.is_empty() { String::new() } else { format!("{pointer}: ") };
+            anyhow::anyhow!("--process {path:?}: {pointer}{what}")
         }
         Err(error) => error.context(format!("--process {path:?}")),
     }
@@ -243,17 +247,21 @@ fn spawn(
     };
     match cloned {
         Cloned::Child => {
-            let proc = prepared.proc.borrow();
+            let (proc, console) = (prepared.proc.borrow(), prepared.console.borrow());
             let mut keep = prepared.descriptors();
-            keep.extend(proc.iter().map(AsFd::as_fd));
+            keep.extend(proc.iter().chain(&*console).map(AsFd::as_fd));
             keep.push(inside.as_fd());
             keep.extend(crate::log::descriptor_inside());
-            sys::fs::close_all_but(3 + prepared.plan.task.preserve_fds.cast_signed(), &keep);
-            drop(proc);
+            keep.extend(descriptors::kept(&prepared.plan.task.preserved));
+            sys::fs::close_all_but(3, &keep);
+            drop((proc, console));
             join::enter(&prepared, &inside)
         }
         Cloned::Parent { pid, pidfd } => {
             drop(inside);
+            // The process has them: whoever is at their other ends may wait for them to be closed.
+            drop(prepared.console.take());
+            sys::fs::close_passed(&prepared.plan.task.preserved);
             let child = Child { cgroup: location, prepared, outside, process: Some((pid, pidfd)) };
             place(cgroup, pid, placed)
                 .or_else(|error| follow(error, pid, (init, child.prepared.init.as_fd()), args))?;
@@ -294,7 +302,7 @@ impl Child {
         &mut self,
         affinity: &Option<Vec<u64>>,
         terminal: Option<&OwnedFd>,
-        agent: Option<&(Agent, State)>,
+        agent: Option<(Agent, State)>,
     ) -> Result<Option<OwnedFd>> {
         self.outside.pass(Barrier::Go)?;
         if self.prepared.bridge {
@@ -310,7 +318,7 @@ impl Child {
                 bail!("internal error: no seccomp listener of the process in the container")
             };
             let (pid, pidfd) = self.process()?;
-            agent.hand_over(&self.outside, (*pid, pidfd.as_fd()), number, state)?;
+            agent.hand_over(&self.outside, (*pid, pidfd.as_fd()), number, &state)?;
         }
         let master = if self.prepared.meets { self.meet(affinity, terminal)? } else { None };
         let Heard::Starting = self.hear()? else { bail!("internal error: no start of the process in the container") };

@@ -75,7 +75,9 @@ fn by_helper(pid: Pid, map: &IdMap, kind: &Kind) -> Result<()> {
     }
     let said = [output.stderr, output.stdout].concat();
     let said = one_line(&String::from_utf8_lossy(&said));
-    bail!("{helper}: {said} ({}): does {ranges} give these ids to {}?", output.status, user());
+    let ended = output.status;
+    let said = if said.is_empty() { ended.to_string() } else { format!("{said} ({ended})") };
+    bail!("{helper}: {said}: does {ranges} give these ids to {}?", user());
 }
 
 /// Why no user namespace is made (user_namespaces(7), clone(2)).

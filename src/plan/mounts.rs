@@ -479,9 +479,10 @@ fn node(device: &Device, index: usize, bind: bool) -> Result<Node> {
             return Err(invalid(format!("/linux/devices/{index}/type"), what));
         }
     };
-    let number = |name: &str, value: i64| {
-        u32::try_from(value)
-            .map_err(|_| invalid(format!("/linux/devices/{index}/{name}"), format!("{value} is not a device number")))
+    let number = |name: &str, value: Option<i64>| {
+        value.and_then(|value| u32::try_from(value).ok()).ok_or_else(|| {
+            invalid(format!("/linux/devices/{index}/{name}"), format!("{value:?} is not a device number"))
+        })
     };
     let fifo = kind == libc::S_IFIFO;
     let dev = if fifo { 0 } else { libc::makedev(number("major", device.major)?, number("minor", device.minor)?) };
@@ -512,8 +513,14 @@ mod tests {
 
     #[test]
     fn default_nodes_give_way_to_those_of_the_config() {
-        let null =
-            Device { kind: "c".into(), path: "/dev/null".into(), major: 1, minor: 3, uid: 5, ..Device::default() };
+        let null = Device {
+            kind: "c".into(),
+            path: "/dev/null".into(),
+            major: Some(1),
+            minor: Some(3),
+            uid: 5,
+            ..Device::default()
+        };
         let nodes = nodes(&[null], false).unwrap();
         assert_eq!(nodes.len(), 6);
         assert_eq!((nodes[0].path.as_str(), nodes[0].uid, nodes[0].mode), ("/dev/null", 5, 0o666));

@@ -156,8 +156,8 @@ fn listener(profile: &spec::Seccomp, notifies: bool, warnings: &mut Vec<String>)
             (false, true) => Ok(()),
         };
     }
-    if !path.starts_with('/') || path.contains('\0') {
-        let what = format!("{path:?}, expected the absolute path of a unix socket");
+    if !path.starts_with(['/', '@']) || path.contains('\0') {
+        let what = format!("{path:?}, expected the absolute path of a unix socket, or @ and an abstract name");
         return Err(invalid("/linux/seccomp/listenerPath", what));
     }
     if !notifies {

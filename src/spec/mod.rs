@@ -248,8 +248,9 @@ object! {
     Device {
         #[serde(rename = "type")] kind: String,
         path: String,
-        major: i64,
-        minor: i64,
+        /// Both are absent of a fifo only.
+        major: Option<i64>,
+        minor: Option<i64>,
         /// Absent is 0666. With or without the bits of the type.
         file_mode: Option<u32>,
         uid: u32,

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 
-use super::error::{Error, Result, check};
+use super::error::{Context as _, Result, check};
 
 /// RESOLVE_* of openat2(2).
 pub(crate) const IN_ROOT: u64 = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS;
@@ -62,14 +62,18 @@ pub(crate) fn cloexec_from(first: u32) -> Result<()> {
 
 /// For kernels before 5.11, and sandboxes that don't know close_range.
 fn cloexec_one_by_one(first: u32) -> Result<()> {
-    let entries = std::fs::read_dir("/proc/self/fd")
-        .map_err(|e| Error::new("open", "\"/proc/self/fd\"", Errno::from_raw(e.raw_os_error().unwrap_or(0))))?;
-    let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    for fd in numbers.filter(|fd| *fd >= first.cast_signed()).collect::<Vec<_>>() {
+    for fd in open_descriptors()?.into_iter().filter(|fd| *fd >= first.cast_signed()) {
         // SAFETY: F_SETFD takes an integer; a descriptor that is gone gives EBADF, which is fine.
         unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
     }
     Ok(())
+}
+
+/// The numbers of this process's descriptors, in no order; that by which they were listed is closed again.
+pub(crate) fn open_descriptors() -> Result<Vec<i32>> {
+    const PATH: &str = "/proc/self/fd";
+    let entries = std::fs::read_dir(PATH).call("open", PATH)?;
+    Ok(entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
 }
 
 /// Whether `fd` came from the caller: open and not close-on-exec, which everything is that this process opens.
@@ -175,6 +179,15 @@ pub(crate) fn close_all_but(first: i32, keep: &[BorrowedFd<'_>]) {
 pub(crate) fn close_borrowed(fd: BorrowedFd<'_>) {
     // SAFETY: the caller's promise.
     unsafe { libc::close(fd.as_raw_fd()) };
+}
+
+/// Closes descriptors that the caller passed for the container, once its process has them: whoever is at their other end
+/// may wait for the container to close them.
+pub(crate) fn close_passed(numbers: &[i32]) {
+    for fd in numbers {
+        // SAFETY: what was inherited from 3 on is owned by nothing in this process, and none of it is used after this.
+        unsafe { libc::close(*fd) };
+    }
 }
 
 /// flock(2), exclusive. The lock belongs to the open file description: it ends when its last descriptor closes.

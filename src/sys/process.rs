@@ -78,10 +78,11 @@ pub(crate) fn set_dumpable(on: bool) -> Result<()> {
 
 /// capset(2), version 3: the three sets of the calling thread.
 pub(crate) fn capset(effective: u64, permitted: u64, inheritable: u64) -> Result<()> {
-    #[repr(C)]
-    struct Header {
-        version: u32,
-        pid: i32,
+    kernel_struct! {
+        struct Header {
+            version: u32,
+            pid: i32,
+        }
     }
     let header = Header { version: 0x2008_0522, pid: 0 };
     let half = |set: u64, shift: u32| (set >> shift & 0xffff_ffff) as u32;
@@ -101,18 +102,19 @@ pub(crate) fn prlimit(pid: i32, resource: u32, soft: u64, hard: u64) -> Result<(
     check("prlimit", ret, || format!("soft {soft}, hard {hard}")).map(drop)
 }
 
-/// The scheduling attributes of sched_setattr(2), in the kernel's layout (SCHED_ATTR_SIZE_VER0).
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct SchedAttr {
-    pub(crate) size: u32,
-    pub(crate) policy: u32,
-    pub(crate) flags: u64,
-    pub(crate) nice: i32,
-    pub(crate) priority: u32,
-    pub(crate) runtime: u64,
-    pub(crate) deadline: u64,
-    pub(crate) period: u64,
+kernel_struct! {
+    /// The scheduling attributes of sched_setattr(2), in the kernel's layout (SCHED_ATTR_SIZE_VER0).
+    #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+    pub(crate) struct SchedAttr {
+        pub(crate) size: u32,
+        pub(crate) policy: u32,
+        pub(crate) flags: u64,
+        pub(crate) nice: i32,
+        pub(crate) priority: u32,
+        pub(crate) runtime: u64,
+        pub(crate) deadline: u64,
+        pub(crate) period: u64,
+    }
 }
 
 /// sched_setattr(2) on a process, 0 being this one.

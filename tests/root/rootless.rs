@@ -399,3 +399,26 @@ user_test!(a_runtime_that_was_killed_is_cleaned_up_by_its_user, |c| {
         c.assert_clean();
     }
 });
+
+user_test!(a_helper_that_says_nothing_leaves_no_gap, |c| {
+    skip_unless!(c, c.user.is_some(), "not root");
+    c.set(
+        "/linux/uidMappings",
+        json!([
+            { "containerID": 0, "hostID": uid(c), "size": 1 }, { "containerID": 1, "hostID": 100_000, "size": 10 }
+        ]),
+    );
+    c.write_config();
+    let (bundle, helper) = (c.bundle(), c.path("run").join("newuidmap"));
+    for (script, says) in [
+        ("exit 3", "newuidmap: exit status: 3: does "),
+        ("echo no >&2; exit 3", "newuidmap: no (exit status: 3): does "),
+    ] {
+        std::fs::write(&helper, format!("#!/bin/sh\n{script}\n")).unwrap();
+        host::chmod(&helper, 0o755);
+        let mut command = c.command(&["run", "--bundle", bundle.to_str().unwrap(), &c.id]);
+        command.env("PATH", c.path("run"));
+        program::finish(&mut command, &c.dir).fails(&[&format!("config.json: /linux/uidMappings: {says}")]);
+        c.assert_clean();
+    }
+});

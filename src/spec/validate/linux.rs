@@ -151,8 +151,14 @@ fn device(at: &str, device: &Device) -> Result<()> {
     absolute(format_args!("{at}/path"), Path::new(&device.path))?;
     // The kernel packs both into 32 bits (include/linux/kdev_t.h); a fifo has neither.
     for (property, number, max) in [("major", device.major, 0xfff), ("minor", device.minor, 0xf_ffff)] {
-        if device.kind != "p" && !(0..=max).contains(&number) {
-            return Err(invalid(format_args!("{at}/{property}"), format_args!("{number}, expected 0 to {max}")));
+        let pointer = format_args!("{at}/{property}");
+        match number {
+            _ if device.kind == "p" => {}
+            None => return Err(invalid(pointer, format_args!("is not set, expected 0 to {max}"))),
+            Some(number) if !(0..=max).contains(&number) => {
+                return Err(invalid(pointer, format_args!("{number}, expected 0 to {max}")));
+            }
+            Some(_) => {}
         }
     }
     // Podman hands on the whole of st_mode (inode(7)), type included.
