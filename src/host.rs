@@ -14,7 +14,17 @@ pub(crate) const INITIAL_USER_NAMESPACE: u64 = 0xefff_fffd;
 /// Bits of [`Host::capabilities`] (capabilities(7)).
 pub(crate) const CAP_SETGID: u64 = 1 << 6;
 pub(crate) const CAP_SETUID: u64 = 1 << 7;
+pub(crate) const CAP_SYS_PTRACE: u64 = 1 << 19;
 pub(crate) const CAP_SYS_ADMIN: u64 = 1 << 21;
+
+/// When a process of a container becomes non-dumpable, which ends with execve(2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hiding {
+    /// Before its first instruction.
+    FromTheClone,
+    /// When it joins a namespace, and before hooks run in the container.
+    WhenStarted,
+}
 
 /// What planning needs to know.
 #[derive(Debug, Clone, Default)]
@@ -55,6 +65,14 @@ impl Host {
     /// what it has reaches no further than that namespace.
     pub(crate) fn privileged(&self) -> bool {
         self.capabilities & CAP_SYS_ADMIN != 0
+    }
+
+    /// When a process of a container becomes non-dumpable. The files of such a process below /proc are root's (proc(5)),
+    /// and to look into it, to fetch a descriptor of it and to join its namespaces takes CAP_SYS_PTRACE: a runtime without
+    /// that couldn't map its ids or `exec` beside it, nor could an ordinary user's own tools (slirp4netns) reach it.
+    pub(crate) fn hiding(&self) -> Hiding {
+        let reaches_it = self.euid == 0 && self.capabilities & CAP_SYS_PTRACE != 0;
+        if reaches_it { Hiding::FromTheClone } else { Hiding::WhenStarted }
     }
 
     /// What `exec` needs.

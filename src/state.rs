@@ -4,8 +4,8 @@
 //! process may go on, and at the end (phase `created`); each time beside its place and renamed, so no reader sees half
 //! of it. Whatever point a killed runtime stopped at, the record says what there may be to remove.
 //!
-//! No status is stored: it is derived from the process (alive, and the same by its start time), from who reads the gate
-//! FIFO, and from the freezer. While `pause` freezes, the file `pausing` names the process that does: if it was killed
+//! No status is stored: it is derived from the process (alive, the same by its start time, and whether it has executed a
+//! program yet, which the kernel tells), and from the freezer. While `pause` freezes, the file `pausing` names the process that does: if it was killed
 //! meanwhile, whoever asks for the status next thaws the container.
 //!
 //! A lock (flock on the folder) is held by every command that changes the container. The creator holds it from before
@@ -59,6 +59,10 @@ pub(crate) struct Record {
     /// Whether init is the first process of a pid namespace of its own: the kernel then kills the rest with it.
     pub(crate) own_pid_namespace: bool,
     pub(crate) cgroup: cgroup::Location,
+    /// Whether the kernel tells of init that it has not executed a program yet ([`identity::Seen::has_not_executed`]). Some sandboxes
+    /// tell nothing: then it counts as created as long as somebody has the gate open for reading.
+    #[serde(default)]
+    pub(crate) tells_execve: bool,
     /// Whether it has a session keyring of its own (`--no-new-keyring`).
     pub(crate) keyring: bool,
     /// Whether config.json has poststart or poststop hooks: without them nobody needs to parse it again.
@@ -100,6 +104,9 @@ pub(crate) struct Folder {
 
 /// What the container process writes into the result before execve; an error's text follows if that fails.
 pub(crate) const STARTING: u8 = 0;
+
+/// A longer text is cut.
+pub(crate) const LONGEST_ERROR: usize = 32 * 1024;
 
 /// The lock of a container: released when the last copy of its descriptor closes, so a clone that holds one must drop
 /// it, and dropping it there doesn't release the original.
@@ -372,18 +379,19 @@ impl Folder {
 
     /// The status, derived from what is there now.
     pub(crate) fn status(&self, record: &Record) -> Result<Status> {
-        let alive = record.init.is_some_and(Identity::alive);
+        let init = record.init.and_then(Identity::seen);
         if record.phase == Phase::Creating {
             return Ok(Status::Creating);
         }
-        if !alive {
-            return Ok(Status::Stopped);
-        }
+        let Some(init) = init else { return Ok(Status::Stopped) };
         let cgroup = cgroup::open(&record.cgroup)?;
         if cgroup.frozen().context("whether the container is paused")? && !self.thaw_half_paused(&*cgroup) {
             return Ok(Status::Paused);
         }
-        Ok(if self.open_gate()?.is_some() { Status::Created } else { Status::Running })
+        // What a container holds open decides nothing: it may have got hold of the gate.
+        let told = init.has_not_executed().filter(|_| record.tells_execve);
+        let waits = told.map_or_else(|| self.open_gate().map(|gate| gate.is_some()), Ok)?;
+        Ok(if waits { Status::Created } else { Status::Running })
     }
 
     /// Removes the folder, in its place: whatever point a killed remover stopped at, the id is still taken and
@@ -455,7 +463,7 @@ impl Gate {
     /// Tells `start` why the program doesn't run.
     pub(crate) fn fail(&self, text: &str) {
         // Nobody is left to tell when this fails too.
-        let _ = nix::unistd::write(&self.result, &text.as_bytes()[..text.len().min(32 * 1024)]);
+        let _ = nix::unistd::write(&self.result, &text.as_bytes()[..text.len().min(LONGEST_ERROR)]);
     }
 }
 

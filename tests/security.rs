@@ -23,6 +23,7 @@ mod security {
     mod cve_2019_5736;
     mod dev;
     mod exec;
+    mod gate;
     mod handed;
     mod host_mounts;
     mod hostile;

@@ -20,16 +20,34 @@ const PID_MAX: &str = "kernel/pid_max";
 /// The kernel's PID_MAX_LIMIT, on 64 bits.
 const LARGEST_PID_MAX: &str = "4194304";
 
+/// Whether this process is non-dumpable. A change of its ids makes it what fs.suid_dumpable says (proc_sys_fs(5)), so it
+/// has to be made non-dumpable once more after each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hidden {
+    Yes,
+    No,
+}
+
+impl Hidden {
+    fn keep(self) -> Result<()> {
+        match self {
+            Self::Yes => Ok(process::set_dumpable(false)?),
+            Self::No => Ok(()),
+        }
+    }
+}
+
 /// The user of a new or joined user namespace is nobody until it takes an id that is mapped.
-pub(crate) fn become_root() -> Result<()> {
+pub(crate) fn become_root(hidden: Hidden) -> Result<()> {
     // With setgroups(2) given up (user_namespaces(7)) the caller's groups stay; nothing can be done about that here.
     match process::setgroups(&[]) {
         Err(error) if error.errno() == Errno::EPERM => {}
         result => result?,
     }
     process::setresgid(0).context("id 0 must be mapped in /linux/gidMappings")?;
+    hidden.keep()?;
     process::setresuid(0).context("id 0 must be mapped in /linux/uidMappings")?;
-    Ok(())
+    hidden.keep()
 }
 
 /// Offsets first, entry second: the namespace takes them as long as nobody is inside (time_namespaces(7)).
@@ -150,10 +168,8 @@ fn has_name(fd: BorrowedFd<'_>, stat: &libc::stat) -> bool {
 }
 
 /// Everything but the last step of capabilities: bounding set, groups, ids.
-pub(crate) fn assume(identity: &Identity, in_user_namespace: bool) -> Result<()> {
-    if let Some(sets) = &identity.capabilities {
-        drop_bounding(identity.bounding & !sets.bounding)?;
-    }
+pub(crate) fn assume(identity: &Identity, in_user_namespace: bool, hidden: Hidden) -> Result<()> {
+    drop_bounding(identity.bounding & !identity.capabilities.bounding)?;
     if identity.same_ids {
         return Ok(());
     }
@@ -169,7 +185,9 @@ pub(crate) fn assume(identity: &Identity, in_user_namespace: bool) -> Result<()>
     }
     process::set_keepcaps(true)?;
     process::setresgid(identity.gid).context("config.json: /process/user/gid")?;
+    hidden.keep()?;
     process::setresuid(identity.uid).context("config.json: /process/user/uid")?;
+    hidden.keep()?;
     process::set_keepcaps(false)?;
     Ok(())
 }
@@ -188,7 +206,7 @@ fn drop_bounding(drop: u64) -> Result<()> {
 /// The capabilities of the program. Ambient ones are raised one by one; one that isn't possible is left out, as runc
 /// does: the kernel allows it only for what is permitted and inheritable.
 pub(crate) fn set_capabilities(identity: &Identity) -> Result<()> {
-    let Some(sets) = &identity.capabilities else { return Ok(()) };
+    let sets = &identity.capabilities;
     process::capset(sets.effective, sets.permitted, sets.inheritable).context("config.json: /process/capabilities")?;
     if sets.inheritable != 0 {
         process::ambient_clear()?;

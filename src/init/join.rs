@@ -6,8 +6,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context as _, Result};
 
+use super::identity::Hidden;
 use super::paths::Root;
 use super::{identity, task, terminal};
+use crate::host::Hiding;
 use crate::lsm::Attributes;
 use crate::plan::exec::ExecPlan;
 use crate::plan::namespaces::Kind;
@@ -44,6 +46,7 @@ impl PreparedExec {
 /// The first thing in the clone. A pid namespace takes effect for children only: then this process is a bridge, which
 /// makes the final one as its sibling and ends.
 pub(crate) fn enter(prepared: &PreparedExec, outside: &Inside) -> ! {
+    sys::environment::wipe();
     let result = (|| -> Result<()> {
         if !prepared.bridge {
             // Before it goes in: what is the host's is given up as early as can be.
@@ -75,7 +78,8 @@ fn join(prepared: &PreparedExec, outside: &Inside) -> Result<()> {
     let mut namespaces = prepared.plan.namespaces;
     if prepared.plan.joins(Kind::Pid) && !prepared.bridge {
         namespaces &= !libc::CLONE_NEWPID;
-    } else {
+    }
+    if prepared.plan.task.hiding == Hiding::WhenStarted {
         // Nothing in the container may look into this process while it still holds what is the host's (CVE-2016-9962).
         process::set_dumpable(false)?;
     }
@@ -87,7 +91,7 @@ fn join(prepared: &PreparedExec, outside: &Inside) -> Result<()> {
         nix::unistd::chroot(".").call("chroot", "container root")?;
     }
     if prepared.plan.joins(Kind::User) {
-        identity::become_root().context("user namespace")?;
+        identity::become_root(Hidden::Yes).context("user namespace")?;
     }
     Ok(())
 }
@@ -105,10 +109,10 @@ fn become_program(prepared: &PreparedExec, labels: Attributes, outside: &Inside)
         let root = Root::new(openat2(CWD, c"/", libc::O_PATH | libc::O_DIRECTORY, 0, 0)?);
         terminal::set_up(&root, size, it.identity.uid, socket, false).context("terminal")?;
     }
-    let mut ready = task::assume(it, labels, outside, false)?;
+    let mut ready = task::assume(it, labels, outside, false, Hidden::Yes)?;
     if prepared.meets {
         outside.meet(Barrier::Ready)?;
     }
     ready.listener = None;
-    task::execute(it, &ready, outside, || outside.starting())
+    task::execute(it, &mut ready, outside, || outside.starting())
 }

@@ -22,15 +22,15 @@ pub(crate) use exec::home_in;
 
 use std::cell::RefCell;
 use std::convert::Infallible;
-use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context as _, Result};
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
+use self::identity::Hidden;
 use self::procfs::Procfs;
-use crate::host::is_own_user_namespace;
+use crate::host::{Hiding, is_own_user_namespace};
 use crate::launch::hooks;
 use crate::launch::prepare::{self, Opened};
 use crate::lsm;
@@ -40,8 +40,8 @@ use crate::plan::namespaces::Kind;
 use crate::spec;
 use crate::state::{Gate, Status};
 use crate::sync::{Barrier, Inside};
-use crate::sys::clone::{CloneArgs, Cloned, clone3};
-use crate::sys::{self, Context, process};
+use crate::sys::clone::{CStrings, CloneArgs, Cloned, clone3};
+use crate::sys::{self, Context, environment, process};
 
 /// A plan and every descriptor that carrying it out takes, opened in the caller's namespaces.
 #[derive(Debug)]
@@ -111,7 +111,10 @@ impl Prepared {
 ///
 /// `go`: whether the outside has something to do before anything is done here.
 pub(crate) fn enter(prepared: &Prepared, outside: &Inside, go: Go) -> ! {
-    let ready = match create(prepared, outside, go) {
+    if prepared.plan.hooks.create_container.is_empty() {
+        environment::wipe();
+    }
+    let mut ready = match create(prepared, outside, go) {
         Ok(ready) => ready,
         Err(error) => {
             // If nobody listens any more, nobody is to be told.
@@ -119,7 +122,7 @@ pub(crate) fn enter(prepared: &Prepared, outside: &Inside, go: Go) -> ! {
             sys::exit(1)
         }
     };
-    let Err(error) = start(prepared, &ready, outside);
+    let Err(error) = start(prepared, &mut ready, outside);
     let text = format!("{error:#}");
     match &prepared.gate {
         Some(gate) => gate.fail(&text),
@@ -146,7 +149,7 @@ pub(crate) fn bridge(prepared: &Prepared, outside: &Inside) -> ! {
 }
 
 fn join(prepared: &Prepared) -> Result<()> {
-    if !prepared.joins.is_empty() {
+    if !prepared.joins.is_empty() && prepared.plan.task.hiding == Hiding::WhenStarted {
         // Nothing in a joined namespace may look into this process (CVE-2016-9962).
         process::set_dumpable(false)?;
     }
@@ -159,6 +162,12 @@ fn join(prepared: &Prepared) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether this process is non-dumpable once it has joined what it joins.
+fn hidden(prepared: &Prepared) -> Hidden {
+    let since_the_clone = prepared.plan.task.hiding == Hiding::FromTheClone;
+    if since_the_clone || !prepared.joins.is_empty() { Hidden::Yes } else { Hidden::No }
 }
 
 fn is_own(user_namespace: &OwnedFd) -> bool {
@@ -197,7 +206,8 @@ fn create(prepared: &Prepared, outside: &Inside, go: Go) -> Result<task::Ready> 
     if !plan.hooks.create_container.is_empty() {
         // As in runc: hooks find the container's files without asking for the bundle.
         nix::unistd::fchdir(&built.root).call("fchdir", &plan.rootfs.path)?;
-        run_hooks(hooks::Kind::CreateContainer, &plan.hooks.create_container, prepared, &own_environment())?;
+        run_hooks(hooks::Kind::CreateContainer, &plan.hooks.create_container, prepared, &environment::own())?;
+        environment::wipe();
     }
     rootfs::enter(&built, &plan.rootfs)?;
     exec::make_cwd(&built.root, &plan.task.program)?;
@@ -209,7 +219,7 @@ fn create(prepared: &Prepared, outside: &Inside, go: Go) -> Result<task::Ready> 
     let hooks = if hooks.iter().all(|list| list.is_empty()) { rootfs::Hooks::None } else { rootfs::Hooks::Some };
     rootfs::seal(&mut built, &plan.rootfs, hooks)?;
     built.close();
-    let mut ready = task::assume(&plan.task, labels, outside, true)?;
+    let mut ready = task::assume(&plan.task, labels, outside, true, hidden(prepared))?;
     if prepared.meets_ready() {
         outside.meet(Barrier::Ready)?;
     } else {
@@ -243,7 +253,7 @@ fn namespaces(prepared: &Prepared) -> Result<Option<Opened>> {
             flags &= !libc::CLONE_NEWNS;
             sources = Some(prepare::open_sources(&prepared.plan.rootfs)?);
         }
-        identity::become_root().context("user namespace")?;
+        identity::become_root(hidden(prepared)).context("user namespace")?;
     }
     if flags != 0 {
         sys::clone::unshare(flags).context("new namespaces")?;
@@ -260,20 +270,27 @@ fn namespaces(prepared: &Prepared) -> Result<Option<Opened>> {
 }
 
 /// Waits at the gate, then becomes the program.
-fn start(prepared: &Prepared, ready: &task::Ready, outside: &Inside) -> Result<Infallible> {
+fn start(prepared: &Prepared, ready: &mut task::Ready, outside: &Inside) -> Result<Infallible> {
     let plan = &prepared.plan;
     match &prepared.gate {
         Some(gate) => gate.wait()?,
         None => outside.wait(Barrier::Start)?,
     }
-    run_hooks(hooks::Kind::StartContainer, &plan.hooks.start_container, prepared, ready.envp.strings())?;
+    if !plan.hooks.start_container.is_empty() {
+        if hidden(prepared) == Hidden::No {
+            process::set_dumpable(false)?;
+        }
+        // Programs of the image: they are confined as its program is, and so is this process, which some of them may trace.
+        task::filter(&plan.task, ready, outside)?;
+        run_hooks(hooks::Kind::StartContainer, &plan.hooks.start_container, prepared, &ready.envp)?;
+    }
     task::execute(&plan.task, ready, outside, || match &prepared.gate {
         Some(gate) => gate.open(),
         None => outside.starting(),
     })
 }
 
-fn run_hooks(kind: hooks::Kind, list: &[spec::Hook], prepared: &Prepared, environment: &[CString]) -> Result<()> {
+fn run_hooks(kind: hooks::Kind, list: &[spec::Hook], prepared: &Prepared, environment: &CStrings) -> Result<()> {
     if list.is_empty() {
         return Ok(());
     }
@@ -281,13 +298,4 @@ fn run_hooks(kind: hooks::Kind, list: &[spec::Hook], prepared: &Prepared, enviro
     let status = if kind == hooks::Kind::StartContainer { Status::Created } else { Status::Creating };
     let state = spec::State { pid: Pid::this().as_raw(), status: status.name(), ..prepared.state.clone() };
     hooks::run(kind, list, &state, environment)
-}
-
-/// The runtime's environment, for hooks that bring none.
-pub(crate) fn own_environment() -> Vec<CString> {
-    use std::os::unix::ffi::OsStrExt;
-    let entry = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
-        CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok()
-    };
-    std::env::vars_os().filter_map(entry).collect()
 }

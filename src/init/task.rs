@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, umask};
 
+use super::identity::Hidden;
 use super::{exec, identity};
 use crate::launch::process::limit_refused;
 use crate::lsm::Attributes;
@@ -31,7 +32,13 @@ pub(super) struct Ready {
 /// Becomes the program's user with its capabilities, and finds its file.
 ///
 /// `early`: a program that can't be executed is an error now, and not only when it is.
-pub(super) fn assume(task: &Task, mut labels: Attributes, outside: &Inside, early: bool) -> Result<Ready> {
+pub(super) fn assume(
+    task: &Task,
+    mut labels: Attributes,
+    outside: &Inside,
+    early: bool,
+    hidden: Hidden,
+) -> Result<Ready> {
     let identity = &task.identity;
     if let Some(mask) = identity.umask {
         umask(Mode::from_bits_truncate(mask));
@@ -42,6 +49,8 @@ pub(super) fn assume(task: &Task, mut labels: Attributes, outside: &Inside, earl
     {
         log::debug!("CPU affinity stays the caller's: {error}");
     }
+    // Nothing is logged from here on, and a filter may not let the log be closed later.
+    crate::log::close_inside();
     if let Some(name) = &task.keyring {
         let new = task.new_keyring.then_some(task.user_namespace);
         labels.for_keys(&task.labels, || identity::join_keyring(name, new))?;
@@ -64,7 +73,7 @@ pub(super) fn assume(task: &Task, mut labels: Attributes, outside: &Inside, earl
         // While the process still has the host's rights. With a user namespace the outside has them, and does it.
         set_rlimits(task)?;
     }
-    identity::assume(identity, task.user_namespace)?;
+    identity::assume(identity, task.user_namespace, hidden)?;
     if cwd == exec::Cwd::AsUser {
         exec::enter_cwd_as_user(&task.program)?;
     }
@@ -126,10 +135,19 @@ fn next_descriptor() -> Result<i32> {
     Ok(probe.as_raw_fd())
 }
 
+/// Loads the filter, unless it is loaded already.
+pub(super) fn filter(task: &Task, ready: &mut Ready, outside: &Inside) -> Result<()> {
+    if !ready.filtered {
+        load_filter(task, outside)?;
+        ready.filtered = true;
+    }
+    Ok(())
+}
+
 /// Becomes the program. `announce` says that the next thing is execve.
 pub(super) fn execute(
     task: &Task,
-    ready: &Ready,
+    ready: &mut Ready,
     outside: &Inside,
     announce: impl FnOnce() -> Result<()>,
 ) -> Result<Infallible> {
@@ -138,10 +156,8 @@ pub(super) fn execute(
         sys::fs::set_cloexec(*fd, false)?;
     }
     announce()?;
-    if !ready.filtered {
-        // The very last step: a profile needs to allow nothing but execve for the runtime's sake.
-        load_filter(task, outside)?;
-    }
+    // The very last step: a profile needs to allow nothing but execve for the runtime's sake.
+    filter(task, ready, outside)?;
     Err(exec::exec(&ready.file, &ready.argv, &ready.envp, may_look(task)))
 }
 

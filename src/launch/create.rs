@@ -16,9 +16,9 @@ use super::supervise::Interrupt;
 use super::{cover, descriptors, hooks, idmapped, idmaps, notify, prepare, process, terminal_sockets, tty};
 use crate::cgroup::{self, Cgroup};
 use crate::cli::{CreateArgs, Global};
-use crate::host::Host;
+use crate::host::{Hiding, Host};
 use crate::init::procfs::Procfs;
-use crate::init::{self, Go, Prepared, own_environment};
+use crate::init::{self, Go, Prepared};
 use crate::lsm;
 use crate::plan::labels;
 use crate::plan::namespaces::Kind;
@@ -219,6 +219,7 @@ fn record(plan: &Plan, spec: &Spec, host: &Host) -> Result<Record> {
         init: None,
         own_pid_namespace: plan.namespaces.makes(Kind::Pid),
         cgroup: cgroup::planned(&plan.cgroup),
+        tells_execve: false,
         keyring: plan.task.keyring.is_some(),
         poststart: !spec.hooks.poststart.is_empty(),
         poststop: !spec.hooks.poststop.is_empty(),
@@ -233,6 +234,10 @@ fn spawn(
     lock: Lock,
 ) -> Result<(Lock, Outside, Go)> {
     log::debug!("{}: state directory and cgroup made: {:?}", undo.record.id, undo.record.cgroup);
+    if prepared.plan.task.hiding == Hiding::FromTheClone {
+        // What is cloned inherits it. This process has no need to be seen, either.
+        sys::process::set_dumpable(false)?;
+    }
     let bridge = prepared.plan.namespaces.bridge();
     let flags = if bridge { 0 } else { prepared.plan.namespaces.clone_flags() };
     // The bridge stays outside: as long as it is there it would count against the container's limits.
@@ -250,7 +255,7 @@ fn spawn(
             let mut keep = prepared.descriptors();
             keep.extend(proc.iter().chain(&*console).map(AsFd::as_fd));
             keep.push(inside.as_fd());
-            keep.extend(crate::log::descriptor());
+            keep.extend(crate::log::descriptor_inside());
             keep.extend(descriptors::kept(&prepared.plan.task.preserved));
             sys::fs::close_all_but(3, &keep);
             drop((proc, console));
@@ -287,7 +292,9 @@ fn converse(
     let (pid, pidfd) = undo.process()?;
     let pid = *pid;
     log::debug!("{}: container process {pid} cloned", undo.record.id);
-    undo.record.init = Some(Identity::of_new(pid, pidfd.as_fd())?);
+    let (init, seen) = Identity::of_new(pid, pidfd.as_fd())?;
+    undo.record.init = Some(init);
+    undo.record.tells_execve = seen.has_not_executed() == Some(true);
     // One that goes at once ends without the runtime, unless a hook or the gate keeps it: then it must be known.
     let Hooks { prestart, create_runtime, create_container, .. } = &plan.hooks;
     let kept = [prestart, create_runtime, create_container].iter().any(|hooks| !hooks.is_empty());
@@ -307,7 +314,7 @@ fn converse(
         match hear(undo, outside)? {
             Heard::Reached(Barrier::RuntimeHooks) => {
                 let state = undo.record.state(Status::Creating);
-                let environment = own_environment();
+                let environment = sys::environment::own();
                 let run = |kind, list| hooks::run_unless(undo.interrupt, kind, list, &state, &environment);
                 run(hooks::Kind::Prestart, &plan.hooks.prestart)?;
                 run(hooks::Kind::CreateRuntime, &plan.hooks.create_runtime)?;
@@ -442,7 +449,7 @@ impl<'a> Undo<'a> {
             }
         };
         if had_process {
-            hooks::run_poststop(&self.hooks.poststop, &self.record.state(Status::Stopped), &own_environment());
+            hooks::run_poststop(&self.hooks.poststop, &self.record.state(Status::Stopped), &sys::environment::own());
         }
         removed
     }

@@ -6,9 +6,9 @@ use anyhow::{Result, bail};
 
 use super::hooks;
 use crate::cgroup;
-use crate::init::own_environment;
 use crate::spec::Hook;
 use crate::state::{Folder, Identity, Lock, Phase, Record, Status};
+use crate::sys::environment;
 
 /// How long a killed process may take to end: it may be in an uninterruptible system call.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -74,7 +74,7 @@ fn remove(folder: Folder, record: &Record, lock: Lock) -> Result<()> {
     }
     drop(lock);
     // As the specification says: a failing hook is a warning, and never keeps a container alive.
-    hooks::run_poststop(&poststop, &record.state(Status::Stopped), &own_environment());
+    hooks::run_poststop(&poststop, &record.state(Status::Stopped), &environment::own());
     removed
 }
 

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use nix::errno::Errno;
@@ -15,7 +16,7 @@ use super::{cover, descriptors, process, terminal_sockets, tty};
 use crate::cgroup::{self, Cgroup, Location};
 use crate::cli::{ExecArgs, Global};
 use crate::error::{Invalid, phrase};
-use crate::host::{Host, is_own_user_namespace};
+use crate::host::{Hiding, Host, is_own_user_namespace};
 use crate::init::join::{self, PreparedExec};
 use crate::lsm;
 use crate::plan::exec::{Changes, ExecPlan};
@@ -27,6 +28,7 @@ use crate::spec::{self, Process, Spec, State};
 use crate::state::{Folder, Phase, Record, Status};
 use crate::sync::{Barrier, Heard, Outside, channel};
 use crate::sys::clone::{Cloned, clone_into, pidfd_open, pidfd_send_signal, wait};
+use crate::sys::poll::{self, poll};
 use crate::sys::process::sched_setaffinity;
 use crate::sys::{self, Context};
 
@@ -59,7 +61,7 @@ pub(crate) fn exec(global: &Global, args: &ExecArgs) -> Result<Running> {
     };
     let host = Host { modules: lsm::modules(Some(&process), ""), ..Host::process()? };
     let mut plan = ExecPlan::new(&config, &process, &host, &passed)?;
-    if plan.joins(Kind::User) && shares_user_namespace(init) {
+    if plan.joins(Kind::User) && shares_user_namespace(init, pidfd.as_fd())? {
         plan.namespaces &= !Kind::User.flag();
     }
     let socket = args.console_socket.as_deref();
@@ -71,10 +73,15 @@ pub(crate) fn exec(global: &Global, args: &ExecArgs) -> Result<Running> {
     }
     let (console, terminal) = terminal_sockets(plan.task.terminal.is_some(), socket)?;
     let pidfd_socket = args.pidfd_socket.as_deref().map(|path| tty::connect_for("--pidfd-socket", path)).transpose()?;
-    let root = (!plan.joins(Kind::Mount)).then(|| open_root(init)).transpose()?;
+    let root = (!plan.joins(Kind::Mount)).then(|| open_root(init, pidfd.as_fd())).transpose()?;
     let affinity = affinity(&process)?;
     plan.task.keeps_affinity = affinity.first.is_some();
-    let bridge = plan.joins(Kind::Pid) && !enter_pid_namespace(pidfd.as_fd())?;
+    let born_inside = plan.joins(Kind::Pid) && enter_pid_namespace(pidfd.as_fd())?;
+    if born_inside || plan.task.hiding == Hiding::FromTheClone {
+        // What is cloned inherits it: what is born in the container's pid namespace is seen there at once (CVE-2016-9962).
+        sys::process::set_dumpable(false)?;
+    }
+    let bridge = plan.joins(Kind::Pid) && !born_inside;
     let meets = affinity.last.is_some() || plan.task.needs_the_outside();
     let agent = Agent::connect(&plan.task)?.map(|agent| (agent, record.state(Status::Running)));
     let proc = RefCell::new(lsm::host_proc(&plan.task.labels)?);
@@ -133,21 +140,31 @@ fn target(record: &Record, args: &ExecArgs) -> Result<Target> {
 }
 
 /// A container may have joined the user namespace that this process is in, which can't be joined again (setns(2)).
-fn shares_user_namespace(init: i32) -> bool {
+fn shares_user_namespace(init: i32, pidfd: BorrowedFd<'_>) -> Result<bool> {
     let path = format!("/proc/{init}/ns/user");
-    nix::sys::stat::stat(path.as_str()).is_ok_and(|stat| is_own_user_namespace(&stat))
+    let shares = nix::sys::stat::stat(path.as_str()).is_ok_and(|stat| is_own_user_namespace(&stat));
+    still_alive(pidfd).map(|()| shares)
+}
+
+/// Says that what was just found below /proc by the number of a process was that process's: until it has ended nobody
+/// else can have its number.
+fn still_alive(pidfd: BorrowedFd<'_>) -> Result<()> {
+    match poll([Some((pidfd, poll::IN))], Some(Duration::ZERO))? {
+        [true] => {
+            bail!("cannot exec in a stopped container: its first process has just ended ({})", phrase::NOT_RUNNING)
+        }
+        [false] => Ok(()),
+    }
 }
 
 /// Lets the children of this process be born in the container's pid namespace; false where only a process in its user
-/// namespace may. What is born there is seen from inside at once: it inherits that nothing may look into it
-/// (CVE-2016-9962).
+/// namespace may.
 fn enter_pid_namespace(init: BorrowedFd<'_>) -> Result<bool> {
     match sys::clone::setns(init, libc::CLONE_NEWPID) {
-        Ok(()) => sys::process::set_dumpable(false)?,
-        Err(error) if error.errno() == Errno::EPERM => return Ok(false),
-        Err(error) => return Err(error).context("join the container's pid namespace"),
+        Ok(()) => Ok(true),
+        Err(error) if error.errno() == Errno::EPERM => Ok(false),
+        Err(error) => Err(error).context("join the container's pid namespace"),
     }
-    Ok(true)
 }
 
 /// What is to be executed, checked by the rules of config.json.
@@ -194,10 +211,11 @@ fn in_file(error: anyhow::Error, path: &Path) -> anyhow::Error {
     }
 }
 
-fn open_root(init: i32) -> Result<OwnedFd> {
+fn open_root(init: i32, pidfd: BorrowedFd<'_>) -> Result<OwnedFd> {
     let path = PathBuf::from(format!("/proc/{init}/root"));
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    Ok(nix::fcntl::openat(sys::fs::CWD, &path, flags, Mode::empty()).call("open", &path)?)
+    let root = nix::fcntl::openat(sys::fs::CWD, &path, flags, Mode::empty()).call("open", &path)?;
+    still_alive(pidfd).map(|()| root)
 }
 
 /// config.md, "execCPUAffinity": before the process is in the container's cgroup, and after.
@@ -243,7 +261,7 @@ fn spawn(prepared: PreparedExec, record: &Record, init: i32, args: &ExecArgs, af
             let mut keep = prepared.descriptors();
             keep.extend(proc.iter().chain(&*console).map(AsFd::as_fd));
             keep.push(inside.as_fd());
-            keep.extend(crate::log::descriptor());
+            keep.extend(crate::log::descriptor_inside());
             keep.extend(descriptors::kept(&prepared.plan.task.preserved));
             sys::fs::close_all_but(3, &keep);
             drop((proc, console));
@@ -258,10 +276,13 @@ fn spawn(prepared: PreparedExec, record: &Record, init: i32, args: &ExecArgs, af
             let mut child = Child { cgroup: location, prepared, outside, process: Some((pid, pidfd)) };
             if bridge {
                 process::set_oom_score_adj(pid, &child.prepared.plan.task.limits)?;
-                child.cross_bridge(|pid| place(cgroup, pid, false).or_else(|error| follow(error, pid, init, args)))?;
+                let pid = child.cross_bridge()?;
+                place(cgroup, pid, false)
+                    .or_else(|error| follow(error, pid, (init, child.prepared.init.as_fd()), args))?;
                 return Ok(child);
             }
-            place(cgroup, pid, placed).or_else(|error| follow(error, pid, init, args))?;
+            place(cgroup, pid, placed)
+                .or_else(|error| follow(error, pid, (init, child.prepared.init.as_fd()), args))?;
             process::set_oom_score_adj(pid, &child.prepared.plan.task.limits)?;
             Ok(child)
         }
@@ -281,25 +302,26 @@ fn place(mut cgroup: Box<dyn Cgroup>, pid: Pid, placed: bool) -> Result<()> {
 
 /// Where the container's cgroup takes no process, or is gone, its init's own of this moment does (runc#2416): a systemd
 /// inside has moved it.
-fn follow(error: anyhow::Error, pid: Pid, init: i32, args: &ExecArgs) -> Result<()> {
+fn follow(error: anyhow::Error, pid: Pid, (init, pidfd): (i32, BorrowedFd<'_>), args: &ExecArgs) -> Result<()> {
     let errno = error.downcast_ref::<sys::Error>().map(sys::Error::errno);
     if !args.cgroup.is_empty() || !matches!(errno, Some(Errno::ENOENT | Errno::EBUSY | Errno::EOPNOTSUPP)) {
         return Err(error);
     }
     let location: Location = cgroup::exec::current(init)?;
+    still_alive(pidfd)?;
     cgroup::open(&location)?.add_all(pid)
 }
 
 impl Child {
-    /// Learns the final process, which waits then, and places it.
-    fn cross_bridge(&mut self, place: impl FnOnce(Pid) -> Result<()>) -> Result<()> {
+    /// Learns the final process, which waits then.
+    fn cross_bridge(&mut self) -> Result<Pid> {
         self.outside.pass(Barrier::Go)?;
         let Heard::Pid(pid) = self.hear()? else { bail!("internal error: no pid from the bridge process") };
         let pidfd = pidfd_open(pid)?;
         if let Some((_, bridge)) = self.process.replace((pid, pidfd)) {
             wait(bridge.as_fd())?;
         }
-        place(pid)
+        Ok(pid)
     }
 
     /// Takes it through its barriers, up to the program.
@@ -374,6 +396,33 @@ impl Drop for Child {
             // An unreaped process would keep the container's pid namespace from ending.
             let _ = pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
             let _ = wait(pidfd.as_fd());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::clone::fork;
+
+    #[test]
+    fn what_was_found_by_the_number_of_a_process_that_has_ended_is_not_taken() {
+        let (reader, writer) = nix::unistd::pipe().unwrap();
+        match fork().unwrap() {
+            Cloned::Child => {
+                drop(writer);
+                let _ = nix::unistd::read(&reader, &mut [0]);
+                sys::exit(0)
+            }
+            Cloned::Parent { pidfd, .. } => {
+                still_alive(pidfd.as_fd()).unwrap();
+                drop((reader, writer));
+                // Not reaped: nobody can have its number yet, and it counts as gone all the same.
+                poll([Some((pidfd.as_fd(), poll::IN))], None).unwrap();
+                let error = still_alive(pidfd.as_fd()).unwrap_err().to_string();
+                assert!(error.contains(phrase::NOT_RUNNING), "{error}");
+                wait(pidfd.as_fd()).unwrap();
+            }
         }
     }
 }

@@ -52,7 +52,7 @@ impl Kind {
 }
 
 /// Runs hooks in order; the first that fails ends it. `environment` is for hooks that name none of their own.
-pub(crate) fn run(kind: Kind, hooks: &[Hook], state: &State, environment: &[CString]) -> Result<()> {
+pub(crate) fn run(kind: Kind, hooks: &[Hook], state: &State, environment: &CStrings) -> Result<()> {
     run_unless(Interrupt::default(), kind, hooks, state, environment)
 }
 
@@ -62,13 +62,13 @@ pub(crate) fn run_unless(
     kind: Kind,
     hooks: &[Hook],
     state: &State,
-    environment: &[CString],
+    environment: &CStrings,
 ) -> Result<()> {
     for_each(kind, hooks, state, (environment, interrupt), Err)
 }
 
 /// Runs every poststop hook: the container is gone, so a failure is a warning and the next one runs all the same.
-pub(crate) fn run_poststop(hooks: &[Hook], state: &State, environment: &[CString]) {
+pub(crate) fn run_poststop(hooks: &[Hook], state: &State, environment: &CStrings) {
     let warn = |error: anyhow::Error| {
         log::warn!("{error:#}");
         Ok(())
@@ -82,7 +82,7 @@ fn for_each(
     kind: Kind,
     hooks: &[Hook],
     state: &State,
-    (environment, interrupt): (&[CString], Interrupt<'_>),
+    (environment, interrupt): (&CStrings, Interrupt<'_>),
     mut failed: impl FnMut(anyhow::Error) -> Result<()>,
 ) -> Result<()> {
     if hooks.is_empty() {
@@ -103,7 +103,7 @@ fn for_each(
     Ok(())
 }
 
-fn run_one(hook: &Hook, state: &[u8], environment: &[CString], interrupt: Interrupt<'_>) -> Result<()> {
+fn run_one(hook: &Hook, state: &[u8], environment: &CStrings, interrupt: Interrupt<'_>) -> Result<()> {
     let program = Program::of(hook, environment)?;
     let timeout = hook.timeout.and_then(|seconds| u64::try_from(seconds).ok()).filter(|seconds| *seconds > 0);
     let mut running = Running::start(&program)?;
@@ -124,24 +124,27 @@ fn lower_case(errno: Errno) -> String {
 
 /// What to execute, complete before the clone.
 #[derive(Debug)]
-struct Program {
+struct Program<'a> {
     path: CString,
     argv: CStrings,
-    envp: CStrings,
+    /// The hook's own, if it has one.
+    envp: Option<CStrings>,
+    environment: &'a CStrings,
 }
 
-impl Program {
-    fn of(hook: &Hook, environment: &[CString]) -> Result<Self> {
+impl<'a> Program<'a> {
+    fn of(hook: &Hook, environment: &'a CStrings) -> Result<Self> {
         let path = CString::new(hook.path.as_os_str().as_bytes()).context("path with a NUL byte")?;
         let argv = match hook.args.as_slice() {
             [] => vec![path.clone()],
             args => strings(args).context("argument with a NUL byte")?,
         };
-        let envp = match &hook.env {
-            Some(env) => strings(env).context("environment with a NUL byte")?,
-            None => environment.to_vec(),
-        };
-        Ok(Self { path, argv: CStrings::new(argv), envp: CStrings::new(envp) })
+        let envp = hook.env.as_deref().map(strings).transpose().context("environment with a NUL byte")?;
+        Ok(Self { path, argv: CStrings::new(argv), envp: envp.map(CStrings::new), environment })
+    }
+
+    fn envp(&self) -> &CStrings {
+        self.envp.as_ref().unwrap_or(self.environment)
     }
 }
 
@@ -187,7 +190,7 @@ impl fmt::Display for End {
 }
 
 impl Running {
-    fn start(program: &Program) -> Result<Self> {
+    fn start(program: &Program<'_>) -> Result<Self> {
         let pipe = || pipe2(OFlag::O_CLOEXEC).call("pipe", "hook");
         let ((reader, writer), (stdout, out), (stderr, err)) = (pipe()?, pipe()?, pipe()?);
         let (failure, failed) = pipe()?;
@@ -275,9 +278,9 @@ fn feed<'a>(writer: BorrowedFd<'_>, left: &'a [u8]) -> &'a [u8] {
 
 /// Runs in the clone, which shares nothing but must not allocate either: it may be a clone of a process with threads
 /// (the tests'), whose locks it can't trust.
-fn become_hook(program: &Program, streams: [BorrowedFd<'_>; 3], failed: BorrowedFd<'_>) -> ! {
+fn become_hook(program: &Program<'_>, streams: [BorrowedFd<'_>; 3], failed: BorrowedFd<'_>) -> ! {
     let errno = match prepare_hook(streams) {
-        Ok(()) => execve_errno(&program.path, &program.argv, &program.envp),
+        Ok(()) => execve_errno(&program.path, &program.argv, program.envp()),
         Err(error) => error.errno(),
     };
     let _ = write(failed, &(errno as i32).to_ne_bytes());

@@ -11,7 +11,7 @@ use super::namespaces::{Kind, Namespaces};
 use super::program::Program;
 use super::{c_string, caps, limits};
 use crate::error::invalid;
-use crate::host::Host;
+use crate::host::{Hiding, Host};
 use crate::seccomp;
 use crate::spec::{self, ConsoleSize, IdMapping};
 
@@ -40,6 +40,7 @@ pub(crate) struct Task {
     pub(crate) ignored_signals: u64,
     /// Whether it runs in a user namespace that the runtime isn't in.
     pub(crate) user_namespace: bool,
+    pub(crate) hiding: Hiding,
 }
 
 impl Task {
@@ -99,8 +100,7 @@ pub(crate) struct Identity {
     pub(crate) groups: Vec<u32>,
     /// None: it is so already.
     pub(crate) umask: Option<u32>,
-    /// `None` keeps what the runtime has.
-    pub(crate) capabilities: Option<caps::Masks>,
+    pub(crate) capabilities: caps::Masks,
     /// What may be in the bounding set when it is reduced: entering a user namespace fills it (user_namespaces(7)).
     pub(crate) bounding: u64,
     pub(crate) no_new_privileges: bool,
@@ -149,6 +149,7 @@ impl Task {
             preserved: passed.preserved.clone(),
             ignored_signals: host.ignored_signals,
             user_namespace: namespaces.has(Kind::User),
+            hiding: host.hiding(),
         })
     }
 }
@@ -181,7 +182,8 @@ fn identity(process: &spec::Process, linux: &spec::Linux, namespaces: &Namespace
         gid: user.gid,
         groups: user.additional_gids.clone(),
         umask: Some(limits::umask(user)).filter(|umask| host.umask != Some(*umask)),
-        capabilities: process.capabilities.as_ref().map(caps::masks),
+        // Without the property there are none, as with an empty one.
+        capabilities: process.capabilities.as_ref().map(caps::masks).unwrap_or_default(),
         bounding: host.bounding.filter(|_| !namespaces.has(Kind::User)).unwrap_or(u64::MAX),
         no_new_privileges: process.no_new_privileges,
         same_ids: host.all_root

@@ -84,8 +84,26 @@ enum Found {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stat {
     pub(super) letter: u8,
+    /// PF_* of the kernel's include/linux/sched.h.
+    pub(super) flags: u64,
     pub(super) threads: u64,
     pub(super) start_time: u64,
+}
+
+/// What is seen of a process that is alive.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Seen {
+    /// None where /proc hides the process.
+    stat: Option<Stat>,
+}
+
+impl Seen {
+    /// Whether the process was made by fork(2) or the like and has not executed a program since; none where /proc hides it. A
+    /// process that has can't get the flag back, and nothing that it, or another one in its container, holds open keeps it.
+    pub(crate) fn has_not_executed(self) -> Option<bool> {
+        const PF_FORKNOEXEC: u64 = 0x40;
+        self.stat.map(|stat| stat.flags & PF_FORKNOEXEC != 0)
+    }
 }
 
 fn is_dead(letter: u8) -> bool {
@@ -93,15 +111,15 @@ fn is_dead(letter: u8) -> bool {
 }
 
 impl Identity {
-    /// The identity of a process that this one has just made and holds.
-    pub(crate) fn of_new(pid: Pid, pidfd: BorrowedFd<'_>) -> Result<Self> {
+    /// The identity of a process that this one has just made and holds, and what is seen of it.
+    pub(crate) fn of_new(pid: Pid, pidfd: BorrowedFd<'_>) -> Result<(Self, Seen)> {
         let stat = sys::read_once(format!("/proc/{pid}/stat")).ok().and_then(|stat| parse_stat(&stat));
         let inode = fstat(pidfd).call("fstat", "pidfd")?.st_ino;
-        match stat {
-            Some(Stat { start_time, .. }) => Ok(Self { pid: pid.as_raw(), start_time, inode: Some(inode) }),
-            None if on_pidfs(pidfd)? => Ok(Self { pid: pid.as_raw(), start_time: 0, inode: Some(inode) }),
-            None => Err(hidden(pid.as_raw())),
+        if stat.is_none() && !on_pidfs(pidfd)? {
+            return Err(hidden(pid.as_raw()));
         }
+        let start_time = stat.map_or(0, |stat| stat.start_time);
+        Ok((Self { pid: pid.as_raw(), start_time, inode: Some(inode) }, Seen { stat }))
     }
 
     /// This process.
@@ -114,12 +132,19 @@ impl Identity {
 
     /// Whether that very process is alive. One of which nothing shows that it has ended is.
     pub(crate) fn alive(self) -> bool {
-        match self.stat() {
+        self.seen().is_some()
+    }
+
+    /// What is seen of that very process, if it is [alive](Self::alive).
+    pub(crate) fn seen(self) -> Option<Seen> {
+        let stat = self.stat();
+        let lives = match stat {
             // Most are found so, with no need for a pidfd.
             Some(stat) if self.start_time != 0 && stat.start_time != self.start_time => false,
             Some(stat) if self.start_time != 0 && !is_dead(stat.letter) => true,
             _ => !matches!(self.find(sys::read_small), Ok(Found::Ended)),
-        }
+        };
+        lives.then(|| Seen { stat: stat.filter(|_| self.start_time != 0) })
     }
 
     /// A pidfd of that very process, or `None` when it has ended: the start time is compared after the pidfd is open, so a
@@ -301,12 +326,13 @@ fn fields(stat: &[u8]) -> Option<impl Iterator<Item = &str>> {
     Some(std::str::from_utf8(stat.get(after + 2..)?).ok()?.split(' '))
 }
 
-/// Fields 3, 20 and 22.
+/// Fields 3, 9, 20 and 22.
 pub(super) fn parse_stat(stat: &[u8]) -> Option<Stat> {
     let mut fields = fields(stat)?;
     let letter = *fields.next()?.as_bytes().first()?;
-    let threads = fields.nth(16)?.parse().ok()?;
-    Some(Stat { letter, threads, start_time: fields.nth(1)?.parse().ok()? })
+    let flags = fields.nth(5)?.parse().ok()?;
+    let threads = fields.nth(10)?.parse().ok()?;
+    Some(Stat { letter, flags, threads, start_time: fields.nth(1)?.parse().ok()? })
 }
 
 /// Field 4.

@@ -246,6 +246,7 @@ pub(crate) fn execve_errno(path: &CStr, argv: &CStrings, envp: &CStrings) -> Err
 pub(crate) struct CStrings {
     pointers: Vec<*const libc::c_char>,
     /// Owns what `pointers` point to; the heap blocks of the strings don't move with the vector.
+    #[allow(dead_code)]
     strings: Vec<std::ffi::CString>,
 }
 
@@ -255,8 +256,10 @@ impl CStrings {
         Self { pointers, strings }
     }
 
-    pub(crate) fn strings(&self) -> &[std::ffi::CString] {
-        &self.strings
+    /// Of strings that are nobody's to free.
+    pub(crate) fn of_static(strings: impl Iterator<Item = &'static CStr>) -> Self {
+        let pointers = strings.map(CStr::as_ptr).chain([std::ptr::null()]).collect();
+        Self { pointers, strings: Vec::new() }
     }
 }
 

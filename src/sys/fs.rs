@@ -175,6 +175,12 @@ pub(crate) fn close_all_but(first: i32, keep: &[BorrowedFd<'_>]) {
     }
 }
 
+/// close(2) of a descriptor whose owner is neither used nor dropped in this process any more.
+pub(crate) fn close_borrowed(fd: BorrowedFd<'_>) {
+    // SAFETY: the caller's promise.
+    unsafe { libc::close(fd.as_raw_fd()) };
+}
+
 /// Closes descriptors that the caller passed for the container, once its process has them: whoever is at their other end
 /// may wait for the container to close them.
 pub(crate) fn close_passed(numbers: &[i32]) {

@@ -21,6 +21,7 @@ macro_rules! kernel_struct {
 
 pub(crate) mod bpf;
 pub(crate) mod clone;
+pub(crate) mod environment;
 mod error;
 pub(crate) mod exe;
 mod exit;

@@ -48,6 +48,7 @@ pub(crate) fn dispatch(command: &str, args: &[&str]) -> Outcome {
             sys::flush();
             sys::sleep()
         }
+        ("hold", [folder, say]) => hold(folder, say),
         ("opens-until", [stop, path, mode]) => opens_until(stop, path, mode),
         ("spin", []) => loop {
             std::hint::spin_loop();
@@ -273,6 +274,24 @@ fn opens_until(stop: &str, path: &str, mode: &str) -> Outcome {
     }
     println!("opened {opened} refused {refused}");
     Ok(0)
+}
+
+/// Opens what is in a folder for reading and writing and keeps it; writes how many files that are to another, and then
+/// reads from them for ever.
+fn hold(folder: &str, say: &str) -> Outcome {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut options = fs::OpenOptions::new();
+    options.read(true).write(true).custom_flags(libc::O_NONBLOCK);
+    let entries = fs::read_dir(folder).map_err(|e| why(&e))?.filter_map(Result::ok);
+    let fifo = |file: &fs::File| file.metadata().is_ok_and(|metadata| metadata.file_type().is_fifo());
+    let mut held: Vec<fs::File> = entries.filter_map(|entry| options.open(entry.path()).ok()).filter(fifo).collect();
+    fs::write(say, held.len().to_string()).map_err(|e| why(&e))?;
+    loop {
+        for file in &mut held {
+            let _ = file.read(&mut [0; 64]);
+        }
+        std::thread::sleep(std::time::Duration::from_micros(200));
+    }
 }
 
 fn eat_mem(megabytes: usize) -> Result<Vec<Vec<u8>>, String> {

@@ -76,7 +76,7 @@ pub(super) fn linux() -> [u32; 2] {
 
 /// What it takes to do without open_tree_attr(2), which Linux 6.15 has.
 fn calls_of_older_kernels() -> usize {
-    if linux() < [6, 15] { 22 } else { 0 }
+    if linux() < [6, 15] { 23 } else { 0 }
 }
 
 container_test!(system_calls_of_run_on_v2_with_the_bundle_of_an_engine, |c| {
