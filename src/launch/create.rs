@@ -85,15 +85,12 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay, interrupt: 
     let modules = lsm::modules(spec.process.as_ref(), &spec.linux.mount_label);
     let callers_namespaces = prepare::callers_namespaces(&spec.linux);
     let host = Host { modules, callers_namespaces, ..Host::probe()? };
-    let rootless = global.is_rootless(&host);
-    let unnamed = spec.linux.cgroups_path.is_empty() && global.manager == cgroup::Manager::Cgroupfs;
-    let delegated = if rootless && unnamed { host.cgroups.delegated(args.id.as_str()) } else { None };
     let request = Request {
         id: args.id.as_str().into(),
         bundle,
         manager: global.manager,
-        rootless,
-        delegated,
+        rootless: global.is_rootless(&host),
+        delegated: delegated(global, args, &spec, &host),
         no_pivot: args.no_pivot,
         notify: manager.as_ref().map(|_| Folder::notify_path(&global.root, args.id.as_str())),
         passed: Passed {
@@ -106,9 +103,7 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay, interrupt: 
             labels: labels::Options::default(),
         },
     };
-    let plan = Plan::new(&spec, &host, &request)?;
-    cgroup::warnings(&spec.linux.resources, &host.cgroups).iter().for_each(|warning| log::warn!("{warning}"));
-    check_rootfs(&plan)?;
+    let plan = decide(&spec, &host, &request)?;
     log::debug!("{}: config.json is valid, root file system {:?}", plan.id, plan.rootfs.path);
 
     let record = record(&plan, &spec, &host)?;
@@ -192,6 +187,20 @@ fn check_terminal(spec: &Spec, paths: &Paths, stay: Stay) -> Result<()> {
 fn prepare_notify(manager: Manager, folder: &Folder, stay: Stay) -> Result<Option<Sockets>> {
     folder.make_notify()?;
     if stay == Stay::Created { Ok(None) } else { Sockets::bind(manager, folder).map(Some) }
+}
+
+/// Where an ordinary user may have a cgroup made, if config.json doesn't say.
+fn delegated(global: &Global, args: &CreateArgs, spec: &Spec, host: &Host) -> Option<String> {
+    let unnamed = spec.linux.cgroups_path.is_empty() && global.manager == cgroup::Manager::Cgroupfs;
+    if unnamed && global.is_rootless(host) { host.cgroups.delegated(args.id.as_str()) } else { None }
+}
+
+/// What to do, and in words what of the limits isn't done or may be meant otherwise.
+fn decide(spec: &Spec, host: &Host, request: &Request) -> Result<Plan> {
+    let plan = Plan::new(spec, host, request)?;
+    check_rootfs(&plan)?;
+    cgroup::warnings(&spec.linux.resources, &host.cgroups).iter().for_each(|warning| log::warn!("{warning}"));
+    Ok(plan)
 }
 
 /// Looked at early, so that the error comes before any side effect.

@@ -365,7 +365,7 @@ user_test!(a_cgroup_that_is_delegated_is_used, |c| {
 user_test!(a_cgroup_that_is_delegated_is_found, |c| {
     skip_for_runc!(c, "it looks beside its own cgroup only");
     skip_unless!(c, c.user.is_some(), "not root: nobody delegates");
-    c.remove("/linux/cgroupsPath");
+    c.set("/linux/cgroupsPath", "");
     let launch = crate::common::user::delegate(c);
     c.args(&["sleep-forever"]);
     let limit = host::has_controller("pids");
@@ -374,7 +374,7 @@ user_test!(a_cgroup_that_is_delegated_is_found, |c| {
         if beside && limit {
             c.set("/linux/resources", json!({ "pids": { "limit": 33 } }));
         } else {
-            c.remove("/linux/resources");
+            c.set("/linux/resources", json!({}));
         }
         for top in host::cgroups(&c.cgroup).into_iter().filter(|_| !beside) {
             std::os::unix::fs::chown(top, Some(0), Some(0)).unwrap();
