@@ -31,6 +31,9 @@ use crate::sys::clone::{pidfd_open, pidfd_send_signal};
 use crate::sys::{self, Context};
 
 mod change;
+mod lock;
+
+pub(crate) use lock::{LONG_PATIENCE, Lock, Released};
 
 /// A process that can't be mistaken for a later one with the same pid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -236,42 +239,9 @@ pub(crate) struct Folder {
 /// What the container process writes into the result before execve; an error's text follows if that fails.
 pub(crate) const STARTING: u8 = 0;
 
-/// The lock of a container: released when the last copy of its descriptor closes, so a clone that holds one must drop
-/// it, and dropping it there doesn't release the original.
-#[derive(Debug)]
-#[must_use]
-pub(crate) struct Lock(OwnedFd);
-
-/// A lock given back for a time, with its descriptor.
-#[derive(Debug)]
-pub(crate) struct Released(OwnedFd);
-
-impl Lock {
-    /// Gives the lock back, to take it again later.
-    pub(crate) fn release(self) -> Result<Released> {
-        sys::fs::flock(self.0.as_fd(), sys::fs::Flock::Unlock)?;
-        Ok(Released(self.0))
-    }
-}
-
-impl From<Lock> for OwnedFd {
-    fn from(lock: Lock) -> Self {
-        lock.0
-    }
-}
-
 impl From<Folder> for OwnedFd {
     fn from(folder: Folder) -> Self {
         folder.fd
-    }
-}
-
-impl Released {
-    /// Waits for the lock again. A folder that was deleted meanwhile is a container that doesn't exist.
-    pub(crate) fn take(self, folder: &Folder) -> Result<Lock> {
-        sys::fs::flock(self.0.as_fd(), sys::fs::Flock::Wait)?;
-        folder.still_there()?;
-        Ok(Lock(self.0))
     }
 }
 
@@ -315,9 +285,8 @@ impl Folder {
         }
         let folder = Self::open(root, id)?;
         // Should it be deleted between the two, the record can't be written into it.
-        let lock = folder.reopen()?;
-        sys::fs::flock(lock.as_fd(), sys::fs::Flock::Wait)?;
-        Ok((folder, Lock(lock)))
+        let lock = folder.lock_within(LONG_PATIENCE)?;
+        Ok((folder, lock))
     }
 
     /// The folder of an existing container. The error has the phrase that engines look for.
@@ -339,44 +308,7 @@ impl Folder {
         }
     }
 
-    /// Waits for the lock. A folder that was deleted meanwhile is a container that doesn't exist.
-    pub(crate) fn lock(&self) -> Result<Lock> {
-        let fd = self.reopen()?;
-        sys::fs::flock(fd.as_fd(), sys::fs::Flock::Wait)?;
-        self.still_there()?;
-        Ok(Lock(fd))
-    }
-
-    /// Takes the lock if it is free.
-    pub(crate) fn try_lock(&self) -> Result<Option<Lock>> {
-        let fd = self.reopen()?;
-        match sys::fs::flock(fd.as_fd(), sys::fs::Flock::Try) {
-            Ok(()) => self.still_there().map(|()| Some(Lock(fd))),
-            Err(error) if error.errno() == Errno::EWOULDBLOCK => Ok(None),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// [`Self::try_lock`] for a caller to whom a deleted container is fine: `Some(None)` then.
-    pub(crate) fn try_lock_existing(&self) -> Result<Option<Option<Lock>>> {
-        self.try_lock().map(|lock| lock.map(Some)).or_else(|error| self.gone_or(error).map(|()| Some(None)))
-    }
-
-    /// [`Self::lock`] for a caller to whom a deleted container is fine: `None` then.
-    pub(crate) fn lock_existing(&self) -> Result<Option<Lock>> {
-        self.lock().map(Some).or_else(|error| self.gone_or(error).map(|()| None))
-    }
-
-    fn gone_or(&self, error: anyhow::Error) -> Result<()> {
-        if self.still_there().is_err() { Ok(()) } else { Err(error) }
-    }
-
-    /// A lock needs an open file description of its own.
-    fn reopen(&self) -> Result<OwnedFd> {
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        Ok(openat(&self.fd, ".", flags, Mode::empty()).call("open", self.path())?)
-    }
-
+    /// An error if the container has been deleted.
     fn still_there(&self) -> Result<()> {
         let link_count = fstat(&self.fd).call("fstat", self.path())?.st_nlink;
         if link_count == 0 {
@@ -495,6 +427,15 @@ impl Folder {
 
     /// The status, derived from what is there now.
     pub(crate) fn status(&self, record: &Record) -> Result<Status> {
+        self.derive_status(record, None)
+    }
+
+    /// [`Self::status`] for a caller that has the lock.
+    pub(crate) fn status_locked(&self, record: &Record, lock: &Lock) -> Result<Status> {
+        self.derive_status(record, Some(lock))
+    }
+
+    fn derive_status(&self, record: &Record, held: Option<&Lock>) -> Result<Status> {
         let alive = record.init.is_some_and(Identity::alive);
         if record.phase == Phase::Creating {
             return Ok(Status::Creating);
@@ -503,7 +444,7 @@ impl Folder {
             return Ok(Status::Stopped);
         }
         let cgroup = cgroup::open(&record.cgroup)?;
-        if cgroup.frozen().unwrap_or(false) && !self.thaw_half_paused(&*cgroup) {
+        if cgroup.frozen().unwrap_or(false) && !self.thaw_half_paused(&*cgroup, held) {
             return Ok(Status::Paused);
         }
         Ok(if self.open_gate()?.is_some() { Status::Created } else { Status::Running })

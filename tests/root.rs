@@ -25,6 +25,7 @@ mod root {
     mod cgroup_trouble;
     mod cgroups;
     mod crash;
+    mod children;
     mod create;
     mod delete;
     mod descriptors;
@@ -38,6 +39,7 @@ mod root {
     mod exec_process;
     mod exec_terminal;
     mod fallbacks;
+    mod hold;
     mod hooks;
     mod identity;
     mod idmap;

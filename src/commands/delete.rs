@@ -1,10 +1,12 @@
 //! `tare delete`.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Result, bail};
 
 use crate::cli::{DeleteArgs, Global};
 use crate::launch::delete::{PATIENCE, delete, stop};
-use crate::state::{Folder, Lock, Phase, Record, Status};
+use crate::state::{Folder, Lock, Phase, Status};
 
 pub(crate) fn run(global: &Global, args: DeleteArgs) -> Result<i32> {
     let id = args.id.as_str();
@@ -12,7 +14,7 @@ pub(crate) fn run(global: &Global, args: DeleteArgs) -> Result<i32> {
         let folder = Folder::open(&global.root, id)?;
         let lock = folder.lock()?;
         let record = folder.record()?;
-        return match folder.status(&record)? {
+        return match folder.status_locked(&record, &lock)? {
             // As every runtime: a container that was never started needs no force.
             Status::Stopped | Status::Created => delete(folder, &record, lock).map(|()| 0),
             other => bail!("cannot delete container {id:?} that is not stopped: {}", other.name()),
@@ -28,22 +30,33 @@ pub(crate) fn run(global: &Global, args: DeleteArgs) -> Result<i32> {
     Ok(0)
 }
 
-/// The lock; `None` when the container is deleted meanwhile. A creation that is still going on is ended: its container
-/// process is killed, and the creator cleans up.
+/// The lock; `None` when the container is deleted meanwhile.
+///
+/// Whoever has it may wait for a hook, or for the program: what is left of the container is killed first, which ends that.
+/// A creator that doesn't end then is killed as well, and what it has made is known by its record.
 fn lock_by_force(folder: &Folder) -> Result<Option<Lock>> {
-    if let Some(lock) = folder.try_lock_existing()? {
-        return Ok(lock);
+    let end = Instant::now() + PATIENCE;
+    let mut pause = Duration::from_millis(1);
+    let mut stopped = None;
+    loop {
+        if let Some(lock) = folder.try_lock_existing()? {
+            return Ok(lock);
+        }
+        let record = folder.read()?;
+        // It may be made at this moment, so that there is more of it a little later.
+        if record != stopped {
+            record.as_ref().map_or(Ok(()), stop)?;
+            stopped = record;
+        }
+        if Instant::now() > end {
+            break;
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(50));
     }
-    if let Some(record) = folder.read()?.filter(|record| record.phase == Phase::Creating) {
-        stop(&record)?;
-        wait_for_creator(&record)?;
+    if let Some(record) = stopped.filter(|record| record.phase == Phase::Creating) {
+        log::warn!("container {:?}: process {} still creates it, and is killed", record.id, record.creator.pid);
+        record.creator.signal(libc::SIGKILL)?;
     }
-    folder.lock_existing()
-}
-
-fn wait_for_creator(record: &Record) -> Result<()> {
-    if !record.creator.wait(PATIENCE)? {
-        bail!("container {:?} is still being created by process {}", record.id, record.creator.pid);
-    }
-    Ok(())
+    folder.lock_existing(PATIENCE)
 }

@@ -47,7 +47,8 @@ pub(crate) enum Stay {
 pub(crate) struct Created {
     pub(crate) folder: Folder,
     pub(crate) record: Record,
-    pub(crate) lock: Lock,
+    /// None once it was given back for hooks that run on the host.
+    pub(crate) lock: Option<Lock>,
     pub(crate) pid: Pid,
     pub(crate) pidfd: OwnedFd,
     pub(crate) outside: Outside,
@@ -104,7 +105,7 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay, interrupt: 
 
     let record = record(&plan, &spec, &host)?;
     let (folder, lock) = Folder::claim(&global.root, &plan.id)?;
-    let mut undo = Undo::new(folder, record, plan.hooks.clone(), interrupt);
+    let mut undo = Undo::new((folder, lock), record, plan.hooks.clone(), interrupt);
     undo.folder()?.write(&undo.record)?;
     undo.folder()?.write_config(&config)?;
     let notify = manager.map(|manager| prepare_notify(manager, undo.folder()?, stay)).transpose()?.flatten();
@@ -126,7 +127,7 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay, interrupt: 
     // Without rights some of it may not have been made, and may be somebody else's.
     undo.record.cgroup = cgroup.location();
     undo.cgroup = Some(cgroup);
-    let (lock, outside, go) = spawn(&mut undo, &prepared, channel()?, lock)?;
+    let (outside, go) = spawn(&mut undo, &prepared, channel()?)?;
     converse(&mut undo, &prepared, (&outside, go), agent.as_ref(), |pid, pidfd| {
         if let Some(socket) = &pidfd_socket {
             tty::send(socket.as_fd(), b"standard", pidfd).context("--pidfd-socket")?;
@@ -135,10 +136,10 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay, interrupt: 
     })?;
     let master = terminal.map(|socket| tty::receive(socket.as_fd())).transpose()?;
     let start_container = !prepared.plan.hooks.start_container.is_empty();
-    let (folder, record, (pid, pidfd)) = undo.keep()?;
+    let ((folder, lock), record, (pid, pidfd)) = undo.keep()?;
     prepared.close();
     std::mem::forget((spec, config, host, request));
-    Ok(Created { folder, record, lock, pid, pidfd, outside, master, notify, start_container })
+    Ok(Created { folder, record, lock: Some(lock), pid, pidfd, outside, master, notify, start_container })
 }
 
 impl Paths {
@@ -217,8 +218,7 @@ fn spawn(
     undo: &mut Undo<'_>,
     prepared: &Prepared,
     (outside, inside): (Outside, Inside),
-    lock: Lock,
-) -> Result<(Lock, Outside, Go)> {
+) -> Result<(Outside, Go)> {
     let bridge = prepared.plan.namespaces.bridge();
     let flags = if bridge { 0 } else { prepared.plan.namespaces.clone_flags() };
     let cgroup = undo.cgroup.as_ref().and_then(|cgroup| cgroup.clone_fd());
@@ -242,6 +242,7 @@ fn spawn(
         }
         Cloned::Parent { pid, pidfd } => {
             undo.process = Some((pid, pidfd));
+            undo.begun = true;
             let cgroup = undo.cgroup.as_mut().context("internal error: no cgroup")?;
             if placed {
                 cgroup.add(pid)?
@@ -250,7 +251,7 @@ fn spawn(
             }
             // Where systemd has put it.
             undo.record.cgroup = cgroup.location();
-            Ok((lock, outside, go))
+            Ok((outside, go))
         }
     }
 }
@@ -292,7 +293,9 @@ fn converse(
             Heard::Reached(Barrier::RuntimeHooks) => {
                 let state = undo.record.state(Status::Creating);
                 let environment = own_environment();
-                let run = |kind, list| hooks::run_unless(undo.interrupt, kind, list, &state, &environment);
+                let (_, pidfd) = undo.process()?;
+                let until = hooks::Until { interrupt: undo.interrupt, container: Some(pidfd.as_fd()) };
+                let run = |kind, list| hooks::run_until(until, kind, list, &state, &environment);
                 run(hooks::Kind::Prestart, &plan.hooks.prestart)?;
                 run(hooks::Kind::CreateRuntime, &plan.hooks.create_runtime)?;
                 outside.pass(Barrier::RuntimeHooks)?;
@@ -317,6 +320,11 @@ fn converse(
 
 /// Learns the pid of the final process; the bridge has done its part and is reaped.
 fn cross_bridge(undo: &mut Undo<'_>, outside: &Outside) -> Result<()> {
+    // The process behind it holds the other end of the channel, too, and tells nothing of the bridge's end.
+    let (_, bridge) = undo.process()?;
+    if !undo.interrupt.wait_unless_ended(outside.as_fd(), bridge.as_fd())? {
+        bail!("unable to start container process: {}", undo.post_mortem());
+    }
     let Heard::Pid(pid) = hear(undo, outside)? else { bail!("internal error: no pid from the bridge process") };
     let pidfd = pidfd_open(pid)?;
     if let Some((_, bridge)) = undo.process.replace((pid, pidfd)) {
@@ -338,20 +346,23 @@ fn hear(undo: &mut Undo<'_>, outside: &Outside) -> Result<Heard> {
 /// What has been made so far; dropped before [`Undo::keep`], it is unmade, newest first.
 struct Undo<'a> {
     interrupt: Interrupt<'a>,
-    folder: Option<Folder>,
+    /// Given back when the folder is gone, and not before: whoever has it next may rely on that.
+    folder: Option<(Folder, Lock)>,
     record: Record,
     hooks: Hooks,
     cgroup: Option<Box<dyn Cgroup>>,
     process: Option<(Pid, OwnedFd)>,
+    /// Whether there was a process, which may have ended by itself since.
+    begun: bool,
 }
 
 impl<'a> Undo<'a> {
-    fn new(folder: Folder, record: Record, hooks: Hooks, interrupt: Interrupt<'a>) -> Self {
-        Self { interrupt, folder: Some(folder), record, hooks, cgroup: None, process: None }
+    fn new(folder: (Folder, Lock), record: Record, hooks: Hooks, interrupt: Interrupt<'a>) -> Self {
+        Self { interrupt, folder: Some(folder), record, hooks, cgroup: None, process: None, begun: false }
     }
 
     fn folder(&self) -> Result<&Folder> {
-        self.folder.as_ref().context("internal error: no folder")
+        self.folder.as_ref().map(|(folder, _)| folder).context("internal error: no folder")
     }
 
     fn process(&self) -> Result<&(Pid, OwnedFd)> {
@@ -374,7 +385,7 @@ impl<'a> Undo<'a> {
     }
 
     /// Everything stays.
-    fn keep(mut self) -> Result<(Folder, Record, (Pid, OwnedFd))> {
+    fn keep(mut self) -> Result<((Folder, Lock), Record, (Pid, OwnedFd))> {
         let process = self.process.take().context("internal error: no process")?;
         // Its descriptor pins nothing, and what is left of it is closed with this process.
         std::mem::forget(self.cgroup.take());
@@ -383,21 +394,23 @@ impl<'a> Undo<'a> {
     }
 
     fn undo(&mut self) -> Result<()> {
-        let had_process = self.process.is_some();
         if let Some((_, pidfd)) = self.process.take() {
             // It may have ended by itself; it is a child of this process, so the pidfd is reaped either way.
             let _ = pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
             wait(pidfd.as_fd())?;
         }
         if let Some(mut cgroup) = self.cgroup.take() {
-            if had_process && !self.record.own_pid_namespace {
+            // Of a bridge that was killed there may be a process that nobody has heard of.
+            if self.begun && (!self.record.own_pid_namespace || self.record.init.is_none()) {
                 cgroup.kill()?;
             }
             cgroup.remove()?;
         }
-        let Some(folder) = self.folder.take() else { return Ok(()) };
+        let Some((folder, lock)) = self.folder.take() else { return Ok(()) };
         folder.remove()?;
-        if had_process {
+        // Whoever waits for it doesn't wait for hooks.
+        drop(lock);
+        if self.begun {
             hooks::run_poststop(&self.hooks.poststop, &self.record.state(Status::Stopped), &own_environment());
         }
         Ok(())

@@ -4,13 +4,14 @@ use std::cell::RefCell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
 use super::listener::Agent;
+use super::supervise::Interrupt;
 use super::{cover, descriptors, process, terminal_sockets, tty};
 use crate::cgroup::{self, Cgroup, Location};
 use crate::cli::{ExecArgs, Global};
@@ -276,6 +277,10 @@ impl Child {
     ) -> Result<Option<OwnedFd>> {
         self.outside.pass(Barrier::Go)?;
         if self.prepared.bridge {
+            // The process behind it holds the other end of the channel, too, and tells nothing of the bridge's end.
+            if !Interrupt::default().wait_unless_ended(self.outside.as_fd(), self.process()?.1.as_fd())? {
+                return Err(self.died());
+            }
             let Heard::Pid(pid) = self.hear()? else { bail!("internal error: no pid from the bridge process") };
             let pidfd = pidfd_open(pid)?;
             if let Some((_, bridge)) = self.process.replace((pid, pidfd)) {
@@ -317,11 +322,17 @@ impl Child {
     fn hear(&mut self) -> Result<Heard> {
         match self.outside.hear()? {
             Heard::Failed(text) => bail!("{FAILED}: {text}"),
-            Heard::Closed => match cgroup::open(&self.cgroup)?.out_of_memory() {
-                None => bail!("{FAILED}: it died before its program was executed"),
-                Some(oom) => bail!("{FAILED}: it died before its program was executed; {oom} in the container so far"),
-            },
+            Heard::Closed => Err(self.died()),
             other => Ok(other),
+        }
+    }
+
+    fn died(&self) -> anyhow::Error {
+        match cgroup::open(&self.cgroup).map(|cgroup| cgroup.out_of_memory()) {
+            Ok(Some(oom)) => {
+                anyhow!("{FAILED}: it died before its program was executed; {oom} in the container so far")
+            }
+            _ => anyhow!("{FAILED}: it died before its program was executed"),
         }
     }
 
