@@ -13,7 +13,6 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -32,8 +31,10 @@ use crate::sys::{self, Context};
 
 mod change;
 mod lock;
+mod root;
 
-pub(crate) use lock::{LONG_PATIENCE, Lock, Released};
+pub(crate) use lock::{LONG_PATIENCE, Lock};
+use root::Purpose;
 
 /// A process that can't be mistaken for a later one with the same pid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -233,6 +234,8 @@ fn parse_stat(stat: &[u8]) -> Option<(u8, u64)> {
 pub(crate) struct Folder {
     root: PathBuf,
     name: String,
+    /// Of the root, where it is to be removed from.
+    parent: OwnedFd,
     fd: OwnedFd,
 }
 
@@ -245,21 +248,8 @@ impl From<Folder> for OwnedFd {
     }
 }
 
-/// Sticky, as in runc: cleaners of the runtime directory leave it alone (XDG Base Directory Specification).
-fn make_root(root: &Path) -> Result<()> {
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o1700).create(root);
-    made.call("mkdir", root).map_err(|error| with_remedy(error, root))
-}
-
-/// An ordinary user has no place in /run but his own.
-fn with_remedy(error: sys::Error, path: &Path) -> anyhow::Error {
-    let denied = matches!(error.errno(), Errno::EACCES | Errno::EPERM | Errno::EROFS);
-    if !denied || !path.starts_with("/run") {
-        return error.into();
-    }
-    anyhow::Error::new(error).context("no place for the state of containers: set XDG_RUNTIME_DIR, or give --root")
-}
-
+const FOLDER: OFlag =
+    OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC).union(OFlag::O_NOFOLLOW);
 const GATE: &str = "start";
 const RESULT: &str = "result";
 const CONFIG: &str = "config.json";
@@ -273,17 +263,21 @@ impl Folder {
     /// Claims an id: makes its folder and takes the lock. The id is taken from here on.
     pub(crate) fn claim(root: &Path, id: &str) -> Result<(Self, Lock)> {
         let path = root.join(id);
-        let mut made = nix::unistd::mkdir(&path, Mode::from_bits_truncate(0o711));
-        if made == Err(Errno::ENOENT) {
-            // Only its owner looks into it: the state tells where everything of every container is.
-            make_root(root)?;
-            made = nix::unistd::mkdir(&path, Mode::from_bits_truncate(0o711));
-        }
-        match made {
+        let parent = match root::open(root, Purpose::Make)? {
+            Some(parent) => parent,
+            None => {
+                root::make(root)?;
+                // Somebody else may have been faster.
+                root::open(root, Purpose::Make)?.with_context(|| format!("{root:?} is gone again"))?
+            }
+        };
+        match nix::sys::stat::mkdirat(&parent, id, Mode::from_bits_truncate(0o711)) {
             Err(Errno::EEXIST) => bail!("{}: {id:?}", phrase::ALREADY_EXISTS),
-            made => made.call("mkdir", &path).map_err(|error| with_remedy(error, &path))?,
+            made => made.call("mkdir", &path).map_err(|error| root::with_remedy(error, &path))?,
         }
-        let folder = Self::open(root, id)?;
+        // Nobody else can have exchanged it: the root is the caller's, or sticky.
+        let fd = openat(&parent, id, FOLDER, Mode::empty()).call("open", &path)?;
+        let folder = Self { root: root.into(), name: id.into(), parent, fd };
         // Should it be deleted between the two, the record can't be written into it.
         let lock = folder.lock_within(LONG_PATIENCE)?;
         Ok((folder, lock))
@@ -300,12 +294,14 @@ impl Folder {
     /// The folder of a container, if there is one.
     pub(crate) fn find(root: &Path, id: &str) -> Result<Option<Self>> {
         let path = root.join(id);
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-        match openat(sys::fs::CWD, &path, flags, Mode::empty()) {
-            Ok(fd) => Ok(Some(Self { root: root.into(), name: id.into(), fd })),
-            Err(Errno::ENOENT) => Ok(None),
-            Err(errno) => Err(errno).call("open", &path).map_err(Into::into),
-        }
+        let Some(parent) = root::open(root, Purpose::Look)? else { return Ok(None) };
+        let fd = match openat(&parent, id, FOLDER, Mode::empty()) {
+            Err(Errno::ENOENT) => return Ok(None),
+            fd => fd.call("open", &path)?,
+        };
+        root::check_entry(&path, &fstat(&fd).call("fstat", &path)?)
+            .with_context(|| format!("container {id:?} is not to be trusted"))?;
+        Ok(Some(Self { root: root.into(), name: id.into(), parent, fd }))
     }
 
     /// An error if the container has been deleted.
@@ -457,7 +453,8 @@ impl Folder {
             self.unlink(name)?;
         }
         let path = self.path();
-        match nix::unistd::unlinkat(nix::fcntl::AT_FDCWD, &path, nix::unistd::UnlinkatFlags::RemoveDir) {
+        let rmdir = || nix::unistd::unlinkat(&self.parent, self.name.as_str(), nix::unistd::UnlinkatFlags::RemoveDir);
+        match rmdir() {
             Ok(()) | Err(Errno::ENOENT) => {
                 // A command removes one, and ends: the kernel closes it then.
                 std::mem::forget(self);
@@ -473,7 +470,7 @@ impl Folder {
                     Ok(()) | Err(Errno::ENOENT) => {}
                     Err(errno) => return Err(errno).call("rmdir", path.join(NOTIFY)).map_err(Into::into),
                 }
-                std::fs::remove_dir(&path).call("rmdir", &path).map_err(Into::into)
+                rmdir().call("rmdir", &path).map_err(Into::into)
             }
             Err(errno) => Err(errno).call("rmdir", &path).map_err(Into::into),
         }
@@ -525,21 +522,7 @@ impl Gate {
 
 /// Every container below `root`, by name; a root that isn't there has none. Broken ones are returned with their error.
 pub(crate) fn list(root: &Path) -> Result<Vec<(String, Result<Folder>)>> {
-    let entries = match std::fs::read_dir(root) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error).call("open", root).map_err(Into::into),
-    };
-    let mut names: Vec<String> = Vec::new();
-    for entry in entries {
-        let entry = entry.call("read", root)?;
-        let Ok(name) = entry.file_name().into_string() else { continue };
-        if !name.starts_with('.') && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            names.push(name);
-        }
-    }
-    names.sort();
-    Ok(names.into_iter().map(|name| (name.clone(), Folder::open(root, &name))).collect())
+    Ok(root::names(root)?.into_iter().map(|name| (name.clone(), Folder::open(root, &name))).collect())
 }
 
 /// For tests and for callers that only have a descriptor.

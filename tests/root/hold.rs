@@ -23,12 +23,7 @@ fn hang(c: &mut Container, kind: &str) {
     let env = [format!("TARE_TEST={}", c.dir.display())];
     let args = json!(["hook", "all", "write", file, "x", ",", "sleep-forever"]);
     c.set("/hooks", json!({ kind: [{ "path": path, "args": args, "env": env }] }));
-    let stopped = json!({ "path": guest(), "args": ["hook", "write", c.path("stopped"), "x"] });
-    if kind == "poststop" {
-        c.set("/hooks/poststop/1", stopped);
-    } else {
-        c.push("/hooks/poststop", stopped);
-    }
+    c.push("/hooks/poststop", json!({ "path": guest(), "args": ["hook", "write", c.path("stopped"), "x"] }));
     c.args(&["sleep-forever"]);
 }
 
