@@ -313,6 +313,10 @@ impl Folder {
         Ok(())
     }
 
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     pub(crate) fn path(&self) -> PathBuf {
         self.root.join(&self.name)
     }
@@ -358,6 +362,20 @@ impl Folder {
             bail!("{:?} was written by a newer tare (version {})", self.path().join(STATE), record.version);
         }
         Ok(Some(record))
+    }
+
+    /// What is kept of a container that is to be removed whatever there is. A newer tare's record is an error all the
+    /// same: there may be more to remove than this one knows of.
+    pub(crate) fn kept(&self) -> Result<Kept> {
+        let error = match self.read() {
+            Ok(record) => return Ok(record.map_or(Kept::Nothing, |record| Kept::Record(Box::new(record)))),
+            Err(error) => error,
+        };
+        let readable = self.read_file(STATE).is_ok_and(|bytes| {
+            let version = serde_json::from_slice(&bytes).map(|value: serde_json::Value| value["version"].as_u64());
+            version.is_ok_and(|version| version > Some(VERSION.into()))
+        });
+        if readable { Err(error) } else { Ok(Kept::Lost(error)) }
     }
 
     /// The record of a container that at least began to exist.
@@ -482,6 +500,16 @@ impl Folder {
             Err(errno) => Err(errno).call("unlink", self.path().join(name)),
         }
     }
+}
+
+/// What `delete --force` finds.
+#[derive(Debug)]
+pub(crate) enum Kept {
+    /// The creator was killed before it could make anything else.
+    Nothing,
+    Record(Box<Record>),
+    /// A record that can't be read, and why.
+    Lost(anyhow::Error),
 }
 
 /// Both FIFOs of `start`, as the container process holds them. Both close at exec.

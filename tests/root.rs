@@ -47,6 +47,7 @@ mod root {
     mod join_user;
     mod kill;
     mod list;
+    mod lost;
     mod lsm;
     mod mounts;
     mod namespaces;

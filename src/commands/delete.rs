@@ -6,7 +6,8 @@ use anyhow::{Result, bail};
 
 use crate::cli::{DeleteArgs, Global};
 use crate::launch::delete::{PATIENCE, delete, stop};
-use crate::state::{Folder, Lock, Phase, Status};
+use crate::launch::lost::delete_lost;
+use crate::state::{Folder, Kept, Lock, Phase, Status};
 
 pub(crate) fn run(global: &Global, args: DeleteArgs) -> Result<i32> {
     let id = args.id.as_str();
@@ -22,10 +23,10 @@ pub(crate) fn run(global: &Global, args: DeleteArgs) -> Result<i32> {
     }
     let Some(folder) = Folder::find(&global.root, id)? else { return Ok(0) };
     let Some(lock) = lock_by_force(&folder)? else { return Ok(0) };
-    match folder.read()? {
-        Some(record) => delete(folder, &record, lock)?,
-        // The creator was killed before it could make anything else.
-        None => folder.remove()?,
+    match folder.kept()? {
+        Kept::Record(record) => delete(folder, &record, lock)?,
+        Kept::Nothing => folder.remove()?,
+        Kept::Lost(why) => delete_lost(&global.root, folder, lock, &why)?,
     }
     Ok(0)
 }
@@ -42,7 +43,8 @@ fn lock_by_force(folder: &Folder) -> Result<Option<Lock>> {
         if let Some(lock) = folder.try_lock_existing()? {
             return Ok(lock);
         }
-        let record = folder.read()?;
+        // One that can't be read says nothing of what there is.
+        let record = folder.read().ok().flatten();
         // It may be made at this moment, so that there is more of it a little later.
         if record != stopped {
             record.as_ref().map_or(Ok(()), stop)?;

@@ -1,8 +1,12 @@
 //! What commands change about a container that exists: its config.json, and the mark of a pause that goes on.
 
+use std::time::{Duration, SystemTime};
+
 use anyhow::Result;
 use nix::errno::Errno;
-use nix::fcntl::renameat;
+use nix::fcntl::{AtFlags, renameat};
+use nix::sys::stat::{UtimensatFlags, fstatat, utimensat};
+use nix::sys::time::TimeSpec;
 
 use super::{CONFIG, Folder, Identity, Lock};
 use crate::cgroup::Cgroup;
@@ -19,10 +23,25 @@ impl Folder {
     }
 
     /// Keeps another config.json from now on: a reader sees the old one or the new one.
+    ///
+    /// Its time stays that of the creation, see [`Self::config_written`].
     pub(crate) fn replace_config(&self, bytes: &[u8]) -> Result<()> {
+        let time = self.config_time()?;
         self.write_file(NEW_CONFIG, bytes)?;
+        utimensat(&self.fd, NEW_CONFIG, &time, &time, UtimensatFlags::NoFollowSymlink)
+            .call("utimensat", self.path().join(NEW_CONFIG))?;
         renameat(&self.fd, NEW_CONFIG, &self.fd, CONFIG).call("rename", self.path().join(CONFIG))?;
         Ok(())
+    }
+
+    /// When config.json was kept first, which is just before the container's first process is made.
+    pub(crate) fn config_written(&self) -> Result<SystemTime> {
+        Ok(SystemTime::UNIX_EPOCH + Duration::from(self.config_time()?))
+    }
+
+    fn config_time(&self) -> Result<TimeSpec> {
+        let status = fstatat(&self.fd, CONFIG, AtFlags::AT_SYMLINK_NOFOLLOW).call("stat", self.path().join(CONFIG))?;
+        Ok(TimeSpec::new(status.st_mtime, status.st_mtime_nsec))
     }
 
     /// Says that this process is about to freeze the container.
