@@ -24,8 +24,8 @@ mod root {
     mod cgroup_table;
     mod cgroup_trouble;
     mod cgroups;
-    mod crash;
     mod children;
+    mod crash;
     mod create;
     mod delete;
     mod descriptors;

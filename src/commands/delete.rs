@@ -1,6 +1,6 @@
 //! `tare delete`.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Result, bail};
 
@@ -37,7 +37,6 @@ pub(crate) fn run(global: &Global, args: DeleteArgs) -> Result<i32> {
 /// A creator that doesn't end then is killed as well, and what it has made is known by its record.
 fn lock_by_force(folder: &Folder) -> Result<Option<Lock>> {
     let end = Instant::now() + PATIENCE;
-    let mut pause = Duration::from_millis(1);
     let mut stopped = None;
     loop {
         if let Some(lock) = folder.try_lock_existing()? {
@@ -53,8 +52,7 @@ fn lock_by_force(folder: &Folder) -> Result<Option<Lock>> {
         if Instant::now() > end {
             break;
         }
-        std::thread::sleep(pause);
-        pause = (pause * 2).min(Duration::from_millis(50));
+        folder.wait_for_holder(PATIENCE)?;
     }
     if let Some(record) = stopped.filter(|record| record.phase == Phase::Creating) {
         log::warn!("container {:?}: process {} still creates it, and is killed", record.id, record.creator.pid);

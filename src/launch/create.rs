@@ -214,11 +214,7 @@ fn record(plan: &Plan, spec: &Spec, host: &Host) -> Result<Record> {
 }
 
 /// Clones the container's process, or the bridge to it. The clone never returns from here.
-fn spawn(
-    undo: &mut Undo<'_>,
-    prepared: &Prepared,
-    (outside, inside): (Outside, Inside),
-) -> Result<(Outside, Go)> {
+fn spawn(undo: &mut Undo<'_>, prepared: &Prepared, (outside, inside): (Outside, Inside)) -> Result<(Outside, Go)> {
     let bridge = prepared.plan.namespaces.bridge();
     let flags = if bridge { 0 } else { prepared.plan.namespaces.clone_flags() };
     let cgroup = undo.cgroup.as_ref().and_then(|cgroup| cgroup.clone_fd());

@@ -10,9 +10,11 @@ use anyhow::{Result, anyhow};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, fstat};
+use nix::unistd::Pid;
 
 use super::Folder;
-use crate::sys::{self, Context as _, fs::Flock};
+use crate::sys::clone::pidfd_open;
+use crate::sys::{self, Context as _, fs::Flock, poll};
 
 /// How long a command waits before it says that the container is busy.
 const PATIENCE: Duration = Duration::from_millis(1500);
@@ -76,19 +78,32 @@ impl Folder {
         self.reopen().map(Released)
     }
 
+    /// The lock of a folder that this process has just made: it is free, as a rule, and nothing is lost if it was deleted.
+    pub(super) fn lock_new(&self) -> Result<Lock> {
+        let fd = self.reopen()?;
+        if is_taken(&fd)? { Ok(Lock(fd)) } else { self.take(fd, LONG_PATIENCE) }
+    }
+
     fn take(&self, fd: OwnedFd, patience: Duration) -> Result<Lock> {
         let end = Instant::now() + patience;
-        let mut pause = Duration::from_millis(1);
         while !is_taken(&fd)? {
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(self.busy());
             }
-            // flock(2) has no time limit, and a signal that ends it would be one for the whole process.
-            std::thread::sleep(pause.min(left));
-            pause = (pause * 2).min(Duration::from_millis(50));
+            self.wait_for_holder(left)?;
         }
         self.still_there().map(|()| Lock(fd))
+    }
+
+    /// Waits a little for the lock: flock(2) itself has no time limit. Most commands give it back by ending, which is seen
+    /// at once.
+    pub(crate) fn wait_for_holder(&self, left: Duration) -> Result<()> {
+        const PAUSE: Duration = Duration::from_millis(20);
+        let holder = self.holder().and_then(|pid| pidfd_open(Pid::from_raw(pid)).ok());
+        let ends = holder.as_ref().map(|holder| (holder.as_fd(), poll::IN));
+        poll::poll([ends], Some(PAUSE.min(left)))?;
+        Ok(())
     }
 
     fn gone_or(&self, error: anyhow::Error) -> Result<()> {

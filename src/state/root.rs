@@ -156,7 +156,8 @@ fn is_hosts_root(uid: u32) -> bool {
 
 fn belongs(path: &Path, uid: u32) -> anyhow::Error {
     let own = geteuid();
-    anyhow::anyhow!("{path:?} belongs to user {uid}, this is user {own}: what is in there would be done as that user says")
+    // The errno that the kernel would have: callers look for it.
+    anyhow::anyhow!("{path:?} belongs to user {uid}, and this is user {own} (EPERM)")
 }
 
 /// Gives up every right but those of the state's owner, for good.

@@ -113,7 +113,10 @@ container_test!(an_init_that_dies_without_a_word_is_cleaned_up_all_the_same, |c|
             let output = trace::killed_at(c, true, point, &[verb, &c.id]).wait().exits(1);
             assert_has(&output.stderr, "SIGKILL");
             c.assert_clean();
-            assert!(c.path("stopped").exists(), "the poststop hook has not run ({verb}, pid namespace {pid_namespace})");
+            assert!(
+                c.path("stopped").exists(),
+                "the poststop hook has not run ({verb}, pid namespace {pid_namespace})"
+            );
             std::fs::remove_file(c.path("stopped")).unwrap();
         }
     }

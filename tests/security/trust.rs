@@ -119,13 +119,13 @@ container_test!(a_root_below_a_directory_that_anybody_may_change_is_refused, |c|
     at(c, &theirs.join("state"), &["delete", &id]).ok();
 });
 
-/// The directory that a user's environment names is the default root's.
+// The directory that a user's environment names is the default root's.
 container_test!(a_default_root_of_somebody_else_is_refused, |c| {
     let place = c.path("place");
     let mark = plant(c, &place.join("tare"));
     give_to(&place, STRANGER);
     let id = c.id.clone();
-    for words in [vec!["run", &id], vec!["delete", &id], vec!["delete", "--force", &id]] {
+    for words in [vec!["state", &id], vec!["delete", &id], vec!["delete", "--force", &id]] {
         let mut command = std::process::Command::new("setpriv");
         command.args(["--reuid", "799999998", "--regid", "799999998", "--clear-groups"]);
         command.arg(tare()).args(&words).current_dir(c.bundle());
@@ -141,6 +141,7 @@ container_test!(a_default_root_of_somebody_else_is_refused, |c| {
 container_test!(root_acts_on_a_users_state_as_that_user, |c| {
     let root = c.path("theirs");
     let mark = plant(c, &root);
+    host::remove_cgroup(&format!("{}/{}", c.cgroup, c.id));
     give_to(&root, STRANGER);
     // Its hook runs, and can write only where its owner can.
     let place = c.path("place");
