@@ -105,7 +105,7 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay, interrupt: 
 
     let record = record(&plan, &spec, &host)?;
     let (folder, lock) = Folder::claim(&global.root, &plan.id)?;
-    let mut undo = Undo::new((folder, lock), record, plan.hooks.clone(), interrupt);
+    let mut undo = Undo::new(Claimed { folder, lock }, record, plan.hooks.clone(), interrupt);
     undo.folder()?.write(&undo.record)?;
     undo.folder()?.write_config(&config)?;
     let notify = manager.map(|manager| prepare_notify(manager, undo.folder()?, stay)).transpose()?.flatten();
@@ -136,7 +136,7 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay, interrupt: 
     })?;
     let master = terminal.map(|socket| tty::receive(socket.as_fd())).transpose()?;
     let start_container = !prepared.plan.hooks.start_container.is_empty();
-    let ((folder, lock), record, (pid, pidfd)) = undo.keep()?;
+    let (Claimed { folder, lock }, record, (pid, pidfd)) = undo.keep()?;
     prepared.close();
     std::mem::forget((spec, config, host, request));
     Ok(Created { folder, record, lock: Some(lock), pid, pidfd, outside, master, notify, start_container })
@@ -339,11 +339,17 @@ fn hear(undo: &mut Undo<'_>, outside: &Outside) -> Result<Heard> {
     }
 }
 
+/// The folder of a container that is being made, with its lock.
+struct Claimed {
+    folder: Folder,
+    lock: Lock,
+}
+
 /// What has been made so far; dropped before [`Undo::keep`], it is unmade, newest first.
 struct Undo<'a> {
     interrupt: Interrupt<'a>,
     /// Given back when the folder is gone, and not before: whoever has it next may rely on that.
-    folder: Option<(Folder, Lock)>,
+    folder: Option<Claimed>,
     record: Record,
     hooks: Hooks,
     cgroup: Option<Box<dyn Cgroup>>,
@@ -353,12 +359,12 @@ struct Undo<'a> {
 }
 
 impl<'a> Undo<'a> {
-    fn new(folder: (Folder, Lock), record: Record, hooks: Hooks, interrupt: Interrupt<'a>) -> Self {
+    fn new(folder: Claimed, record: Record, hooks: Hooks, interrupt: Interrupt<'a>) -> Self {
         Self { interrupt, folder: Some(folder), record, hooks, cgroup: None, process: None, begun: false }
     }
 
     fn folder(&self) -> Result<&Folder> {
-        self.folder.as_ref().map(|(folder, _)| folder).context("internal error: no folder")
+        self.folder.as_ref().map(|claimed| &claimed.folder).context("internal error: no folder")
     }
 
     fn process(&self) -> Result<&(Pid, OwnedFd)> {
@@ -381,7 +387,7 @@ impl<'a> Undo<'a> {
     }
 
     /// Everything stays.
-    fn keep(mut self) -> Result<((Folder, Lock), Record, (Pid, OwnedFd))> {
+    fn keep(mut self) -> Result<(Claimed, Record, (Pid, OwnedFd))> {
         let process = self.process.take().context("internal error: no process")?;
         // Its descriptor pins nothing, and what is left of it is closed with this process.
         std::mem::forget(self.cgroup.take());
@@ -402,7 +408,7 @@ impl<'a> Undo<'a> {
             }
             cgroup.remove()?;
         }
-        let Some((folder, lock)) = self.folder.take() else { return Ok(()) };
+        let Some(Claimed { folder, lock }) = self.folder.take() else { return Ok(()) };
         folder.remove()?;
         // Whoever waits for it doesn't wait for hooks.
         drop(lock);

@@ -119,7 +119,7 @@ impl Folder {
     /// Says with what the container is busy.
     fn busy(&self) -> anyhow::Error {
         let holder = self.holder();
-        let by = holder.map_or_else(|| "another command is at work on it".to_owned(), |pid| at_work(pid));
+        let by = holder.map_or_else(|| "another command is at work on it".to_owned(), at_work);
         anyhow!("container {:?} is busy: {by}", self.name)
     }
 
