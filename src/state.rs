@@ -4,8 +4,13 @@
 //! process may go on, and at the end (phase `created`); each time beside its place and renamed, so no reader sees half
 //! of it. Whatever point a killed runtime stopped at, the record says what there may be to remove.
 //!
+//! Nothing is synced to disk. On tmpfs, where state belongs (/run), that would change nothing; on a disk it costs 8 ms
+//! (fdatasync(2) on ext4) for each of up to three writes, more than a whole `run`, and is of use only after a power cut,
+//! when every process is gone. What that leaves, an empty record, `delete --force` removes ([`crate::launch::lost`]).
+//!
 //! No status is stored: it is derived from the process (alive, the same by its start time, and whether it has executed a
-//! program yet, which the kernel tells), and from the freezer. While `pause` freezes, the file `pausing` names the process that does: if it was killed
+//! program yet, which the kernel tells), and from the freezer. While `pause` freezes, the file `pausing` names the process
+//! that does: if it was killed
 //! meanwhile, whoever asks for the status next thaws the container.
 //!
 //! A lock (flock on the folder) is held by every command that changes the container. The creator holds it from before
@@ -13,7 +18,6 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
@@ -29,6 +33,11 @@ use crate::sys::{self, Context};
 
 mod change;
 mod identity;
+mod lock;
+mod root;
+
+pub(crate) use self::lock::{LONG_PATIENCE, Lock};
+use self::root::Purpose;
 
 pub(crate) use self::identity::Identity;
 
@@ -99,6 +108,8 @@ impl Status {
 pub(crate) struct Folder {
     root: PathBuf,
     name: String,
+    /// Of the root, where it is to be removed from.
+    parent: OwnedFd,
     fd: OwnedFd,
 }
 
@@ -108,60 +119,13 @@ pub(crate) const STARTING: u8 = 0;
 /// A longer text is cut.
 pub(crate) const LONGEST_ERROR: usize = 32 * 1024;
 
-/// The lock of a container: released when the last copy of its descriptor closes, so a clone that holds one must drop
-/// it, and dropping it there doesn't release the original.
-#[derive(Debug)]
-#[must_use]
-pub(crate) struct Lock(OwnedFd);
-
-/// A lock given back for a time, with its descriptor.
-#[derive(Debug)]
-pub(crate) struct Released(OwnedFd);
-
-impl Lock {
-    /// Gives the lock back, to take it again later.
-    pub(crate) fn release(self) -> Result<Released> {
-        sys::fs::flock(self.0.as_fd(), sys::fs::Flock::Unlock)?;
-        Ok(Released(self.0))
-    }
-}
-
-impl From<Lock> for OwnedFd {
-    fn from(lock: Lock) -> Self {
-        lock.0
-    }
-}
-
 impl From<Folder> for OwnedFd {
     fn from(folder: Folder) -> Self {
         folder.fd
     }
 }
 
-impl Released {
-    /// Waits for the lock again. A folder that was deleted meanwhile is a container that doesn't exist.
-    pub(crate) fn take(self, folder: &Folder) -> Result<Lock> {
-        sys::fs::flock(self.0.as_fd(), sys::fs::Flock::Wait)?;
-        folder.still_there()?;
-        Ok(Lock(self.0))
-    }
-}
-
-/// Sticky, as in runc: cleaners of the runtime directory leave it alone (XDG Base Directory Specification).
-fn make_root(root: &Path) -> Result<()> {
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o1700).create(root);
-    made.call("mkdir", root).map_err(|error| with_remedy(error, root))
-}
-
-/// An ordinary user has no place in /run but his own.
-fn with_remedy(error: sys::Error, path: &Path) -> anyhow::Error {
-    let denied = matches!(error.errno(), Errno::EACCES | Errno::EPERM | Errno::EROFS);
-    if !denied || !path.starts_with("/run") {
-        return error.into();
-    }
-    anyhow::Error::new(error).context("no place for the state of containers: set XDG_RUNTIME_DIR, or give --root")
-}
-
+const FOLDER: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC).union(OFlag::O_NOFOLLOW);
 const GATE: &str = "start";
 const RESULT: &str = "result";
 const CONFIG: &str = "config.json";
@@ -175,24 +139,27 @@ impl Folder {
     /// Claims an id: makes its folder and takes the lock. The id is taken from here on.
     pub(crate) fn claim(root: &Path, id: &str) -> Result<(Self, Lock)> {
         let path = root.join(id);
+        let parent = match root::open(root, Purpose::Make)? {
+            Some(parent) => parent,
+            None => {
+                root::make(root)?;
+                // Somebody else may have been faster.
+                root::open(root, Purpose::Make)?.with_context(|| format!("{root:?} is gone again"))?
+            }
+        };
         // Nobody else gets through it, whoever gets through the root: the container's way to notify is in it, and
         // open to every user of the container.
         let mode = Mode::from_bits_truncate(0o700);
-        let mut made = nix::unistd::mkdir(&path, mode);
-        if made == Err(Errno::ENOENT) {
-            // Only its owner looks into it: the state tells where everything of every container is.
-            make_root(root)?;
-            made = nix::unistd::mkdir(&path, mode);
-        }
-        match made {
+        match nix::sys::stat::mkdirat(&parent, id, mode) {
             Err(Errno::EEXIST) => bail!("{}: {id:?}", phrase::ALREADY_EXISTS),
-            made => made.call("mkdir", &path).map_err(|error| with_remedy(error, &path))?,
+            made => made.call("mkdir", &path).map_err(|error| root::with_remedy(error, &path))?,
         }
-        let folder = Self::open(root, id)?;
+        // Nobody else can have exchanged it: the root is the caller's, or sticky.
+        let fd = openat(&parent, id, FOLDER, Mode::empty()).call("open", &path)?;
+        let folder = Self { root: root.into(), name: id.into(), parent, fd };
         // Should it be deleted between the two, the record can't be written into it.
-        let lock = folder.reopen()?;
-        sys::fs::flock(lock.as_fd(), sys::fs::Flock::Wait)?;
-        Ok((folder, Lock(lock)))
+        let lock = folder.lock_new()?;
+        Ok((folder, lock))
     }
 
     /// The folder of an existing container. The error has the phrase that engines look for.
@@ -206,58 +173,27 @@ impl Folder {
     /// The folder of a container, if there is one.
     pub(crate) fn find(root: &Path, id: &str) -> Result<Option<Self>> {
         let path = root.join(id);
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-        match openat(sys::fs::CWD, &path, flags, Mode::empty()) {
-            Ok(fd) => Ok(Some(Self { root: root.into(), name: id.into(), fd })),
-            Err(Errno::ENOENT) => Ok(None),
-            Err(errno) => Err(errno).call("open", &path).map_err(Into::into),
-        }
+        let Some(parent) = root::open(root, Purpose::Look)? else { return Ok(None) };
+        let fd = match openat(&parent, id, FOLDER, Mode::empty()) {
+            Err(Errno::ENOENT) => return Ok(None),
+            fd => fd.call("open", &path)?,
+        };
+        root::check_entry(&path, &fstat(&fd).call("fstat", &path)?)
+            .with_context(|| format!("container {id:?} is not to be trusted"))?;
+        Ok(Some(Self { root: root.into(), name: id.into(), parent, fd }))
     }
 
-    /// Waits for the lock. A folder that was deleted meanwhile is a container that doesn't exist.
-    pub(crate) fn lock(&self) -> Result<Lock> {
-        let fd = self.reopen()?;
-        sys::fs::flock(fd.as_fd(), sys::fs::Flock::Wait)?;
-        self.still_there()?;
-        Ok(Lock(fd))
-    }
-
-    /// Takes the lock if it is free.
-    pub(crate) fn try_lock(&self) -> Result<Option<Lock>> {
-        let fd = self.reopen()?;
-        match sys::fs::flock(fd.as_fd(), sys::fs::Flock::Try) {
-            Ok(()) => self.still_there().map(|()| Some(Lock(fd))),
-            Err(error) if error.errno() == Errno::EWOULDBLOCK => Ok(None),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// [`Self::try_lock`] for a caller to whom a deleted container is fine: `Some(None)` then.
-    pub(crate) fn try_lock_existing(&self) -> Result<Option<Option<Lock>>> {
-        self.try_lock().map(|lock| lock.map(Some)).or_else(|error| self.gone_or(error).map(|()| Some(None)))
-    }
-
-    /// [`Self::lock`] for a caller to whom a deleted container is fine: `None` then.
-    pub(crate) fn lock_existing(&self) -> Result<Option<Lock>> {
-        self.lock().map(Some).or_else(|error| self.gone_or(error).map(|()| None))
-    }
-
-    fn gone_or(&self, error: anyhow::Error) -> Result<()> {
-        if self.still_there().is_err() { Ok(()) } else { Err(error) }
-    }
-
-    /// A lock needs an open file description of its own.
-    fn reopen(&self) -> Result<OwnedFd> {
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        Ok(openat(&self.fd, ".", flags, Mode::empty()).call("open", self.path())?)
-    }
-
+    /// An error if the container has been deleted.
     fn still_there(&self) -> Result<()> {
         let link_count = fstat(&self.fd).call("fstat", self.path())?.st_nlink;
         if link_count == 0 {
             bail!("{}: {:?}", phrase::DOES_NOT_EXIST, self.name);
         }
         Ok(())
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     pub(crate) fn path(&self) -> PathBuf {
@@ -314,6 +250,20 @@ impl Folder {
             bail!("{:?} was written by a newer tare (version {})", self.path().join(STATE), record.version);
         }
         Ok(Some(record))
+    }
+
+    /// What is kept of a container that is to be removed whatever there is. A newer tare's record is an error all the
+    /// same: there may be more to remove than this one knows of.
+    pub(crate) fn kept(&self) -> Result<Kept> {
+        let error = match self.read() {
+            Ok(record) => return Ok(record.map_or(Kept::Nothing, |record| Kept::Record(Box::new(record)))),
+            Err(error) => error,
+        };
+        let readable = self.read_file(STATE).is_ok_and(|bytes| {
+            let version = serde_json::from_slice(&bytes).map(|value: serde_json::Value| value["version"].as_u64());
+            version.is_ok_and(|version| version > Some(VERSION.into()))
+        });
+        if readable { Err(error) } else { Ok(Kept::Lost(error)) }
     }
 
     /// The record of a container that at least began to exist.
@@ -379,13 +329,22 @@ impl Folder {
 
     /// The status, derived from what is there now.
     pub(crate) fn status(&self, record: &Record) -> Result<Status> {
+        self.derive_status(record, None)
+    }
+
+    /// [`Self::status`] for a caller that has the lock.
+    pub(crate) fn status_locked(&self, record: &Record, lock: &Lock) -> Result<Status> {
+        self.derive_status(record, Some(lock))
+    }
+
+    fn derive_status(&self, record: &Record, held: Option<&Lock>) -> Result<Status> {
         let init = record.init.and_then(Identity::seen);
         if record.phase == Phase::Creating {
             return Ok(Status::Creating);
         }
         let Some(init) = init else { return Ok(Status::Stopped) };
         let cgroup = cgroup::open(&record.cgroup)?;
-        if cgroup.frozen().context("whether the container is paused")? && !self.thaw_half_paused(&*cgroup) {
+        if cgroup.frozen().context("whether the container is paused")? && !self.thaw_half_paused(&*cgroup, held) {
             return Ok(Status::Paused);
         }
         // What a container holds open decides nothing: it may have got hold of the gate.
@@ -401,7 +360,8 @@ impl Folder {
             self.unlink(name)?;
         }
         let path = self.path();
-        match nix::unistd::unlinkat(nix::fcntl::AT_FDCWD, &path, nix::unistd::UnlinkatFlags::RemoveDir) {
+        let rmdir = || nix::unistd::unlinkat(&self.parent, self.name.as_str(), nix::unistd::UnlinkatFlags::RemoveDir);
+        match rmdir() {
             Ok(()) | Err(Errno::ENOENT) => {
                 // A command removes one, and ends: the kernel closes it then.
                 std::mem::forget(self);
@@ -417,7 +377,7 @@ impl Folder {
                     Ok(()) | Err(Errno::ENOENT) => {}
                     Err(errno) => return Err(errno).call("rmdir", path.join(NOTIFY)).map_err(Into::into),
                 }
-                std::fs::remove_dir(&path).call("rmdir", &path).map_err(Into::into)
+                rmdir().call("rmdir", &path).map_err(Into::into)
             }
             Err(errno) => Err(errno).call("rmdir", &path).map_err(Into::into),
         }
@@ -429,6 +389,16 @@ impl Folder {
             Err(errno) => Err(errno).call("unlink", self.path().join(name)),
         }
     }
+}
+
+/// What `delete --force` finds.
+#[derive(Debug)]
+pub(crate) enum Kept {
+    /// The creator was killed before it could make anything else.
+    Nothing,
+    Record(Box<Record>),
+    /// A record that can't be read, and why.
+    Lost(anyhow::Error),
 }
 
 /// Both FIFOs of `start`, as the container process holds them. Both close at exec.
@@ -469,21 +439,7 @@ impl Gate {
 
 /// Every container below `root`, by name; a root that isn't there has none. Broken ones are returned with their error.
 pub(crate) fn list(root: &Path) -> Result<Vec<(String, Result<Folder>)>> {
-    let entries = match std::fs::read_dir(root) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error).call("open", root).map_err(Into::into),
-    };
-    let mut names: Vec<String> = Vec::new();
-    for entry in entries {
-        let entry = entry.call("read", root)?;
-        let Ok(name) = entry.file_name().into_string() else { continue };
-        if !name.starts_with('.') && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            names.push(name);
-        }
-    }
-    names.sort();
-    Ok(names.into_iter().map(|name| (name.clone(), Folder::open(root, &name))).collect())
+    Ok(root::names(root)?.into_iter().map(|name| (name.clone(), Folder::open(root, &name))).collect())
 }
 
 /// For tests and for callers that only have a descriptor.

@@ -26,6 +26,7 @@ mod root {
     mod cgroup_table;
     mod cgroup_trouble;
     mod cgroups;
+    mod children;
     mod commands;
     mod crash;
     mod create;
@@ -43,6 +44,7 @@ mod root {
     mod exec_terminal;
     mod fallbacks;
     mod first_thread;
+    mod hold;
     mod hooks;
     mod identity;
     mod idmap;
@@ -50,6 +52,7 @@ mod root {
     mod join_user;
     mod kill;
     mod list;
+    mod lost;
     mod lsm;
     mod mount_options;
     mod mounts;

@@ -29,6 +29,7 @@ mod security {
     mod hostile;
     mod mounts;
     mod proc;
+    mod trust;
 
     use std::fs::File;
     use std::path::{Path, PathBuf};

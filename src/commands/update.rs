@@ -22,17 +22,19 @@ const MAX_SIZE: u64 = 64 << 20;
 
 pub(crate) fn run(global: &Global, args: UpdateArgs) -> Result<i32> {
     let folder = Folder::open(&global.root, args.id.as_str())?;
-    let _lock = folder.lock()?;
+    // Before the lock is taken: a pipe may have no end.
+    let given = match &args.resources {
+        Some(path) => from_file(path, &args.limits),
+        None => Ok(from_options(&args.limits)),
+    };
+    let lock = folder.lock()?;
     let record = folder.record()?;
-    let status = folder.status(&record)?;
+    let status = folder.status_locked(&record, &lock)?;
     if !matches!(status, Status::Created | Status::Running | Status::Paused) {
         bail!("{}: {:?} is {}", phrase::NOT_RUNNING, record.id, status.name());
     }
     refuse_rdt(&args.limits)?;
-    let given = match &args.resources {
-        Some(path) => from_file(path, &args.limits)?,
-        None => from_options(&args.limits),
-    };
+    let given = given?;
     let below_usage = if args.allow_oom { BelowUsage::Allow } else { BelowUsage::Refuse };
     let source = args.resources.as_deref();
     let update = || -> Result<()> {

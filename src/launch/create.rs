@@ -47,7 +47,8 @@ pub(crate) enum Stay {
 pub(crate) struct Created {
     pub(crate) folder: Folder,
     pub(crate) record: Record,
-    pub(crate) lock: Lock,
+    /// None once it was given back for hooks that run on the host.
+    pub(crate) lock: Option<Lock>,
     pub(crate) pid: Pid,
     pub(crate) pidfd: OwnedFd,
     pub(crate) outside: Outside,
@@ -108,7 +109,7 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay, interrupt: 
 
     let record = record(&plan, &spec, &host)?;
     let (folder, lock) = Folder::claim(&global.root, &plan.id)?;
-    let mut undo = Undo::new(folder, record, plan.hooks.clone(), interrupt);
+    let mut undo = Undo::new(Claimed { folder, lock }, record, plan.hooks.clone(), interrupt);
     undo.folder()?.write(&undo.record)?;
     undo.folder()?.write_config(&config)?;
     let notify = manager.map(|manager| prepare_notify(manager, undo.folder()?, stay)).transpose()?.flatten();
@@ -130,7 +131,7 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay, interrupt: 
     // Without rights some of it may not have been made, and may be somebody else's.
     undo.record.cgroup = cgroup.location();
     undo.cgroup = Some(cgroup);
-    let (lock, outside, go) = spawn(&mut undo, &prepared, channel()?, lock)?;
+    let (outside, go) = spawn(&mut undo, &prepared, channel()?)?;
     converse(&mut undo, &prepared, (&outside, go), agent, |pid, pidfd| {
         if let Some(socket) = pidfd_socket {
             tty::send(socket, b"standard", pidfd).context("--pidfd-socket")?;
@@ -139,10 +140,10 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay, interrupt: 
     })?;
     let master = terminal.map(|socket| tty::receive(socket.as_fd())).transpose()?;
     let start_container = !prepared.plan.hooks.start_container.is_empty();
-    let (folder, record, (pid, pidfd)) = undo.keep()?;
+    let (Claimed { folder, lock }, record, (pid, pidfd)) = undo.keep()?;
     prepared.close();
     std::mem::forget((spec, config, host, request));
-    Ok(Created { folder, record, lock, pid, pidfd, outside, master, notify, start_container })
+    Ok(Created { folder, record, lock: Some(lock), pid, pidfd, outside, master, notify, start_container })
 }
 
 impl Paths {
@@ -236,12 +237,7 @@ fn record(plan: &Plan, spec: &Spec, host: &Host) -> Result<Record> {
 }
 
 /// Clones the container's process, or the bridge to it. The clone never returns from here.
-fn spawn(
-    undo: &mut Undo<'_>,
-    prepared: &Prepared,
-    (outside, inside): (Outside, Inside),
-    lock: Lock,
-) -> Result<(Lock, Outside, Go)> {
+fn spawn(undo: &mut Undo<'_>, prepared: &Prepared, (outside, inside): (Outside, Inside)) -> Result<(Outside, Go)> {
     log::debug!("{}: state directory and cgroup made: {:?}", undo.record.id, undo.record.cgroup);
     if prepared.plan.task.hiding == Hiding::FromTheClone {
         // What is cloned inherits it. This process has no need to be seen, either.
@@ -272,13 +268,14 @@ fn spawn(
         }
         Cloned::Parent { pid, pidfd } => {
             undo.process = Some((pid, pidfd));
+            undo.begun = true;
             // The process has them: whoever is at their other ends may wait for them to be closed.
             drop(prepared.console.take());
             sys::fs::close_passed(&prepared.plan.task.preserved);
             if !bridge {
                 undo.confine(pid, if placed { Born::Inside } else { Born::Outside })?;
             }
-            Ok((lock, outside, go))
+            Ok((outside, go))
         }
     }
 }
@@ -324,7 +321,9 @@ fn converse(
             Heard::Reached(Barrier::RuntimeHooks) => {
                 let state = undo.record.state(Status::Creating);
                 let environment = sys::environment::own();
-                let run = |kind, list| hooks::run_unless(undo.interrupt, kind, list, &state, &environment);
+                let (_, pidfd) = undo.process()?;
+                let until = hooks::Until { interrupt: undo.interrupt, container: Some(pidfd.as_fd()) };
+                let run = |kind, list| hooks::run_until(until, kind, list, &state, &environment);
                 run(hooks::Kind::Prestart, &plan.hooks.prestart)?;
                 run(hooks::Kind::CreateRuntime, &plan.hooks.create_runtime)?;
                 outside.pass(Barrier::RuntimeHooks)?;
@@ -351,6 +350,11 @@ fn converse(
 
 /// Learns the pid of the final process; the bridge has done its part and is reaped.
 fn cross_bridge(undo: &mut Undo<'_>, outside: &Outside) -> Result<()> {
+    // The process behind it holds the other end of the channel, too, and tells nothing of the bridge's end.
+    let (_, bridge) = undo.process()?;
+    if !undo.interrupt.wait_unless_ended(outside.as_fd(), bridge.as_fd())? {
+        bail!("unable to start container process: {}", undo.post_mortem());
+    }
     let Heard::Pid(pid) = hear(undo, outside)? else { bail!("internal error: no pid from the bridge process") };
     let pidfd = pidfd_open(pid)?;
     if let Some((_, bridge)) = undo.process.replace((pid, pidfd)) {
@@ -376,23 +380,32 @@ fn hear(undo: &mut Undo<'_>, outside: &Outside) -> Result<Heard> {
     }
 }
 
+/// The folder of a container that is being made, with its lock.
+struct Claimed {
+    folder: Folder,
+    lock: Lock,
+}
+
 /// What has been made so far; dropped before [`Undo::keep`], it is unmade, newest first.
 struct Undo<'a> {
     interrupt: Interrupt<'a>,
-    folder: Option<Folder>,
+    /// Given back when the folder is gone, and not before: whoever has it next may rely on that.
+    folder: Option<Claimed>,
     record: Record,
     hooks: Hooks,
     cgroup: Option<Box<dyn Cgroup>>,
     process: Option<(Pid, OwnedFd)>,
+    /// Whether there was a process, which may have ended by itself since.
+    begun: bool,
 }
 
 impl<'a> Undo<'a> {
-    fn new(folder: Folder, record: Record, hooks: Hooks, interrupt: Interrupt<'a>) -> Self {
-        Self { interrupt, folder: Some(folder), record, hooks, cgroup: None, process: None }
+    fn new(folder: Claimed, record: Record, hooks: Hooks, interrupt: Interrupt<'a>) -> Self {
+        Self { interrupt, folder: Some(folder), record, hooks, cgroup: None, process: None, begun: false }
     }
 
     fn folder(&self) -> Result<&Folder> {
-        self.folder.as_ref().context("internal error: no folder")
+        self.folder.as_ref().map(|claimed| &claimed.folder).context("internal error: no folder")
     }
 
     fn process(&self) -> Result<&(Pid, OwnedFd)> {
@@ -427,7 +440,7 @@ impl<'a> Undo<'a> {
     }
 
     /// Everything stays.
-    fn keep(mut self) -> Result<(Folder, Record, (Pid, OwnedFd))> {
+    fn keep(mut self) -> Result<(Claimed, Record, (Pid, OwnedFd))> {
         let process = self.process.take().context("internal error: no process")?;
         // Its descriptor pins nothing, and what is left of it is closed with this process.
         std::mem::forget(self.cgroup.take());
@@ -436,28 +449,30 @@ impl<'a> Undo<'a> {
     }
 
     fn undo(&mut self) -> Result<()> {
-        let had_process = self.process.is_some();
         if let Some((_, pidfd)) = self.process.take() {
             // It may have ended by itself; it is a child of this process, so the pidfd is reaped either way.
             let _ = pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
             wait(pidfd.as_fd())?;
         }
         let removed = self.cgroup.take().map_or(Ok(()), |mut cgroup| {
-            if had_process && !self.record.own_pid_namespace {
+            // Of a bridge that was killed there may be a process that nobody has heard of.
+            if self.begun && (!self.record.own_pid_namespace || self.record.init.is_none()) {
                 cgroup.kill()?;
             }
             cgroup.remove()
         });
-        let Some(folder) = self.folder.take() else { return removed };
+        let Some(Claimed { folder, lock }) = self.folder.take() else { return removed };
         let removed = match removed {
             Ok(()) => folder.remove(),
             // What is left is known by the record. The hooks run now, and not again.
             Err(error) => {
-                self.record.poststop &= !had_process;
+                self.record.poststop &= !self.begun;
                 Err(folder.write(&self.record).err().unwrap_or(error))
             }
         };
-        if had_process {
+        // Whoever waits for it doesn't wait for hooks.
+        drop(lock);
+        if self.begun {
             hooks::run_poststop(&self.hooks.poststop, &self.record.state(Status::Stopped), &sys::environment::own());
         }
         removed

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use super::hooks;
 use crate::cgroup;
 use crate::spec::Hook;
-use crate::state::{Folder, Identity, Lock, Phase, Record, Status};
+use crate::state::{Folder, Identity, LONG_PATIENCE, Lock, Phase, Record, Status};
 use crate::sys::environment;
 
 /// How long a killed process may take to end: it may be in an uninterruptible system call.
@@ -82,6 +82,15 @@ fn remove(folder: Folder, record: &Record, lock: Lock) -> Result<()> {
 pub(crate) fn delete_after_failure(folder: Folder, record: &Record, lock: Lock) {
     if let Err(error) = delete(folder, record, lock) {
         log::warn!("container {:?}: clean up after the failure: {error:#}", record.id);
+    }
+}
+
+/// [`delete_after_failure`] of a container that others may have changed meanwhile, or deleted.
+pub(crate) fn delete_failed(folder: Folder, record: &Record) {
+    match folder.lock_existing(LONG_PATIENCE) {
+        Ok(Some(lock)) => delete_after_failure(folder, record, lock),
+        Ok(None) => {}
+        Err(error) => log::warn!("container {:?}: clean up after the failure: {error:#}", record.id),
     }
 }
 

@@ -5,13 +5,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
 use super::listener::Agent;
+use super::supervise::Interrupt;
 use super::{cover, descriptors, process, terminal_sockets, tty};
 use crate::cgroup::{self, Cgroup, Location};
 use crate::cli::{ExecArgs, Global};
@@ -316,6 +317,10 @@ impl Child {
     /// Learns the final process, which waits then.
     fn cross_bridge(&mut self) -> Result<Pid> {
         self.outside.pass(Barrier::Go)?;
+        // The process behind it holds the other end of the channel, too, and tells nothing of the bridge's end.
+        if !Interrupt::default().wait_unless_ended(self.outside.as_fd(), self.process()?.1.as_fd())? {
+            return Err(self.died());
+        }
         let Heard::Pid(pid) = self.hear()? else { bail!("internal error: no pid from the bridge process") };
         let pidfd = pidfd_open(pid)?;
         if let Some((_, bridge)) = self.process.replace((pid, pidfd)) {
@@ -368,11 +373,17 @@ impl Child {
     fn hear(&mut self) -> Result<Heard> {
         match self.outside.hear()? {
             Heard::Failed(text) => bail!("{FAILED}: {text}"),
-            Heard::Closed => match cgroup::open(&self.cgroup)?.out_of_memory() {
-                None => bail!("{FAILED}: it died before its program was executed"),
-                Some(oom) => bail!("{FAILED}: it died before its program was executed; {oom} in the container so far"),
-            },
+            Heard::Closed => Err(self.died()),
             other => Ok(other),
+        }
+    }
+
+    fn died(&self) -> anyhow::Error {
+        match cgroup::open(&self.cgroup).map(|cgroup| cgroup.out_of_memory()) {
+            Ok(Some(oom)) => {
+                anyhow!("{FAILED}: it died before its program was executed; {oom} in the container so far")
+            }
+            _ => anyhow!("{FAILED}: it died before its program was executed"),
         }
     }
 

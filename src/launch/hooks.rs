@@ -51,20 +51,28 @@ impl Kind {
     }
 }
 
-/// Runs hooks in order; the first that fails ends it. `environment` is for hooks that name none of their own.
-pub(crate) fn run(kind: Kind, hooks: &[Hook], state: &State, environment: &CStrings) -> Result<()> {
-    run_unless(Interrupt::default(), kind, hooks, state, environment)
+/// What a hook isn't waited for any longer after: then it is killed. The default is nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Until<'a> {
+    pub(crate) interrupt: Interrupt<'a>,
+    /// The end of the container's process, where there is nothing to be done for a container that has none.
+    pub(crate) container: Option<BorrowedFd<'a>>,
 }
 
-/// [`run`] until it is interrupted: then the hook is killed.
-pub(crate) fn run_unless(
-    interrupt: Interrupt<'_>,
+/// Runs hooks in order; the first that fails ends it. `environment` is for hooks that name none of their own.
+pub(crate) fn run(kind: Kind, hooks: &[Hook], state: &State, environment: &CStrings) -> Result<()> {
+    run_until(Until::default(), kind, hooks, state, environment)
+}
+
+/// [`run`] until something else comes before its end.
+pub(crate) fn run_until(
+    until: Until<'_>,
     kind: Kind,
     hooks: &[Hook],
     state: &State,
     environment: &CStrings,
 ) -> Result<()> {
-    for_each(kind, hooks, state, (environment, interrupt), Err)
+    for_each(kind, hooks, state, (environment, until), Err)
 }
 
 /// Runs every poststop hook: the container is gone, so a failure is a warning and the next one runs all the same.
@@ -73,7 +81,7 @@ pub(crate) fn run_poststop(hooks: &[Hook], state: &State, environment: &CStrings
         log::warn!("{error:#}");
         Ok(())
     };
-    if let Err(error) = for_each(Kind::Poststop, hooks, state, (environment, Interrupt::default()), warn) {
+    if let Err(error) = for_each(Kind::Poststop, hooks, state, (environment, Until::default()), warn) {
         log::warn!("{error:#}");
     }
 }
@@ -82,7 +90,7 @@ fn for_each(
     kind: Kind,
     hooks: &[Hook],
     state: &State,
-    (environment, interrupt): (&CStrings, Interrupt<'_>),
+    (environment, until): (&CStrings, Until<'_>),
     mut failed: impl FnMut(anyhow::Error) -> Result<()>,
 ) -> Result<()> {
     if hooks.is_empty() {
@@ -90,10 +98,8 @@ fn for_each(
     }
     // serde_json is compact, keeps the struct's order of keys and leaves "/" alone: hooks broke over less (crun 1.29).
     let state = serde_json::to_vec(state).context("state for hooks")?;
-    // Inherited as ignored from a careless parent, it would make the kernel reap the hooks and lose how they ended.
-    process::signal_default(libc::SIGCHLD);
     for (index, hook) in hooks.iter().enumerate() {
-        let result = run_one(hook, &state, environment, interrupt);
+        let result = run_one(hook, &state, environment, until);
         let named = result.with_context(|| {
             let kind = kind.name();
             format!("config.json: /hooks/{kind}/{index}: error running {kind} hook #{index} ({:?})", hook.path)
@@ -103,11 +109,11 @@ fn for_each(
     Ok(())
 }
 
-fn run_one(hook: &Hook, state: &[u8], environment: &CStrings, interrupt: Interrupt<'_>) -> Result<()> {
+fn run_one(hook: &Hook, state: &[u8], environment: &CStrings, until: Until<'_>) -> Result<()> {
     let program = Program::of(hook, environment)?;
     let timeout = hook.timeout.and_then(|seconds| u64::try_from(seconds).ok()).filter(|seconds| *seconds > 0);
     let mut running = Running::start(&program)?;
-    let end = running.attend(state, timeout, interrupt)?;
+    let end = running.attend(state, timeout, until)?;
     running.stdout.drain();
     running.stderr.drain();
     match (end, running.exec_failure()) {
@@ -208,7 +214,7 @@ impl Running {
     }
 
     /// Feeds and hears the hook until its process ends or its time is up.
-    fn attend(&mut self, state: &[u8], timeout: Option<u64>, interrupt: Interrupt<'_>) -> Result<End> {
+    fn attend(&mut self, state: &[u8], timeout: Option<u64>, until: Until<'_>) -> Result<End> {
         // A time beyond the clock's range is no limit.
         let deadline = timeout.and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
         let mut left = state;
@@ -220,9 +226,10 @@ impl Running {
             if remaining == Some(Duration::ZERO) {
                 return self.kill().map(|()| End::TimedOut(timeout.unwrap_or(0)));
             }
-            let [interrupted, ended, stdin, stdout, stderr] = poll(
+            let [interrupted, orphaned, ended, stdin, stdout, stderr] = poll(
                 [
-                    interrupt.interest(),
+                    until.interrupt.interest(),
+                    until.container.map(|container| (container, poll::IN)),
                     Some((self.pidfd.as_fd(), poll::IN)),
                     self.stdin.as_ref().map(|stdin| (stdin.writer.as_fd(), poll::OUT)),
                     self.stdout.interest(),
@@ -230,9 +237,13 @@ impl Running {
                 ],
                 remaining,
             )?;
-            if interrupted && let Err(error) = interrupt.check() {
+            if interrupted && let Err(error) = until.interrupt.check() {
                 self.kill()?;
                 return Err(error);
+            }
+            if orphaned && !ended {
+                self.kill()?;
+                bail!("the container's process has ended meanwhile");
             }
             if ended {
                 return Ok(End::Ended(wait(self.pidfd.as_fd())?));

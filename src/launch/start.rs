@@ -11,21 +11,12 @@ use super::hooks;
 use super::notify::{Manager, Proxy, Sockets};
 use super::supervise::Interrupt;
 use crate::error::phrase;
-use crate::state::{Folder, Identity, LONGEST_ERROR, Record, STARTING, Status};
+use crate::state::{Folder, Identity, LONGEST_ERROR, Lock, Record, STARTING, Status};
 use crate::sync::{Barrier, Heard};
 use crate::sys::poll::{self, poll};
 use crate::sys::{self, Context};
 
 const DIED: &str = "unable to start container process: it died before its program was executed";
-
-/// What kept a container from being started.
-#[derive(Debug)]
-pub(crate) enum Failure {
-    /// It wasn't there to be started, or its program can't be executed: it is as it is, or stopped.
-    Start(anyhow::Error),
-    /// A poststart hook failed: the container must be stopped and deleted (config.md, "Hooks").
-    Poststart(anyhow::Error),
-}
 
 /// What is to be waited for after a start that a service manager has asked for.
 #[derive(Debug)]
@@ -41,17 +32,12 @@ impl Notifying {
     }
 }
 
-/// Starts a container in whatever state it is, with its poststart hooks. Returns when the program runs.
-pub(crate) fn start(folder: &Folder, record: &Record) -> Result<Option<Notifying>, Failure> {
-    let begin = || {
-        let manager = Manager::connected()?;
-        let gate = open_gate(folder, record)?;
-        let notifying = manager.map(|manager| notifying(manager, folder, record)).transpose()?;
-        release(folder, record, gate).map(|()| notifying)
-    };
-    let notifying = begin().map_err(Failure::Start)?;
-    poststart(folder, record, Interrupt::default()).map_err(Failure::Poststart)?;
-    Ok(notifying)
+/// Starts a container in whatever state it is. Returns when the program runs.
+pub(crate) fn start(folder: &Folder, record: &Record, lock: &Lock) -> Result<Option<Notifying>> {
+    let manager = Manager::connected()?;
+    let gate = open_gate(folder, record, lock)?;
+    let notifying = manager.map(|manager| notifying(manager, folder, record)).transpose()?;
+    release(folder, record, gate).map(|()| notifying)
 }
 
 /// Before the program runs: what it says first must find a socket.
@@ -64,7 +50,7 @@ fn notifying(manager: Manager, folder: &Folder, record: &Record) -> Result<Notif
 
 /// [`start`] of a container that this very process has created: over the channel. Unless it is interrupted.
 pub(crate) fn start_created(created: &Created, interrupt: Interrupt<'_>) -> Result<()> {
-    let Created { folder, record, outside, .. } = created;
+    let outside = &created.outside;
     outside.pass(Barrier::Start)?;
     let mut starting = false;
     // Nothing else lasts.
@@ -74,17 +60,16 @@ pub(crate) fn start_created(created: &Created, interrupt: Interrupt<'_>) -> Resu
     loop {
         match outside.hear()? {
             Heard::Starting => starting = true,
-            Heard::Closed if starting => break,
+            Heard::Closed if starting => return Ok(()),
             Heard::Closed => bail!(DIED),
             Heard::Failed(text) => bail!("unable to start container process: {text}"),
             other => bail!("internal error: unexpected message from the container process: {other:?}"),
         }
     }
-    poststart(folder, record, interrupt)
 }
 
-fn open_gate(folder: &Folder, record: &Record) -> Result<OwnedFd> {
-    let gate = match folder.status(record)? {
+fn open_gate(folder: &Folder, record: &Record, lock: &Lock) -> Result<OwnedFd> {
+    let gate = match folder.status_locked(record, lock)? {
         Status::Created => folder.open_gate()?,
         Status::Stopped => bail!("{}: {:?}", phrase::START_STOPPED, record.id),
         Status::Running => None,
@@ -137,13 +122,19 @@ fn progress(record: &Record) -> Progress {
     }
 }
 
-fn poststart(folder: &Folder, record: &Record, interrupt: Interrupt<'_>) -> Result<()> {
+/// Runs the poststart hooks, if there are any. If one fails, the container must be stopped and deleted (config.md, "Hooks").
+///
+/// Without the container's lock: they are programs of the host that may do anything, such as to call the runtime for
+/// this very container, or take for ever.
+pub(crate) fn poststart(folder: &Folder, record: &Record, interrupt: Interrupt<'_>) -> Result<()> {
     if !record.poststart {
         return Ok(());
     }
     let hooks = folder.config()?.hooks.poststart;
     let state = record.state(Status::Running);
-    hooks::run_unless(interrupt, hooks::Kind::Poststart, &hooks, &state, &sys::environment::own())
+    // A container that has ended meanwhile was started all the same.
+    let until = hooks::Until { interrupt, container: None };
+    hooks::run_until(until, hooks::Kind::Poststart, &hooks, &state, &sys::environment::own())
 }
 
 /// How often the process itself is looked at while nothing is heard from it.

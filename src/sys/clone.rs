@@ -68,6 +68,7 @@ pub(crate) fn clone3(args: CloneArgs<'_>) -> Result<Cloned> {
 /// Like fork(2), with a pidfd. Inside a container the payload's own seccomp filter may answer clone3(2) with ENOSYS (it
 /// can't look into its arguments; docker's profile does so): then by clone(2), which has CLONE_PIDFD since 5.2.
 pub(crate) fn fork() -> Result<Cloned> {
+    hear_of_children();
     match clone3(CloneArgs::default()) {
         Err(error) if error.errno() == Errno::ENOSYS => clone(0),
         result => result,
@@ -81,6 +82,7 @@ pub(crate) fn fork() -> Result<Cloned> {
 /// caller, whose own attempt says why.
 pub(crate) fn clone_into(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<(Cloned, bool)> {
     super::heap::settle();
+    hear_of_children();
     match clone3(CloneArgs { flags, cgroup }) {
         Err(error) if error.errno() == Errno::ENOSYS => Ok((clone(flags)?, false)),
         Err(error) if cgroup.is_some() && matches!(error.errno(), Errno::EBUSY | Errno::EOPNOTSUPP | Errno::EACCES) => {
@@ -88,6 +90,13 @@ pub(crate) fn clone_into(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<(
         }
         result => Ok((result?, cgroup.is_some())),
     }
+}
+
+/// Before the first child is made: where the caller has SIGCHLD ignored, which a program inherits, the kernel reaps children
+/// by itself, and waiting for one is an error (ECHILD) that says nothing of how it ended. What is executed in the end gets
+/// the default as well.
+pub(crate) fn hear_of_children() {
+    super::process::signal_default(libc::SIGCHLD);
 }
 
 /// clone(2) without a stack of its own. CLONE_PIDFD is always added.

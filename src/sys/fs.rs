@@ -112,8 +112,7 @@ pub(crate) fn open_to_read(path: &std::path::Path, flags: OFlag) -> nix::Result<
 /// What [`flock`] does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flock {
-    Wait,
-    /// EWOULDBLOCK rather than waiting.
+    /// EWOULDBLOCK rather than waiting, which nothing would end.
     Try,
     Unlock,
 }
@@ -201,7 +200,6 @@ pub(crate) fn close_in_clone<'a>(fds: impl Iterator<Item = &'a OwnedFd>) {
 /// flock(2), exclusive. The lock belongs to the open file description: it ends when its last descriptor closes.
 pub(crate) fn flock(fd: BorrowedFd<'_>, what: Flock) -> Result<()> {
     let operation = match what {
-        Flock::Wait => libc::LOCK_EX,
         Flock::Try => libc::LOCK_EX | libc::LOCK_NB,
         Flock::Unlock => libc::LOCK_UN,
     };

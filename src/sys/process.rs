@@ -207,6 +207,13 @@ pub(crate) fn signal_default(signal: i32) {
     unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), old, size_of::<u64>()) };
 }
 
+/// Runs a program of the host to its end, whatever the caller does about SIGCHLD.
+pub(crate) fn output(command: &mut std::process::Command) -> std::io::Result<std::process::Output> {
+    super::clone::hear_of_children();
+    #[allow(clippy::disallowed_methods)]
+    command.output()
+}
+
 /// Every signal there is. sigfillset(3) leaves out what its libc keeps for itself, which is 32 and 33 of glibc, and 34 of
 /// musl, too: others may send that one, as SIGRTMIN.
 pub(crate) fn every_signal() -> SigSet {
