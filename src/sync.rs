@@ -310,6 +310,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::disallowed_methods)] // the asker is a thread of the test
     fn a_source_is_asked_for_and_comes_or_says_why_not() {
         let (outside, inside) = channel().unwrap();
         let asker = std::thread::spawn(move || (inside.source(7), inside.source(8)));

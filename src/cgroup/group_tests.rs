@@ -1,5 +1,6 @@
 //! On the host's own cgroups, below one parent of this test's; skipped without root.
 
+#![allow(clippy::disallowed_methods)] // the tests are no runtime: they wait for what they start
 use std::process::{Child, Command, Stdio};
 
 use super::*;

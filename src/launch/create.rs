@@ -84,8 +84,7 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay, interrupt: 
     spec::validate::runnable(&spec)?;
     check_terminal(&spec, &paths, stay)?;
     let modules = lsm::modules(spec.process.as_ref(), &spec.linux.mount_label);
-    let callers_namespaces = prepare::callers_namespaces(&spec.linux);
-    let host = Host { modules, callers_namespaces, ..Host::probe()? };
+    let host = Host { modules, callers_namespaces: prepare::callers_namespaces(&spec.linux), ..Host::probe()? };
     let request = Request {
         id: args.id.as_str().into(),
         bundle,

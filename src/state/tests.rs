@@ -15,7 +15,7 @@ fn stat_is_read_after_the_last_parenthesis() {
 #[test]
 fn this_process_is_alive_and_another_start_time_is_not() {
     let pidfd = pidfd_open(Pid::this()).unwrap();
-    let me = Identity::of_new(Pid::this(), pidfd.as_fd()).unwrap();
+    let (me, _) = Identity::of_new(Pid::this(), pidfd.as_fd()).unwrap();
     let own = Identity::own().unwrap();
     assert_eq!((own.pid, own.start_time), (me.pid, me.start_time));
     assert!(me.alive());
@@ -29,7 +29,7 @@ fn this_process_is_alive_and_another_start_time_is_not() {
 #[test]
 fn whether_a_program_was_executed_is_told() {
     use crate::sys::clone::{CStrings, Cloned, execve_errno, fork};
-    assert!(!Identity::of(Pid::this()).unwrap().stat().unwrap().has_not_executed());
+    assert_eq!(Identity::own().unwrap().seen().unwrap().has_not_executed(), Some(false));
     let (reader, writer) = nix::unistd::pipe().unwrap();
     let (argv, none) = (CStrings::new(vec![c"sleep".into(), c"1000".into()]), CStrings::new(Vec::new()));
     match fork().unwrap() {
@@ -40,13 +40,13 @@ fn whether_a_program_was_executed_is_told() {
             sys::exit(1)
         }
         Cloned::Parent { pid, pidfd } => {
-            let (identity, stat) = Identity::of_new(pid).unwrap();
-            assert!(stat.has_not_executed());
+            let (identity, seen) = Identity::of_new(pid, pidfd.as_fd()).unwrap();
+            assert_eq!(seen.has_not_executed(), Some(true));
             drop((reader, writer));
-            while identity.stat().unwrap().has_not_executed() {}
+            while identity.seen().unwrap().has_not_executed() == Some(true) {}
             identity.signal(libc::SIGKILL).unwrap();
             sys::clone::wait(pidfd.as_fd()).unwrap();
-            assert_eq!(identity.stat(), None);
+            assert!(identity.seen().is_none());
         }
     }
 }
