@@ -48,6 +48,14 @@ run: build build-guest ## Run a container that shows what it isolates (root)
 test: install-deps build build-guest ## Run all tests; those in containers need root
 	@TARE_BIN=$(CURDIR)/bin/tare TARE_GUEST=$(CURDIR)/$(GUEST) scripts/test
 
+# Where a C library shows: the command line, words of errors, descriptors, spawning, terminals, seccomp, budgets.
+PART := bad_input dialect features help log output update budget commands create descriptors exec fallbacks regressions \
+	run seccomp small handed
+.PHONY: test-part
+test-part: build build-guest ## Run the tests that show which C library the binary is linked with (root)
+	@TARE_BIN=$(CURDIR)/bin/tare TARE_GUEST=$(CURDIR)/$(GUEST) \
+		scripts/test --test cli --test root --test security -- $(PART)
+
 .PHONY: test-vm
 test-vm: build build-guest ## Run the tests in a guest with systemd, cgroup v2 and AppArmor; T=name chooses
 	@scripts/install-deps vm
