@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use crate::cgroup;
 use crate::error::phrase;
 use crate::spec;
-use crate::sys::clone::{pidfd_open, pidfd_send_signal};
+use crate::sys::clone::{pidfd_open, signal_process};
 use crate::sys::{self, Context};
 
 mod change;
@@ -127,6 +127,11 @@ impl Identity {
         Some(Self { pid: std::str::from_utf8(pid).ok()?.parse().ok()?, start_time })
     }
 
+    /// The letter of the state of that very process; `None` when it is gone.
+    pub(crate) fn state(self) -> Option<u8> {
+        Self::with_state(Pid::from_raw(self.pid)).filter(|(identity, _)| *identity == self).map(|(_, state)| state)
+    }
+
     /// Whether that very process is alive (a zombie is not).
     pub(crate) fn alive(self) -> bool {
         Self::of(Pid::from_raw(self.pid)) == Some(self)
@@ -160,8 +165,8 @@ impl Identity {
             pidfd => pidfd?,
         };
         let Some(pidfd) = pidfd else { return Ok(false) };
-        match pidfd_send_signal(pidfd.as_fd(), signal) {
-            Err(error) if error.errno() == Errno::ENOSYS => self.signal_by_pid(signal),
+        // A pid that went to another process just now doesn't have the start time.
+        match signal_process(Pid::from_raw(self.pid), Some(pidfd.as_fd()), signal) {
             Ok(()) => Ok(true),
             Err(error) if error.errno() == Errno::ESRCH => Ok(false),
             Err(error) => Err(error.into()),
@@ -212,7 +217,8 @@ fn wait_readable(fd: &OwnedFd, end: Instant) -> Result<bool> {
     }
 }
 
-fn is_enosys(error: &anyhow::Error) -> bool {
+/// Whether a system call is to blame that this kernel lacks, or that a filter around the runtime denies.
+pub(crate) fn is_enosys(error: &anyhow::Error) -> bool {
     error.downcast_ref::<sys::Error>().is_some_and(|error| error.errno() == Errno::ENOSYS)
 }
 

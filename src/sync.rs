@@ -3,7 +3,7 @@
 //! ```text
 //! outside                          inside
 //! pass(Go)            ---------->            id maps, cgroup and limits are in place; not if there is nothing to wait for
-//!                     <----------  pid       only with a bridge: the pid of the final process
+//!                     <----------  process   only with a bridge: the pid of the final process, and its pidfd
 //!                     <----------  reached(RuntimeHooks)
 //! pass(RuntimeHooks)  ---------->            only with prestart or createRuntime hooks
 //!                     <----------  listener  only with seccomp notification: the filter is loaded next
@@ -20,12 +20,13 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::Pid;
 
-use crate::sys::Context;
+use crate::sys::Context as _;
+use crate::sys::socket::{receive_fds, send_fd};
 
 /// A meeting point: the inside has reached it and waits until the outside has done its part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,11 +45,11 @@ impl Barrier {
 }
 
 /// What the outside hears.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Heard {
     Reached(Barrier),
-    /// The pid of the final process, as the bridge saw it.
-    Pid(Pid),
+    /// The final process, as the bridge saw it.
+    Process(Pid, OwnedFd),
     /// The next thing is the loading of the seccomp filter, whose listener will be this descriptor.
     Listener(i32),
     /// The next thing is execve.
@@ -122,11 +123,21 @@ impl AsFd for Outside {
 impl Outside {
     /// Waits for the next message.
     pub(crate) fn hear(&self) -> Result<Heard> {
-        let message = read(self.0.as_fd())?;
+        let mut message = vec![0; LONGEST + 1];
+        let (length, fds) = match receive_fds(self.0.as_fd(), &mut message) {
+            // A peer that died with unread data in its queue resets the connection: it is gone all the same.
+            Err(error) if error.errno() == Errno::ECONNRESET => return Ok(Heard::Closed),
+            received => received.context("sync channel")?,
+        };
+        message.truncate(length);
         let Some((tag, text)) = message.split_first() else { return Ok(Heard::Closed) };
         let string = || String::from_utf8_lossy(text).into_owned();
         Ok(match (*tag, text) {
-            (b'p', _) => Heard::Pid(Pid::from_raw(string().parse().map_err(|_| anyhow!("internal error: bad pid"))?)),
+            (b'p', _) => {
+                let pid = string().parse().map_err(|_| anyhow!("internal error: bad pid"))?;
+                let pidfd = fds.into_iter().next().context("internal error: no pidfd")?;
+                Heard::Process(Pid::from_raw(pid), pidfd)
+            }
             (b'l', _) => Heard::Listener(string().parse().map_err(|_| anyhow!("internal error: bad descriptor"))?),
             (b'f', _) => Heard::Failed(string()),
             (b'x', []) => Heard::Starting,
@@ -180,8 +191,9 @@ impl Inside {
         write(self.0.as_fd(), barrier as u8, &[])
     }
 
-    pub(crate) fn pid(&self, pid: Pid) -> Result<()> {
-        write(self.0.as_fd(), b'p', pid.to_string().as_bytes())
+    /// Names the final process. Its pidfd goes along: a filter around the runtime may deny pidfd_open(2).
+    pub(crate) fn process(&self, pid: Pid, pidfd: BorrowedFd<'_>) -> Result<()> {
+        send_fd(self.0.as_fd(), format!("p{pid}").as_bytes(), pidfd).context("sync channel")
     }
 
     pub(crate) fn listener(&self, number: i32) -> Result<()> {
@@ -205,15 +217,18 @@ mod tests {
     fn messages_arrive_whole_and_in_order() {
         let (outside, inside) = channel().unwrap();
         inside.starting().unwrap();
-        inside.pid(Pid::from_raw(77)).unwrap();
+        let null = std::fs::File::open("/dev/null").unwrap();
+        inside.process(Pid::from_raw(77), null.as_fd()).unwrap();
         inside.listener(9).unwrap();
         inside.fail("a\nb").unwrap();
-        assert_eq!(outside.hear().unwrap(), Heard::Starting);
-        assert_eq!(outside.hear().unwrap(), Heard::Pid(Pid::from_raw(77)));
-        assert_eq!(outside.hear().unwrap(), Heard::Listener(9));
-        assert_eq!(outside.hear().unwrap(), Heard::Failed("a\nb".into()));
+        assert!(matches!(outside.hear().unwrap(), Heard::Starting));
+        let Heard::Process(pid, fd) = outside.hear().unwrap() else { panic!("not the process") };
+        assert_eq!(pid.as_raw(), 77);
+        assert_eq!(nix::sys::stat::fstat(fd).unwrap().st_rdev, libc::makedev(1, 3));
+        assert!(matches!(outside.hear().unwrap(), Heard::Listener(9)));
+        assert!(matches!(outside.hear().unwrap(), Heard::Failed(text) if text == "a\nb"));
         drop(inside);
-        assert_eq!(outside.hear().unwrap(), Heard::Closed);
+        assert!(matches!(outside.hear().unwrap(), Heard::Closed));
         outside.pass(Barrier::Go).unwrap();
     }
 

@@ -6,7 +6,6 @@ use std::os::unix::ffi::OsStrExt;
 use anyhow::{Context as _, Result, bail};
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, SFlag, stat};
-use nix::unistd::{AccessFlags, access};
 
 use super::diagnose;
 use super::paths::{Links, Root};
@@ -14,6 +13,7 @@ use crate::error::{invalid, phrase};
 use crate::plan::mounts::clean;
 use crate::plan::program::Program;
 use crate::sys::clone::{CStrings, execve};
+use crate::sys::fs::may_execute;
 use crate::sys::{self, Context};
 
 /// Makes the working directory where it is missing, while the root file system may still be written.
@@ -144,15 +144,15 @@ fn refused(name: &CStr, path: &CStr, errno: Errno, look: bool) -> anyhow::Error 
     }
 }
 
-/// Whether this user may execute a file. access(2) alone says yes to directories, and root may execute nothing that has
-/// no x bit at all.
+/// Whether this process may execute a file, with the rights that it has: the access alone says yes to directories, and
+/// root may execute nothing that has no x bit at all.
 fn executable(path: &CStr) -> std::result::Result<(), Errno> {
     let stat = stat(path)?;
     if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR {
         return Err(Errno::EISDIR);
     }
-    match access(path, AccessFlags::X_OK) {
-        // A strict seccomp profile: the mode must do.
+    match may_execute(path) {
+        // A strict seccomp profile: the mode must do, and the rest is left to execve(2).
         Err(Errno::ENOSYS | Errno::EPERM) => {
             let any = Mode::S_IXUSR | Mode::S_IXGRP | Mode::S_IXOTH;
             if Mode::from_bits_truncate(stat.st_mode).intersects(any) { Ok(()) } else { Err(Errno::EACCES) }

@@ -72,8 +72,15 @@ pub(crate) fn join_keyring(name: &std::ffi::CStr, new: Option<bool>) -> Result<(
             Err(error) if error.errno() == Errno::EACCES => Ok(()),
             done => Ok(done?),
         },
-        // Kernels without keys have none to leak.
-        (Err(error), _) if error.errno() == Errno::ENOSYS => Ok(()),
+        // A kernel without keys has none to leak, and a filter around the runtime binds the container, too.
+        (Err(error), _) if error.errno() == Errno::ENOSYS => {
+            if process::keys_are_within_reach() {
+                log::warn!("the container keeps the session keyring of its caller, as far as it gets to it: {error}");
+            } else {
+                log::debug!("no session keyring: {error}");
+            }
+            Ok(())
+        }
         (Err(error), _) if error.errno() == Errno::EDQUOT => {
             Err(error).context("too many keys (kernel.keys.maxkeys): raise the limit or use --no-new-keyring")
         }

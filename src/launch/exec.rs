@@ -1,7 +1,7 @@
 //! `exec`, outside: a further process in a container that runs.
 
 use std::cell::RefCell;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
@@ -16,7 +16,7 @@ use crate::cgroup::{self, Cgroup, Location};
 use crate::cli::{ExecArgs, Global};
 use crate::error::{Invalid, phrase};
 use crate::host::{Host, is_own_user_namespace};
-use crate::init::join::{self, PreparedExec};
+use crate::init::join::{self, Namespaces, PreparedExec};
 use crate::lsm;
 use crate::plan::exec::{Changes, ExecPlan};
 use crate::plan::labels;
@@ -24,9 +24,9 @@ use crate::plan::limits::cpu_mask;
 use crate::plan::namespaces::Kind;
 use crate::plan::task::Passed;
 use crate::spec::{self, Process, Spec, State};
-use crate::state::{Folder, Identity, Phase, Record, Status};
+use crate::state::{Folder, Identity, Phase, Record, Status, is_enosys};
 use crate::sync::{Barrier, Heard, Outside, channel};
-use crate::sys::clone::{Cloned, clone_into, pidfd_open, pidfd_send_signal, wait};
+use crate::sys::clone::{Cloned, clone_into, signal_child, wait};
 use crate::sys::process::sched_setaffinity;
 use crate::sys::{self, Context};
 
@@ -45,7 +45,7 @@ pub(crate) fn exec(global: &Global, args: &ExecArgs) -> Result<Running> {
     let passed = descriptors::settle(args.preserve_fds)?;
     let folder = Folder::open(&global.root, args.id.as_str())?;
     let record = folder.record()?;
-    let (init, pidfd) = init_of(&record, args)?;
+    let (init, container) = init_of(&record, args)?;
     let config = folder.config()?;
     let process = process_of(&config, args)?;
     let passed = Passed {
@@ -71,11 +71,11 @@ pub(crate) fn exec(global: &Global, args: &ExecArgs) -> Result<Running> {
     let pidfd_socket = args.pidfd_socket.as_deref().map(|path| tty::connect_for("--pidfd-socket", path)).transpose()?;
     let root = (!plan.joins(Kind::Mount)).then(|| open_root(init)).transpose()?;
     let affinity = affinity(&process)?;
-    let bridge = plan.joins(Kind::Pid) && !enter_pid_namespace(pidfd.as_fd())?;
+    let bridge = plan.joins(Kind::Pid) && !enter_pid_namespace(&container)?;
     let meets = affinity.last.is_some() || plan.task.needs_the_outside();
     let agent = Agent::connect(&plan.task)?.map(|agent| (agent, record.state(Status::Running)));
     let proc = RefCell::new(lsm::host_proc(&plan.task.labels)?);
-    let prepared = PreparedExec { plan, init: pidfd, root, console, proc, bridge, meets };
+    let prepared = PreparedExec { plan, container, root, console, proc, bridge, meets };
     let mut child = spawn(prepared, &record, init, args, &affinity)?;
     let master = child.converse(&affinity.last, terminal.as_ref(), agent.as_ref())?;
     // Until all of that is done the process is killed with an error: nobody would know of it.
@@ -101,16 +101,41 @@ fn stopped(record: &Record) -> String {
 }
 
 /// The container's init, if it can be joined now.
-fn init_of(record: &Record, args: &ExecArgs) -> Result<(Identity, OwnedFd)> {
+fn init_of(record: &Record, args: &ExecArgs) -> Result<(Identity, Namespaces)> {
     if record.phase == Phase::Creating {
         bail!("cannot exec in a container that is being created: {:?}", record.id);
     }
     let init = record.init.with_context(|| stopped(record))?;
-    let (pidfd, state) = init.pidfd_and_state()?.with_context(|| stopped(record))?;
+    let (container, state) = match init.pidfd_and_state() {
+        Err(error) if is_enosys(&error) => {
+            // Opened before the process is looked at once more: they are of that very process.
+            let files = namespaces_of(init);
+            let state = init.state().with_context(|| stopped(record))?;
+            (Namespaces::Files(files?), state)
+        }
+        found => {
+            let (pidfd, state) = found?.with_context(|| stopped(record))?;
+            (Namespaces::Pidfd(pidfd), state)
+        }
+    };
     if !args.ignore_paused && cgroup::open(&record.cgroup)?.frozen_with(state).unwrap_or(false) {
         bail!("cannot exec in a paused container (use --ignore-paused to override): {:?}", record.id);
     }
-    Ok((init, pidfd))
+    Ok((init, container))
+}
+
+/// The files of all namespaces of a process that this kernel has.
+fn namespaces_of(init: Identity) -> Result<Vec<(Kind, OwnedFd)>> {
+    let mut files = Vec::new();
+    for kind in Kind::ALL {
+        let path = format!("/proc/{}/ns/{}", init.pid, kind.file());
+        match nix::fcntl::openat(sys::fs::CWD, path.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()) {
+            Ok(file) => files.push((kind, file)),
+            Err(Errno::ENOENT) => {}
+            Err(errno) => return Err(errno).call("open", &path).map_err(Into::into),
+        }
+    }
+    Ok(files)
 }
 
 /// A container may have joined the user namespace that this process is in, which can't be joined again (setns(2)).
@@ -122,8 +147,8 @@ fn shares_user_namespace(init: Identity) -> bool {
 /// Lets the children of this process be born in the container's pid namespace; false where only a process in its user
 /// namespace may. What is born there is seen from inside at once: it inherits that nothing may look into it
 /// (CVE-2016-9962).
-fn enter_pid_namespace(init: BorrowedFd<'_>) -> Result<bool> {
-    match sys::clone::setns(init, libc::CLONE_NEWPID) {
+fn enter_pid_namespace(container: &Namespaces) -> Result<bool> {
+    match container.join(libc::CLONE_NEWPID) {
         Ok(()) => sys::process::set_dumpable(false)?,
         Err(error) if error.errno() == Errno::EPERM => return Ok(false),
         Err(error) => return Err(error).context("join the container's pid namespace"),
@@ -276,10 +301,9 @@ impl Child {
     ) -> Result<Option<OwnedFd>> {
         self.outside.pass(Barrier::Go)?;
         if self.prepared.bridge {
-            let Heard::Pid(pid) = self.hear()? else { bail!("internal error: no pid from the bridge process") };
-            let pidfd = pidfd_open(pid)?;
-            if let Some((_, bridge)) = self.process.replace((pid, pidfd)) {
-                wait(bridge.as_fd())?;
+            let Heard::Process(pid, pidfd) = self.hear()? else { bail!("internal error: no pid from the bridge process") };
+            if let Some((bridge, _)) = self.process.replace((pid, pidfd)) {
+                wait(bridge)?;
             }
             self.outside.pass(Barrier::Go)?;
         }
@@ -341,10 +365,10 @@ const FAILED: &str = "exec failed: unable to start container process";
 
 impl Drop for Child {
     fn drop(&mut self) {
-        if let Some((_, pidfd)) = self.process.take() {
+        if let Some((pid, pidfd)) = self.process.take() {
             // An unreaped process would keep the container's pid namespace from ending.
-            let _ = pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
-            let _ = wait(pidfd.as_fd());
+            let _ = signal_child(pid, pidfd.as_fd(), libc::SIGKILL);
+            let _ = wait(pid);
         }
     }
 }

@@ -19,7 +19,7 @@ use nix::unistd::{Pid, pipe2, read, setpgid, write};
 
 use super::supervise::Interrupt;
 use crate::spec::{Hook, State};
-use crate::sys::clone::{CStrings, Cloned, Ended, execve_errno, fork, pidfd_send_signal, wait};
+use crate::sys::clone::{CStrings, Cloned, Ended, execve_errno, fork, signal_child, wait};
 use crate::sys::poll::{self, poll};
 use crate::sys::{self, Context as _, fs, process};
 
@@ -232,7 +232,7 @@ impl Running {
                 return Err(error);
             }
             if ended {
-                return Ok(End::Ended(wait(self.pidfd.as_fd())?));
+                return Ok(End::Ended(wait(self.pid)?));
             }
             if let Some(Stdin { writer, .. }) = self.stdin.as_ref().filter(|_| stdin) {
                 left = feed(writer.as_fd(), left);
@@ -250,8 +250,8 @@ impl Running {
     /// until the reaping nobody else can have its number.
     fn kill(&self) -> Result<()> {
         let _ = killpg(self.pid, Signal::SIGKILL);
-        let _ = pidfd_send_signal(self.pidfd.as_fd(), libc::SIGKILL);
-        wait(self.pidfd.as_fd())?;
+        let _ = signal_child(self.pid, self.pidfd.as_fd(), libc::SIGKILL);
+        wait(self.pid)?;
         Ok(())
     }
 

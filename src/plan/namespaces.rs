@@ -54,6 +54,15 @@ impl Kind {
         }
     }
 
+    /// As /proc/PID/ns calls it.
+    pub(crate) fn file(self) -> &'static str {
+        match self {
+            Self::Network => "net",
+            Self::Mount => "mnt",
+            other => other.name(),
+        }
+    }
+
     fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
     }

@@ -12,15 +12,22 @@ pub(crate) struct Error {
     call: &'static str,
     args: String,
     errno: Errno,
+    /// Of a call that can't be made here: what was answered in the kernel's place.
+    answered: Option<Errno>,
 }
 
 impl Error {
     /// `args` names the object, quoted where it is a path; it may be empty.
     pub(crate) fn new(call: &'static str, args: impl Into<String>, errno: Errno) -> Self {
-        Self { call, args: args.into(), errno }
+        Self { call, args: args.into(), errno, answered: None }
     }
 
-    /// The call's own error number.
+    /// A call that this kernel lacks, or that a filter around the runtime denies by the error number `answered`.
+    pub(super) fn lacking(call: &'static str, args: String, answered: Errno) -> Self {
+        Self { call, args, errno: Errno::ENOSYS, answered: Some(answered) }
+    }
+
+    /// The call's own error number; ENOSYS if a filter around the runtime denies the call, whatever it answers.
     pub(crate) fn errno(&self) -> Errno {
         self.errno
     }
@@ -29,7 +36,15 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let space = if self.args.is_empty() { "" } else { " " };
-        write!(f, "{}{space}{}: {} ({:?})", self.call, self.args, words(self.errno), self.errno)
+        let errno = self.answered.unwrap_or(self.errno);
+        write!(f, "{}{space}{}: {} ({errno:?})", self.call, self.args, words(errno))?;
+        match self.answered {
+            None => Ok(()),
+            Some(Errno::ENOSYS) => {
+                write!(f, ": this kernel lacks {}(2), or a seccomp filter around the runtime denies it", self.call)
+            }
+            Some(_) => write!(f, ": a seccomp filter around the runtime denies {}(2)", self.call),
+        }
     }
 }
 

@@ -1,10 +1,10 @@
 //! Descriptors over sockets: unix(7), SCM_RIGHTS.
 
-use std::io::IoSliceMut;
+use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 
 use super::error::{Error, Result};
 
@@ -18,6 +18,18 @@ pub(crate) struct Received {
     /// Whether all of a datagram found room.
     pub(crate) whole: bool,
     pub(crate) fds: Vec<OwnedFd>,
+}
+
+/// sendmsg(2) of a payload, which may not be empty, with one descriptor.
+pub(crate) fn send_fd(socket: BorrowedFd<'_>, payload: &[u8], fd: BorrowedFd<'_>) -> Result<()> {
+    let (iov, fds) = ([IoSlice::new(payload)], [fd.as_raw_fd()]);
+    let rights = [ControlMessage::ScmRights(&fds)];
+    loop {
+        match sendmsg::<()>(socket.as_raw_fd(), &iov, &rights, MsgFlags::MSG_NOSIGNAL, None) {
+            Err(Errno::EINTR) => {}
+            result => return result.map(drop).map_err(|errno| Error::new("sendmsg", "descriptor", errno)),
+        }
+    }
 }
 
 /// recvmsg(2): how many bytes came, and the descriptors with them. Zero bytes are the end of a stream.
