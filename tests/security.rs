@@ -17,6 +17,7 @@
 mod common;
 
 mod security {
+    mod denied;
     mod bounds;
     mod cve_2019_5736;
     mod dev;

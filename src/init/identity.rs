@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use nix::errno::Errno;
 
 use super::procfs::Procfs;
+use crate::host::{CAP_DAC_OVERRIDE, CAP_SYS_ADMIN};
 use crate::plan::Plan;
 use crate::plan::task::Identity;
 use crate::sys::process;
@@ -127,7 +128,7 @@ pub(crate) fn assume(identity: &Identity, in_user_namespace: bool) -> Result<()>
     process::set_keepcaps(true)?;
     process::setresgid(identity.gid).context("config.json: /process/user/gid")?;
     process::setresuid(identity.uid).context("config.json: /process/user/uid")?;
-    process::set_keepcaps(false)?;
+    // execve(2) takes it back (capabilities(7), SECBIT_KEEP_CAPS).
     Ok(())
 }
 
@@ -145,8 +146,29 @@ fn drop_bounding(drop: u64) -> Result<()> {
 /// The capabilities of the program. Ambient ones are raised one by one; one that isn't possible is left out, as runc
 /// does: the kernel allows it only for what is permitted and inheritable.
 pub(crate) fn set_capabilities(identity: &Identity) -> Result<()> {
+    set_capabilities_and(identity, 0)
+}
+
+/// [`set_capabilities`], but that the right to load a seccomp filter stays: [`give_up_filtering`] ends that. One step less
+/// for root, if the program may do with files what this process may: its look at the program is the same.
+pub(crate) fn set_capabilities_to_filter(identity: &Identity) -> Result<()> {
+    match &identity.capabilities {
+        Some(sets) if identity.uid == 0 && sets.inheritable == 0 && sets.effective & CAP_DAC_OVERRIDE != 0 => Ok(()),
+        // Without that right the filter's own error says so.
+        _ => set_capabilities_and(identity, CAP_SYS_ADMIN).or_else(|_| set_capabilities(identity)),
+    }
+}
+
+/// The last step to the program's capabilities, with the filter loaded.
+pub(crate) fn give_up_filtering(identity: &Identity) -> Result<()> {
     let Some(sets) = &identity.capabilities else { return Ok(()) };
-    process::capset(sets.effective, sets.permitted, sets.inheritable).context("config.json: /process/capabilities")?;
+    Ok(process::capset(sets.effective, sets.permitted, sets.inheritable).context("config.json: /process/capabilities")?)
+}
+
+fn set_capabilities_and(identity: &Identity, kept: u64) -> Result<()> {
+    let Some(sets) = &identity.capabilities else { return Ok(()) };
+    let (effective, permitted) = (sets.effective | kept, sets.permitted | kept);
+    process::capset(effective, permitted, sets.inheritable).context("config.json: /process/capabilities")?;
     if sets.inheritable != 0 {
         process::ambient_clear()?;
     }

@@ -332,7 +332,8 @@ fn cgroup_v1(
     hierarchies: &[CgroupV1],
     links: &[(CString, CString)],
 ) -> Result<OwnedFd> {
-    let plain = MountStep { attrs: Attrs::default(), recursive: Attrs::default(), ..step.clone() };
+    // By mount(2) it must not be read-only from the start either.
+    let plain = MountStep { attrs: Attrs::default(), recursive: Attrs::default(), late_readonly: true, ..step.clone() };
     let base = file_system(root, &plain, tmpfs, Around::Shared)?;
     for CgroupV1 { name, source } in hierarchies {
         mkdirat(&base, name.as_c_str(), Mode::from_bits_truncate(0o755)).call("mkdir", name)?;
@@ -345,7 +346,13 @@ fn cgroup_v1(
         }
         let mount = match source {
             CgroupSource::New(fs) => new_mount(root, &plain, fs, &slot),
-            CgroupSource::Bind(paths) => open_first(paths).map_err(Into::into),
+            CgroupSource::Bind(paths) => match open_first(paths) {
+                Err(error) if error.errno() == Errno::ENOSYS => {
+                    bind_first(paths, &slot).with_context(|| format!("hierarchy {name:?}"))?;
+                    continue;
+                }
+                opened => opened.map_err(Into::into),
+            },
         };
         let mount = mount.with_context(|| format!("hierarchy {name:?}"))?;
         attach(mount.as_fd(), &slot)?;
@@ -375,6 +382,18 @@ fn open_first(paths: &[CString]) -> sys::Result<OwnedFd> {
         missing = match open_source(path, Tree::One) {
             Err(error) if error.errno() == Errno::ENOENT => Err(error),
             opened => return opened,
+        };
+    }
+    missing
+}
+
+/// The first of these directories that exists, bound by mount(2).
+fn bind_first(paths: &[CString], slot: &Slot<'_>) -> sys::Result<()> {
+    let mut missing = Err(sys::Error::new("mount", "", Errno::ENOENT));
+    for path in paths {
+        missing = match api::mount(Some(path), &slot.path(), None, libc::MS_BIND, None) {
+            Err(error) if error.errno() == Errno::ENOENT => Err(error),
+            bound => return bound,
         };
     }
     missing

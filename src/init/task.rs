@@ -49,11 +49,12 @@ pub(super) fn assume(task: &Task, mut labels: Attributes, outside: &Inside, earl
     }
     identity::own_stdio(identity.uid)?;
     labels.set(&task.labels)?;
-    let mut listener = None;
     if identity.no_new_privileges {
         process::set_no_new_privs()?;
-    } else {
-        // Without no_new_privs only a process with CAP_SYS_ADMIN may load a filter: now, while it has it.
+    }
+    let mut listener = None;
+    let order = Order::of(task);
+    if order == Order::FilterFirst {
         listener = load_filter(task, outside)?;
     }
     let envp = exec::environment(&task.program, identity.uid);
@@ -66,19 +67,49 @@ pub(super) fn assume(task: &Task, mut labels: Attributes, outside: &Inside, earl
     if cwd == exec::Cwd::AsUser {
         exec::enter_cwd_as_user(&task.program)?;
     }
-    identity::set_capabilities(identity)?;
+    if order == Order::FilterThenCapabilities {
+        identity::set_capabilities_to_filter(identity)?;
+    } else {
+        identity::set_capabilities(identity)?;
+    }
     let file = match task.program.args.first() {
         Some(path) if !early && path.to_bytes().contains(&b'/') => path.clone(),
-        // With no_new_privs the filter isn't loaded yet.
-        _ => exec::resolve(&task.program, identity.no_new_privileges || may_look(task))?,
+        _ => exec::resolve(&task.program, order != Order::FilterFirst || may_look(task))?,
     };
-    let filtered = task.seccomp.is_some() && (!identity.no_new_privileges || task.listener.is_some());
-    if filtered && identity.no_new_privileges {
-        // Not as late as without a listener: whoever hands that over may be gone when the program is started.
-        listener = load_filter(task, outside)?;
-    }
     let argv = CStrings::new(task.program.args.clone());
+    reset_signals(task)?;
+    match order {
+        Order::FilterThenCapabilities => {
+            listener = load_filter(task, outside)?;
+            identity::give_up_filtering(identity)?;
+        }
+        // Not as late as without a listener: whoever hands that over may be gone when the program is started.
+        Order::FilterLast if task.listener.is_some() => listener = load_filter(task, outside)?,
+        _ => {}
+    }
+    let filtered = task.seccomp.is_some() && (order != Order::FilterLast || task.listener.is_some());
     Ok(Ready { file, argv, envp: CStrings::new(envp), filtered, listener })
+}
+
+/// When the filter is loaded. A profile needs to allow nothing for the runtime's sake that could have been done before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    /// With no_new_privs no right is needed for it.
+    FilterLast,
+    /// Without, it takes CAP_SYS_ADMIN, which the process keeps until then and gives up right after.
+    FilterThenCapabilities,
+    /// The change of ids will take that capability from the process.
+    FilterFirst,
+}
+
+impl Order {
+    fn of(task: &Task) -> Self {
+        match &task.identity {
+            identity if identity.no_new_privileges || task.seccomp.is_none() => Self::FilterLast,
+            identity if identity.capabilities.is_none() && identity.uid != 0 => Self::FilterFirst,
+            _ => Self::FilterThenCapabilities,
+        }
+    }
 }
 
 fn set_rlimits(task: &Task) -> Result<()> {
@@ -131,7 +162,6 @@ pub(super) fn execute(
     outside: &Inside,
     announce: impl FnOnce() -> Result<()>,
 ) -> Result<Infallible> {
-    reset_signals(task)?;
     for fd in 3..3 + task.preserve_fds {
         sys::fs::set_cloexec(fd.cast_signed(), false)?;
     }
@@ -143,7 +173,8 @@ pub(super) fn execute(
     Err(exec::exec(&ready.file, &ready.argv, &ready.envp, may_look(task)))
 }
 
-/// Signals that this process ignores or blocks would stay so over exec (crun#2058: SIGPIPE).
+/// Signals that this process ignores or blocks would stay so over exec (crun#2058: SIGPIPE). From here on the end of the
+/// runtime may end this process by SIGPIPE, which then has nothing more to do.
 fn reset_signals(task: &Task) -> Result<()> {
     for signal in (1..=64).filter(|signal| task.ignored_signals >> (signal - 1) & 1 == 1) {
         process::signal_default(signal);

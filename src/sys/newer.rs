@@ -71,11 +71,12 @@ impl Newer {
             return Ok(ret);
         }
         let errno = Errno::last();
-        Err(match errno {
-            Errno::ENOSYS => Error::lacking(self.name, args(), errno),
-            Errno::EPERM if !self.reaches_the_kernel() => Error::lacking(self.name, args(), errno),
-            _ => Error::new(self.name, args(), errno),
-        })
+        if errno == Errno::ENOSYS || errno == Errno::EPERM && !self.reaches_the_kernel() {
+            let error = Error::lacking(self.name, args(), errno);
+            log::debug!("{error}");
+            return Err(error);
+        }
+        Err(Error::new(self.name, args(), errno))
     }
 }
 

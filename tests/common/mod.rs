@@ -28,6 +28,10 @@ use serde_json::{Value, json};
 
 pub use program::{Output, guest, rival, tare};
 
+/// An environment variable with an option of the probe's `with`, such as `eperm=openat2`: every command of the runtime runs
+/// with it, under a filter that denies system calls.
+pub const DENIED: &str = "TARE_TEST_DENIED";
+
 /// No command of a test takes longer; one that does has hung.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -191,6 +195,10 @@ impl Container {
         let runtime = tare();
         let root = self.path("state");
         let mut all: Vec<&str> = prefix.to_vec();
+        let denied = std::env::var(DENIED).ok();
+        if let Some(denied) = &denied {
+            all.extend([guest().to_str().unwrap(), "with", denied, "--"]);
+        }
         all.extend([runtime.to_str().unwrap(), "--root", root.to_str().unwrap()]);
         all.extend(words);
         let mut command = Command::new(all.first().unwrap());
