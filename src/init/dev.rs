@@ -9,10 +9,9 @@ use nix::errno::Errno;
 use nix::sys::stat::{Mode, SFlag, mknodat};
 use nix::unistd::{Gid, Uid};
 
-use super::mount::{attach, by_fd};
+use super::mount::bind_file;
 use super::paths::{Links, Root};
 use crate::plan::mounts::{Node, Rootfs};
-use crate::sys::mount::{self as api, Tree, open_tree};
 use crate::sys::{self, Context, fs::CWD};
 
 const LINKS: [(&str, &CStr); 5] = [
@@ -105,14 +104,7 @@ fn same(dir: BorrowedFd<'_>, name: &CStr, node: &Node) -> Result<()> {
 fn bind(root: &Root, node: &Node) -> Result<()> {
     let host = host_node(node)?;
     let slot = root.file_slot(&node.path)?;
-    match open_tree(host.as_fd(), c"", Tree::One) {
-        Ok(tree) => attach(tree.as_fd(), &slot)?,
-        Err(error) if error.errno() == Errno::ENOSYS => {
-            api::mount(Some(&by_fd(host.as_fd())), &slot.path(), None, libc::MS_BIND, None)?;
-        }
-        Err(error) => return Err(error.into()),
-    }
-    Ok(())
+    Ok(bind_file(host.as_fd(), &slot)?)
 }
 
 /// The host's node, which must be the device that is asked for.

@@ -200,6 +200,18 @@ pub(crate) fn attach(mount: BorrowedFd<'_>, slot: &Slot<'_>) -> sys::Result<()> 
     api::move_mount(mount, dir, name)
 }
 
+/// Binds one file, by its descriptor, onto a place.
+pub(crate) fn bind_file(file: BorrowedFd<'_>, slot: &Slot<'_>) -> sys::Result<()> {
+    match api::open_tree(file, c"", Tree::One) {
+        Ok(copy) => attach(copy.as_fd(), slot),
+        Err(error) if error.errno() == Errno::ENOSYS => {
+            let (dir, name) = slot.at();
+            api::bind(file, dir, name)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 fn bind_by_mount2(root: &Root, step: &MountStep, path: &CStr, reach: Tree) -> Result<OwnedFd> {
     let stat = nix::sys::stat::stat(path).call("stat", path)?;
     only_proc_on_proc(step, path, sys::fs::openat2(sys::fs::CWD, path, libc::O_PATH, 0, 0)?.as_fd())?;

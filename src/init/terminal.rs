@@ -7,11 +7,10 @@ use anyhow::{Context as _, Result, bail};
 use nix::fcntl::OFlag;
 use nix::unistd::Uid;
 
-use super::mount::attach;
+use super::mount::bind_file;
 use super::paths::{Links, Root, fs_type, open_at};
 use crate::launch::tty;
 use crate::spec::ConsoleSize;
-use crate::sys::mount::{Tree, open_tree};
 use crate::sys::{self, Context, tty as ioctl};
 
 const DEVPTS_SUPER_MAGIC: i64 = 0x1cd1;
@@ -59,6 +58,5 @@ fn open_master(root: &Root) -> Result<OwnedFd> {
 
 /// The slave by its descriptor onto a file that is no link (runtime-linux.md; CVE-2025-52565).
 fn console(root: &Root, slave: BorrowedFd<'_>) -> Result<()> {
-    let tree = open_tree(slave, c"", Tree::One)?;
-    Ok(attach(tree.as_fd(), &root.file_slot("/dev/console")?)?)
+    Ok(bind_file(slave, &root.file_slot("/dev/console")?)?)
 }

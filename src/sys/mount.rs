@@ -123,6 +123,11 @@ fn move_by_mount2(from: BorrowedFd<'_>, to: &CStr, lacking: Error) -> Result<()>
     mount(Some(&from), to, None, libc::MS_MOVE, None)
 }
 
+/// mount(2), MS_BIND, of a file onto `name` below `to`, or onto `to` itself when the name is empty.
+pub(crate) fn bind(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> Result<()> {
+    mount(Some(&path_of(from, c"")?), &path_of(to, name)?, None, libc::MS_BIND, None)
+}
+
 /// A path that means exactly this descriptor, or a name in it that is no link, for calls that know paths only. An error
 /// where what is mounted at /proc can't be trusted with it.
 fn path_of(dir: BorrowedFd<'_>, name: &CStr) -> Result<CString> {

@@ -179,7 +179,7 @@ container_test!(a_program_that_a_capability_lets_a_user_execute, |c| {
     for set in sets {
         c.set(&format!("/process/capabilities/{set}"), json!([]));
     }
-    c.run().exits(1).has("permission denied");
+    c.run().exits(1).has("may not execute it");
 });
 
 // What the runtime keeps for the loading of the filter is given up: the program has what was asked for.
