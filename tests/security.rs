@@ -17,9 +17,9 @@
 mod common;
 
 mod security {
-    mod denied;
     mod bounds;
     mod cve_2019_5736;
+    mod denied;
     mod dev;
     mod exec;
     mod hostile;

@@ -138,8 +138,7 @@ pub(super) fn kill(dir: &Dir, thaw: impl Fn(), time: &mut BackOff) -> Result<()>
         let opened: Vec<(Pid, Option<OwnedFd>)> = seen.iter().filter_map(|pid| open(*pid)).collect();
         // A pid may have gone to a stranger between the list and the open; then the next list doesn't have it.
         let still = dir.pids()?;
-        let victims: Vec<(Pid, Option<OwnedFd>)> =
-            opened.into_iter().filter(|(pid, _)| still.contains(pid)).collect();
+        let victims: Vec<(Pid, Option<OwnedFd>)> = opened.into_iter().filter(|(pid, _)| still.contains(pid)).collect();
         for (pid, pidfd) in &victims {
             if let Err(error) = signal_process(*pid, pidfd.as_ref().map(AsFd::as_fd), libc::SIGKILL)
                 && error.errno() != Errno::ESRCH

@@ -162,7 +162,8 @@ pub(crate) fn set_capabilities_to_filter(identity: &Identity) -> Result<()> {
 /// The last step to the program's capabilities, with the filter loaded.
 pub(crate) fn give_up_filtering(identity: &Identity) -> Result<()> {
     let Some(sets) = &identity.capabilities else { return Ok(()) };
-    Ok(process::capset(sets.effective, sets.permitted, sets.inheritable).context("config.json: /process/capabilities")?)
+    Ok(process::capset(sets.effective, sets.permitted, sets.inheritable)
+        .context("config.json: /process/capabilities")?)
 }
 
 fn set_capabilities_and(identity: &Identity, kept: u64) -> Result<()> {

@@ -75,7 +75,10 @@ impl Namespaces {
                 joined => joined?,
             }
         }
-        user.iter().map(|(kind, file)| (kind, file)).chain(left).try_for_each(|(kind, file)| setns(file.as_fd(), kind.flag()))
+        user.iter()
+            .map(|(kind, file)| (kind, file))
+            .chain(left)
+            .try_for_each(|(kind, file)| setns(file.as_fd(), kind.flag()))
     }
 }
 

@@ -105,7 +105,8 @@ fn temporary_file() -> Option<OwnedFd> {
     let own = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     let usual = ["/run", "/tmp", "/var/tmp", "/dev/shm", "/var/lib"].map(PathBuf::from);
     let flags = OFlag::O_TMPFILE | OFlag::O_EXCL | OFlag::O_RDWR | OFlag::O_CLOEXEC;
-    let files = own.into_iter().chain(usual).flat_map(|directory| nix::fcntl::openat(CWD, &directory, flags, Mode::S_IRWXU));
+    let files =
+        own.into_iter().chain(usual).flat_map(|directory| nix::fcntl::openat(CWD, &directory, flags, Mode::S_IRWXU));
     files.into_iter().find(|file| fstatvfs(file).is_ok_and(|fs| !fs.flags().contains(FsFlags::ST_NOEXEC)))
 }
 

@@ -317,7 +317,9 @@ fn converse(
 
 /// Learns the pid of the final process; the bridge has done its part and is reaped.
 fn cross_bridge(undo: &mut Undo<'_>, outside: &Outside) -> Result<()> {
-    let Heard::Process(pid, pidfd) = hear(undo, outside)? else { bail!("internal error: no pid from the bridge process") };
+    let Heard::Process(pid, pidfd) = hear(undo, outside)? else {
+        bail!("internal error: no pid from the bridge process")
+    };
     if let Some((bridge, _)) = undo.process.replace((pid, pidfd)) {
         wait(bridge)?;
     }

@@ -301,7 +301,9 @@ impl Child {
     ) -> Result<Option<OwnedFd>> {
         self.outside.pass(Barrier::Go)?;
         if self.prepared.bridge {
-            let Heard::Process(pid, pidfd) = self.hear()? else { bail!("internal error: no pid from the bridge process") };
+            let Heard::Process(pid, pidfd) = self.hear()? else {
+                bail!("internal error: no pid from the bridge process")
+            };
             if let Some((bridge, _)) = self.process.replace((pid, pidfd)) {
                 wait(bridge)?;
             }

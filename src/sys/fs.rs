@@ -194,9 +194,8 @@ fn close_one_by_one(first: i32, keep: &[i32]) {
 /// goes by the real ids, and by no capability of an ordinary user. ENOSYS where the call can't be made.
 pub(crate) fn may_execute(path: &CStr) -> std::result::Result<(), Errno> {
     // SAFETY: `path` is a C string that lives across the call.
-    let ret = unsafe {
-        libc::syscall(libc::SYS_faccessat2, libc::AT_FDCWD, path.as_ptr(), libc::X_OK, libc::AT_EACCESS)
-    };
+    let ret =
+        unsafe { libc::syscall(libc::SYS_faccessat2, libc::AT_FDCWD, path.as_ptr(), libc::X_OK, libc::AT_EACCESS) };
     newer::FACCESSAT2.check(ret, String::new).map(drop).map_err(|error| error.errno())
 }
 

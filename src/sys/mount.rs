@@ -169,11 +169,12 @@ pub(crate) fn fsconfig_set(fs: BorrowedFd<'_>, key: &CStr, value: Option<&CStr>)
     let value_ptr = value.map_or(null(), CStr::as_ptr);
     // SAFETY: `key` and `value` are C strings that live across the call; a flag's value must be null.
     let ret = unsafe { libc::syscall(libc::SYS_fsconfig, fs.as_raw_fd(), command, key.as_ptr(), value_ptr, 0) };
-    newer::FSCONFIG.check(ret, || match value {
-        Some(value) => format!("{}={}", key.to_string_lossy(), value.to_string_lossy()),
-        None => key.to_string_lossy().into_owned(),
-    })
-    .map(drop)
+    newer::FSCONFIG
+        .check(ret, || match value {
+            Some(value) => format!("{}={}", key.to_string_lossy(), value.to_string_lossy()),
+            None => key.to_string_lossy().into_owned(),
+        })
+        .map(drop)
 }
 
 /// fsconfig(2), FSCONFIG_CMD_CREATE: makes the superblock.

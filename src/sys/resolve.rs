@@ -204,8 +204,7 @@ mod tests {
     use crate::sys::fs::{BENEATH_NO_LINKS, CWD, IN_ROOT};
     use std::os::unix::fs::symlink;
 
-    const BENEATH_NO_XDEV: u64 =
-        libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS | libc::RESOLVE_NO_XDEV;
+    const BENEATH_NO_XDEV: u64 = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS | libc::RESOLVE_NO_XDEV;
 
     /// A tree with every kind of link.
     fn tree() -> (tempfile::TempDir, OwnedFd) {
@@ -243,7 +242,8 @@ mod tests {
     #[test]
     fn it_finds_what_openat2_finds() {
         let (_dir, fd) = tree();
-        let names = [".", "in", "in/file", "absolute", "relative", "up", "to-file", "slash", "loop", "dangling", "root"];
+        let names =
+            [".", "in", "in/file", "absolute", "relative", "up", "to-file", "slash", "loop", "dangling", "root"];
         let names = names.into_iter().chain(["parent", "chain", "in/deep/chain", "missing", "in/missing", ""]);
         let ends = ["", "/", "/.", "/..", "/file", "/deep", "/deep/../file", "/../in/file", "/absolute", "/to-file/"];
         let opens = [
@@ -276,9 +276,9 @@ mod tests {
     #[test]
     fn magic_links_are_refused_and_the_ordinary_ones_of_proc_are_not() {
         let proc = openat(CWD, c"/proc", OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty()).unwrap();
-        for path in [
-            c"self/root", c"self/cwd/.", c"self/exe", c"self/fd/0", c"self/ns/net", c"thread-self/root/etc", c"1/root",
-        ] {
+        for path in
+            [c"self/root", c"self/cwd/.", c"self/exe", c"self/fd/0", c"self/ns/net", c"thread-self/root/etc", c"1/root"]
+        {
             let errno = |result: Result<OwnedFd>| result.unwrap_err().errno();
             let kernel = crate::sys::fs::openat2(proc.as_fd(), path, libc::O_PATH, 0, BENEATH_NO_XDEV);
             assert_eq!(errno(open(proc.as_fd(), path, libc::O_PATH, 0, BENEATH_NO_XDEV)), errno(kernel), "{path:?}");
