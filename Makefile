@@ -61,8 +61,8 @@ test-engines: build ## Run engines with tare as their runtime (root); T=engine/c
 unit: ## Run the tests that need neither root nor a build
 	$(CARGO) test --locked --lib
 
-root: build build-guest ## Run the container tests only; T=name chooses (root)
-	TARE_BIN=$(CURDIR)/bin/tare TARE_GUEST=$(CURDIR)/$(GUEST) $(CARGO) test --locked --test root -- $(T)
+root: build build-guest ## Run the container tests only; T=name chooses, TARE_BIN=path tests another runtime (root)
+	TARE_BIN=$(or $(TARE_BIN),$(CURDIR)/bin/tare) TARE_GUEST=$(CURDIR)/$(GUEST) $(CARGO) test --locked --test root -- $(T)
 
 .PHONY: fuzz
 fuzz: build build-guest ## Run 10,000 hostile root file systems (root; SEED=, CASES=, SECONDS= choose others)
@@ -113,7 +113,10 @@ lint: ## Check format, clippy (warnings denied), licences and dependencies
 	@scripts/deny
 
 install: build ## Install to DESTDIR/PREFIX/sbin
-	install -D -m 0755 bin/tare $(DESTDIR)$(PREFIX)/sbin/tare
+	install -d $(DESTDIR)$(PREFIX)/sbin
+	@# By rename: a tare that runs keeps its file, and none is ever seen half written.
+	install -m 0755 bin/tare $(DESTDIR)$(PREFIX)/sbin/.tare.new
+	mv -f $(DESTDIR)$(PREFIX)/sbin/.tare.new $(DESTDIR)$(PREFIX)/sbin/tare
 
 install-deps: ## Install the programs that the tests use (Debian, Ubuntu)
 	@scripts/install-deps

@@ -4,12 +4,13 @@
 //! value. Hence JSON at the default verbosity holds exactly one line, the error that ended the process
 //! ([`fatal`]), and nothing on success. One write a line, in append mode: several processes share the file.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result};
@@ -34,6 +35,22 @@ struct Sink {
 }
 
 static SINK: OnceLock<Sink> = OnceLock::new();
+
+/// What stands for "config.json" at the head of a message, where the command line named another file.
+static CONFIG: OnceLock<String> = OnceLock::new();
+
+/// Has messages about properties name this file in place of config.json.
+pub(crate) fn name_config(path: &Path) {
+    let _ = CONFIG.set(path.display().to_string());
+}
+
+/// The message with the file that was read. Both the runtime's processes write pointers as "config.json: /process/...".
+fn attributed<'a>(message: &'a str, config: Option<&str>) -> Cow<'a, str> {
+    match config {
+        Some(name) => message.replace("config.json: ", &format!("{name}: ")).into(),
+        None => message.into(),
+    }
+}
 
 /// Opens the log. Called once, before anything can fail.
 pub(crate) fn init(path: Option<PathBuf>, format: Format, debug: bool) -> Result<()> {
@@ -71,6 +88,7 @@ pub(crate) fn descriptor() -> Option<BorrowedFd<'static>> {
 
 /// The error that ends the process: to the log, and readable to standard error, which engines capture.
 pub(crate) fn fatal(message: &str) {
+    let message = &*attributed(message, CONFIG.get().map(String::as_str));
     match SINK.get() {
         Some(Sink { file: Some(file), format }) => {
             write(file, &line(*format, Level::Error, message));
@@ -95,6 +113,7 @@ impl Log for Facade {
             return;
         }
         let (level, message) = (record.level(), record.args().to_string());
+        let message = attributed(&message, CONFIG.get().map(String::as_str));
         match SINK.get() {
             Some(Sink { file: Some(file), format }) => write(file, &line(*format, level, &message)),
             Some(Sink { file: None, format: Format::Json }) => {
@@ -166,6 +185,14 @@ mod tests {
         let line = line(Format::Text, Level::Warn, "unknown capability \"CAP_X\"");
         assert!(line.starts_with("time=\"2"), "{line}");
         assert!(line.ends_with("Z\" level=warning msg=\"unknown capability \\\"CAP_X\\\"\"\n"), "{line}");
+    }
+
+    #[test]
+    fn the_file_that_was_read_is_named() {
+        let message = "unable to start: config.json: /process/cwd: \"config.json\"";
+        assert_eq!(attributed(message, None), message);
+        let named = attributed(message, Some("/b/prod.json"));
+        assert_eq!(named, "unable to start: /b/prod.json: /process/cwd: \"config.json\"");
     }
 
     #[test]

@@ -24,10 +24,12 @@ mod root {
     mod cgroup_table;
     mod cgroup_trouble;
     mod cgroups;
+    mod commands;
     mod crash;
     mod create;
     mod delete;
     mod descriptors;
+    mod deviations;
     mod devices;
     mod diagnosis;
     mod events;

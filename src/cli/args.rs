@@ -175,6 +175,9 @@ pub(crate) struct ExecArgs {
     /// Give it a terminal
     #[arg(long, short)]
     pub(crate) tty: bool,
+    /// Accepted for people who type -it; standard input is passed on in any case.
+    #[arg(long, short, hide = true)]
+    interactive: bool,
     /// Return as soon as it runs
     #[arg(long, short)]
     pub(crate) detach: bool,
@@ -423,8 +426,11 @@ pub(crate) struct DeleteArgs {
     /// Kill it first; succeeds if there is no such container
     #[arg(long, short)]
     pub(crate) force: bool,
-    /// Name of the container
-    pub(crate) id: Id,
+    /// Take ID as an extended regular expression, and delete every container whose name it matches
+    #[arg(long, short)]
+    pub(crate) regex: bool,
+    /// Name of the container, or with --regex an expression
+    pub(crate) id: String,
 }
 
 /// Write a default config.json

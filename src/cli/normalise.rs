@@ -67,11 +67,19 @@ impl Words {
 
     /// A command's own option, else a global one, wherever it stands.
     fn option(&mut self, definition: &Command, arg: &OsStr, rest: &mut impl Iterator<Item = OsString>) {
+        if let Some(letters) = self.joined(definition, arg) {
+            return letters.iter().for_each(|letter| self.option(definition, letter, rest));
+        }
         let own = self.chosen(definition).and_then(|command| find(command, arg.as_bytes()));
         let global = own.is_none();
+        // `frobnicate --help` asks about a command that there isn't: the main help would hide that.
+        let unknown = self.command.as_ref().is_some_and(|name| name != "help") && self.chosen(definition).is_none();
         let (list, found) = match own {
             Some(_) => (&mut self.options, own),
-            None => (&mut self.globals, find(definition, arg.as_bytes())),
+            None => match find(definition, arg.as_bytes()) {
+                Some((flag, takes)) if unknown && flag == "--help" => (&mut self.options, Some((flag, takes))),
+                found => (&mut self.globals, found),
+            },
         };
         let Some((flag, takes)) = found else {
             let list = if self.command.is_some() { &mut self.options } else { &mut self.globals };
@@ -95,6 +103,26 @@ impl Words {
                 }
             },
         }
+    }
+
+    /// The letters of `-it`, each as an option of its own, if `arg` is short options joined in one word. All are known, and
+    /// none but the last takes a value: `-bogus` is a mistake, not `--bundle ogus`.
+    fn joined(&self, definition: &Command, arg: &OsStr) -> Option<Vec<OsString>> {
+        let found =
+            |arg: &[u8]| self.chosen(definition).and_then(|own| find(own, arg)).or_else(|| find(definition, arg));
+        let text = arg.to_str()?;
+        let word = text.strip_prefix('-').filter(|word| !word.starts_with('-'))?;
+        let letters = word.split('=').next()?;
+        if letters.chars().count() < 2 || found(text.as_bytes()).is_some() {
+            return None;
+        }
+        let (last, _) = letters.char_indices().next_back()?;
+        let switches = letters.get(..last)?.chars().map(|letter| format!("-{letter}"));
+        let last = format!("-{}", word.get(last..)?);
+        let switches: Vec<String> = switches.collect();
+        let all_known = found(last.as_bytes()).is_some()
+            && switches.iter().all(|letter| matches!(found(letter.as_bytes()), Some((_, Takes::Nothing))));
+        all_known.then(|| switches.into_iter().chain([last]).map(OsString::from).collect())
     }
 
     fn assemble(self) -> Vec<OsString> {
@@ -165,7 +193,7 @@ fn value_of(arg: &[u8]) -> Option<&[u8]> {
     arg.get(equals + 1..)
 }
 
-/// An unknown `-option` must not reach clap as a cluster of short ones: `-bogus` isn't `--bundle ogus`.
+/// An unknown `-option` must not reach clap as joined short ones: `-bogus` isn't `--bundle ogus`.
 fn double_dash(arg: &OsStr) -> OsString {
     match bare(arg.as_bytes()) {
         [_] => arg.to_owned(),

@@ -13,6 +13,7 @@ pub(crate) fn run(global: &Global, args: StartArgs) -> Result<i32> {
     let record = folder.record()?;
     match start(&folder, &record) {
         Ok(notifying) => {
+            log::debug!("{}: started: the program runs", record.id);
             // Whoever stops the container meanwhile needs it.
             drop(lock);
             notifying.map_or(Ok(()), Notifying::wait).map(|()| 0)

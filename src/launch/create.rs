@@ -101,6 +101,7 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay, interrupt: 
     };
     let plan = Plan::new(&spec, &host, &request)?;
     check_rootfs(&plan)?;
+    log::debug!("{}: config.json is valid, root file system {:?}", plan.id, plan.rootfs.path);
 
     let record = record(&plan, &spec, &host)?;
     let (folder, lock) = Folder::claim(&global.root, &plan.id)?;
@@ -219,6 +220,7 @@ fn spawn(
     (outside, inside): (Outside, Inside),
     lock: Lock,
 ) -> Result<(Lock, Outside, Go)> {
+    log::debug!("{}: state directory and cgroup made: {:?}", undo.record.id, undo.record.cgroup);
     let bridge = prepared.plan.namespaces.bridge();
     let flags = if bridge { 0 } else { prepared.plan.namespaces.clone_flags() };
     let cgroup = undo.cgroup.as_ref().and_then(|cgroup| cgroup.clone_fd());
@@ -272,6 +274,7 @@ fn converse(
     }
     let (pid, _) = undo.process()?;
     let pid = *pid;
+    log::debug!("{}: container process {pid} cloned", undo.record.id);
     undo.record.init = Identity::of_new(pid);
     // One that goes at once is in a cgroup of its own, by which it is found after a crash; it ends without the runtime.
     let asked_for = !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty();
@@ -310,6 +313,7 @@ fn converse(
     process::set_limits(pid, &plan.task)?;
     undo.record.phase = Phase::Created;
     undo.folder()?.write(&undo.record)?;
+    log::debug!("{}: container process {pid} is set up and waits for its start", undo.record.id);
     let (_, pidfd) = undo.process()?;
     announce(pid, pidfd.as_fd())?;
     if prepared.meets_ready() { outside.pass(Barrier::Ready) } else { Ok(()) }

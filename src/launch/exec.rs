@@ -77,6 +77,7 @@ pub(crate) fn exec(global: &Global, args: &ExecArgs) -> Result<Running> {
     let proc = RefCell::new(lsm::host_proc(&plan.task.labels)?);
     let prepared = PreparedExec { plan, container, root, console, proc, bridge, meets };
     let mut child = spawn(prepared, &record, init, args, &affinity)?;
+    log::debug!("{}: container process cloned, to join process {}", record.id, init.pid);
     let master = child.converse(&affinity.last, terminal.as_ref(), agent.as_ref())?;
     // Until all of that is done the process is killed with an error: nobody would know of it.
     let (pid, pidfd) = child.process()?;
@@ -87,6 +88,7 @@ pub(crate) fn exec(global: &Global, args: &ExecArgs) -> Result<Running> {
         process::write_pid_file(path, *pid)?;
     }
     let (pid, pidfd) = child.finish()?;
+    log::debug!("{}: container process {pid} has joined the container and runs its program", record.id);
     // The command ends with the program, and the kernel closes it then.
     std::mem::forget(folder);
     Ok(Running { pid, pidfd, master })

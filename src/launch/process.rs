@@ -55,12 +55,26 @@ pub(crate) fn set_limits(pid: Pid, task: &Task) -> Result<()> {
             deadline: it.deadline,
             period: it.period,
         };
-        sched_setattr(pid.as_raw(), &attr).context("config.json: /process/scheduler")?;
+        sched_setattr(pid.as_raw(), &attr).map_err(scheduler_refused).context("config.json: /process/scheduler")?;
     }
     if let Some(value) = limits.io_priority {
         ioprio_set(pid.as_raw(), value).context("config.json: /process/ioPriority")?;
     }
     Ok(())
+}
+
+/// sched(7), "Privileges and resource limits", and "Limiting the CPU usage of real-time and deadline processes".
+fn scheduler_refused(error: sys::Error) -> anyhow::Error {
+    match error.errno() {
+        Errno::EPERM => anyhow::Error::new(error).context(
+            "a real-time or deadline policy, or a lower nice value, takes CAP_SYS_NICE on the host, and where the \
+             kernel shares out real-time CPU time among cgroups, some of it in the container's",
+        ),
+        Errno::EBUSY => {
+            anyhow::Error::new(error).context("the host's CPUs have not enough time left for this deadline")
+        }
+        _ => error.into(),
+    }
 }
 
 /// Why prlimit(2) was refused: the process is ours, so it can only be for this.

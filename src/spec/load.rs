@@ -23,15 +23,18 @@ const MAX_SIZE: u64 = 64 << 20;
 /// Reads `file`, or the bundle's config.json, and returns it parsed and as it stood.
 pub(crate) fn load(bundle: &Path, file: Option<&Path>) -> Result<(Spec, Vec<u8>)> {
     let bytes = match file {
-        Some(file) => read(file)?,
-        None => read(&bundle.join("config.json"))?,
+        Some(file) => {
+            crate::log::name_config(file);
+            read(file, Source::Named)?
+        }
+        None => read(&bundle.join("config.json"), Source::Bundle)?,
     };
     Ok((parse(&bytes)?, bytes))
 }
 
 /// Reads the process object of `exec --process`. Pointers in errors are those that it has in config.json.
 pub(crate) fn load_process(file: &Path) -> Result<Process> {
-    parse_as(&read(file)?, "/process")
+    parse_as(&read(file, Source::Named)?, "/process")
 }
 
 /// Parses the text of a config.json.
@@ -66,13 +69,28 @@ fn parse_with_path<T: DeserializeOwned>(text: &str, at: &str) -> Result<T> {
     Ok(spec)
 }
 
-fn read(path: &Path) -> Result<Vec<u8>> {
-    // Non-blocking, so that a FIFO is refused below instead of hanging the open.
-    let mut file = sys::fs::open_to_read(path, OFlag::O_NONBLOCK | OFlag::O_NOCTTY).call("open", path)?;
+/// Who chose the file that is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    /// The bundle: whoever made it must not be able to make the runtime wait.
+    Bundle,
+    /// The command line, where it may be a pipe: `--process <(...)`.
+    Named,
+}
+
+fn read(path: &Path, source: Source) -> Result<Vec<u8>> {
+    // Non-blocking, so that a FIFO of the bundle is refused below instead of hanging the open.
+    let patience = if source == Source::Bundle { OFlag::O_NONBLOCK } else { OFlag::empty() };
+    let mut file = sys::fs::open_to_read(path, patience | OFlag::O_NOCTTY).call("open", path)?;
     let meta = file.metadata().call("fstat", path)?;
+    if meta.is_dir() {
+        bail!("{path:?} is a directory, expected the container's config.json");
+    }
     if !meta.is_file() {
-        let kind = if meta.is_dir() { "is a directory" } else { "isn't a regular file" };
-        bail!("{path:?} {kind}, expected the container's config.json");
+        return match source {
+            Source::Bundle => bail!("{path:?} isn't a regular file, expected the container's config.json"),
+            Source::Named => read_stream(file, path),
+        };
     }
     if meta.len() > MAX_SIZE {
         bail!("{path:?} has {} bytes, expected a config.json of at most {MAX_SIZE}", meta.len());
@@ -81,6 +99,16 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     let filled = fill(&mut file, &mut bytes).call("read", path)?;
     bytes.truncate(filled);
     sys::fs::leave(file.into());
+    Ok(bytes)
+}
+
+/// What has no size beforehand, to its end.
+fn read_stream(file: File, path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(MAX_SIZE + 1).read_to_end(&mut bytes).call("read", path)?;
+    if bytes.len() as u64 > MAX_SIZE {
+        bail!("{path:?} has no end after {MAX_SIZE} bytes, expected a config.json of at most that many");
+    }
     Ok(bytes)
 }
 

@@ -25,6 +25,7 @@ pub(crate) mod poll;
 pub(crate) mod process;
 mod read;
 mod resolve;
+pub(crate) mod regex;
 pub(crate) mod seccomp;
 pub(crate) mod socket;
 pub(crate) mod tty;

@@ -121,7 +121,7 @@ pub(crate) fn sched_setattr(pid: i32, attr: &SchedAttr) -> Result<()> {
     let attr = SchedAttr { size: size_of::<SchedAttr>() as u32, ..*attr };
     // SAFETY: `attr` has the kernel's layout, says its own size and lives across the call.
     let ret = unsafe { libc::syscall(libc::SYS_sched_setattr, pid, &raw const attr, 0) };
-    check("sched_setattr", ret, || format!("{attr:?}")).map(drop)
+    check("sched_setattr", ret, String::new).map(drop)
 }
 
 /// sched_setaffinity(2) on a process, 0 being this one; the mask is as long as needed (hosts above 1024 CPUs).

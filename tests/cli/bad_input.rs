@@ -4,7 +4,9 @@ use super::{run, run_in};
 fn unknown_command_names_a_close_one() {
     assert_eq!(run("creat a").error(), "unknown command \"creat\", did you mean create?; see 'tare --help'");
     assert_eq!(run("frobnicate").error(), "unknown command \"frobnicate\"; see 'tare --help'");
-    assert_eq!(run("help frobnicate").error(), "unknown command \"frobnicate\"; see 'tare --help'");
+    for line in ["help frobnicate", "frobnicate -h", "frobnicate --help", "--debug frobnicate a -help"] {
+        assert_eq!(run(line).error(), "unknown command \"frobnicate\"; see 'tare --help'");
+    }
 }
 
 #[test]

@@ -46,6 +46,9 @@ fn every_command_has_help() {
 #[test]
 fn what_is_not_built_is_not_declared() {
     for command in ["checkpoint", "restore"] {
-        assert!(run(&format!("{command} a")).error().starts_with(&format!("unknown command {command:?}")));
+        // Podman asks by `checkpoint --help` whether there is one.
+        for operand in ["a", "-h", "--help", "a --help"] {
+            assert!(run(&format!("{command} {operand}")).error().starts_with(&format!("unknown command {command:?}")));
+        }
     }
 }

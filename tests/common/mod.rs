@@ -24,6 +24,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::sys::statvfs::{FsFlags, statvfs};
 use serde_json::{Value, json};
 
 pub use program::{Output, guest, rival, tare};
@@ -115,12 +116,21 @@ pub struct Container {
     finished: bool,
 }
 
+/// Where tests keep their bundles: a folder whose file system takes devices, programs and set-user-ID bits. A distribution's
+/// /tmp may be a tmpfs that refuses them.
+fn place() -> PathBuf {
+    let refused = FsFlags::ST_NODEV | FsFlags::ST_NOEXEC | FsFlags::ST_NOSUID;
+    let fits = |dir: &PathBuf| statvfs(dir).is_ok_and(|fs| !fs.flags().intersects(refused | FsFlags::ST_RDONLY));
+    let candidates = [std::env::temp_dir(), "/var/tmp".into(), env!("CARGO_TARGET_TMPDIR").into()];
+    candidates.into_iter().find(fits).unwrap_or_else(std::env::temp_dir)
+}
+
 impl Container {
     pub fn new(name: &str) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let unique = format!("tare-test-{}-{number}", std::process::id());
-        let dir = std::env::temp_dir().join(&unique);
+        let dir = place().join(&unique);
         for folder in ["state", "bundle/rootfs/proc", "bundle/rootfs/sys", "bundle/rootfs/dev", "bundle/rootfs/tmp"] {
             fs::create_dir_all(dir.join(folder)).unwrap();
         }

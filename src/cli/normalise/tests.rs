@@ -80,6 +80,27 @@ fn unknown_options_never_become_clusters() {
 }
 
 #[test]
+fn joined_short_options_are_taken_apart() {
+    assert_eq!(normalised("exec -it a sh -it"), "exec --interactive --tty -- a sh -it");
+    assert_eq!(normalised("exec -tdu 5:6 a sh"), "exec --tty --detach --user=5:6 -- a sh");
+    assert_eq!(normalised("exec -tu=5 a sh"), "exec --tty --user=5 -- a sh");
+    assert_eq!(normalised("run -db /d a"), "run --detach --bundle=/d -- a");
+    assert_eq!(normalised("list -qf json"), "list --quiet --format=json");
+    // A value in the middle, a letter that is no option, two dashes: not joined options.
+    assert_eq!(normalised("exec -ut a sh"), "exec --ut -- a sh");
+    assert_eq!(normalised("exec -tx a sh"), "exec --tx -- a sh");
+    assert_eq!(normalised("exec --it a sh"), "exec --it -- a sh");
+    assert_eq!(normalised("exec -té a sh"), "exec --té -- a sh");
+}
+
+#[test]
+fn help_of_an_unknown_command_stays_with_it() {
+    assert_eq!(normalised("frobnicate -h"), "frobnicate --help");
+    assert_eq!(normalised("--debug frobnicate a --help"), "--debug frobnicate --help -- a");
+    assert_eq!(normalised("-h frobnicate"), "--help frobnicate");
+}
+
+#[test]
 fn a_missing_value_is_never_made_up() {
     assert_eq!(normalised("create a --log"), "--log");
     assert_eq!(normalised("create a --bundle"), "create --bundle");

@@ -46,8 +46,24 @@ fn what_is_not_a_regular_file_is_refused() {
 
     let fifo = dir.path().join("fifo");
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let text = format!("{:#}", load(dir.path(), Some(&fifo)).unwrap_err());
+    std::fs::remove_dir(&path).unwrap();
+    std::fs::rename(&fifo, &path).unwrap();
+    let text = format!("{:#}", load(dir.path(), None).unwrap_err());
     assert!(text.contains("isn't a regular file"), "{text}");
+}
+
+#[test]
+fn a_file_of_the_command_line_may_be_a_pipe() {
+    let dir = tempfile::tempdir().unwrap();
+    let fifo = dir.path().join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let text = format!("{{\"hostname\": \"{}\"}}", "x".repeat(200_000));
+    std::thread::scope(|scope| {
+        scope.spawn(|| std::fs::write(&fifo, &text).unwrap());
+        assert_eq!(load(dir.path(), Some(&fifo)).unwrap().0.hostname.len(), 200_000);
+    });
+    let text = format!("{:#}", load(dir.path(), Some(std::path::Path::new("/dev/zero"))).unwrap_err());
+    assert!(text.contains("has no end after 67108864 bytes"), "{text}");
 }
 
 #[test]

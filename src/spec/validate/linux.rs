@@ -90,7 +90,9 @@ fn user_mappings(linux: &Linux) -> Result<()> {
             return Err(invalid(at, "mappings need a user namespace, expected one in /linux/namespaces"));
         }
         if mappings.is_empty() && is_new(linux, "user") {
-            return Err(invalid(at, "is empty, expected a mapping for the new user namespace"));
+            let what = "is empty, expected a mapping for the new user namespace, for example \
+                        [{\"containerID\": 0, \"hostID\": 100000, \"size\": 65536}]";
+            return Err(invalid(at, what));
         }
         id_mappings(at, mappings)?;
     }

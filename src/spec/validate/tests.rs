@@ -200,7 +200,8 @@ fn id_mappings() {
     );
     refused(
         json!({"linux": {"namespaces": new, "uidMappings": good}}),
-        "/linux/gidMappings: is empty, expected a mapping for the new user namespace",
+        "/linux/gidMappings: is empty, expected a mapping for the new user namespace, for example \
+         [{\"containerID\": 0, \"hostID\": 100000, \"size\": 65536}]",
     );
     let many: Vec<Value> = (0..341).map(|i| map(i, i, 1)).collect();
     for (list, expected) in [
