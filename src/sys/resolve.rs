@@ -77,7 +77,7 @@ impl Walk<'_> {
             }
         }
         // The path ended in `.`, in `..` or at the root.
-        openat(self.current(), c".", flags & !OFlag::O_NOFOLLOW, mode)
+        openat(self.current(), c".", flags, mode)
     }
 
     fn has(&self, flag: u64) -> bool {
@@ -235,7 +235,7 @@ mod tests {
     /// What was found, as device and inode, or the error.
     fn found(result: Result<OwnedFd>) -> std::result::Result<(u64, u64, i32), Errno> {
         let fd = result.map_err(|error| error.errno())?;
-        let flags = nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_GETFL).unwrap();
+        let flags = nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_GETFL).unwrap() & (libc::O_ACCMODE | libc::O_PATH);
         fstat(&fd).map(|stat| (stat.st_dev, stat.st_ino, flags))
     }
 
