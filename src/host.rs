@@ -110,6 +110,19 @@ pub(crate) fn is_rootless() -> bool {
     !nix::unistd::geteuid().is_root() || in_user_namespace()
 }
 
+/// Whether this is Linux `major`.`minor` or newer: for what no system call can be asked about. A release that can't be read
+/// is taken for an older one.
+pub(crate) fn is_linux(major: u32, minor: u32) -> bool {
+    let Ok(name) = nix::sys::utsname::uname() else { return false };
+    release(&name.release().to_string_lossy()).is_some_and(|release| release >= (major, minor))
+}
+
+/// The first two numbers of a release, such as "6.12.63+deb13-amd64".
+fn release(text: &str) -> Option<(u32, u32)> {
+    let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,6 +137,14 @@ mod tests {
         let host = Host::of_status("Uid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nGroups:\t9 10 \n");
         assert_eq!((host.euid, host.egid, host.groups), (2, 6, true));
         assert_eq!(Host::of_status("Groups:\t \n").euid, u32::MAX, "unknown is nobody's");
+    }
+
+    #[test]
+    fn a_release_begins_with_two_numbers() {
+        assert_eq!(release("6.12.63+deb13-amd64"), Some((6, 12)));
+        assert_eq!(release("7.2-rc1"), Some((7, 2)));
+        assert_eq!((release("six"), release("6"), release("")), (None, None, None));
+        assert!(is_linux(5, 10) && !is_linux(1000, 0));
     }
 
     #[test]

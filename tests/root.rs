@@ -58,6 +58,7 @@ mod root {
     mod notify_systemd;
     mod pause;
     mod process;
+    mod process_edges;
     mod ps;
     mod regressions;
     mod rootfs;

@@ -1,6 +1,7 @@
 //! The last steps: home, directory, the program's file, and execve(2). Runs inside, as the program's user.
 
 use std::ffi::{CStr, CString};
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 
 use anyhow::{Context as _, Result, bail};
@@ -75,28 +76,71 @@ fn verify_cwd(program: &Program) -> Result<()> {
 }
 
 /// The program's environment, complete: HOME of the user, as the container's /etc/passwd has it, or "/".
-pub(crate) fn environment(program: &Program, uid: u32) -> Vec<CString> {
+pub(crate) fn environment(program: &Program, uid: u32) -> Result<Vec<CString>> {
     let mut env = program.env.clone();
     if program.wants_home {
-        let home = home(uid).unwrap_or_else(|| b"/".to_vec());
+        let home = home(uid)?.unwrap_or_else(|| b"/".to_vec());
         env.extend(CString::new([b"HOME=".as_slice(), &home].concat()));
     }
-    env
+    Ok(env)
 }
 
 /// passwd(5): name, password, uid, gid, comment, home, shell. The file is the image's: nothing in it is trusted but
-/// the one field, and it is read only as far as it is small and regular.
-fn home(uid: u32) -> Option<Vec<u8>> {
-    use std::io::Read;
-    const LARGEST: u64 = 4 << 20;
+/// the one field, it is read only if it is a regular file, and the image can't make the runtime read for ever.
+fn home(uid: u32) -> Result<Option<Vec<u8>>> {
+    const LARGEST: u64 = 256 << 20;
     let flags = nix::fcntl::OFlag::O_NONBLOCK | nix::fcntl::OFlag::O_NOCTTY;
-    let file = sys::fs::open_to_read(std::path::Path::new("/etc/passwd"), flags).ok()?;
-    if !file.metadata().ok()?.is_file() {
-        return None;
+    let Ok(file) = sys::fs::open_to_read(std::path::Path::new("/etc/passwd"), flags) else { return Ok(None) };
+    if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+        return Ok(None);
     }
-    let mut text = Vec::new();
-    file.take(LARGEST).read_to_end(&mut text).ok()?;
-    home_in(&text, uid)
+    match home_from(&file, uid, LARGEST) {
+        Ok(Search::Ended(home)) => Ok(home),
+        // As with a file that can't be opened.
+        Err(_) => Ok(None),
+        Ok(Search::TooLong) => Err(invalid(
+            "/process/env",
+            format!(
+                "HOME is looked up in the container's /etc/passwd, and there is no uid {uid} in the first {} MiB of it, \
+                 expected HOME in the environment",
+                LARGEST >> 20
+            ),
+        )),
+    }
+}
+
+/// What came of looking for a line.
+#[derive(Debug, PartialEq, Eq)]
+enum Search {
+    /// It was found, or the file has ended.
+    Ended(Option<Vec<u8>>),
+    TooLong,
+}
+
+/// Looks for the line of a uid, a piece of the file at a time.
+fn home_from(mut file: impl Read, uid: u32, largest: u64) -> std::io::Result<Search> {
+    // No line of a passwd file is nearly as long.
+    const PIECE: usize = 64 << 10;
+    let mut piece = Vec::new();
+    let mut total = 0;
+    loop {
+        let room = PIECE - piece.len();
+        let length = file.by_ref().take(room as u64).read_to_end(&mut piece)?;
+        total += length as u64;
+        let ended = length < room;
+        // The last line may go on in the next piece.
+        let lines =
+            if ended { piece.len() } else { piece.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1) };
+        let home = home_in(piece.get(..lines).unwrap_or_default(), uid);
+        if ended || home.is_some() {
+            return Ok(Search::Ended(home));
+        }
+        if total >= largest {
+            return Ok(Search::TooLong);
+        }
+        // A line as long as a piece is none of passwd(5).
+        piece.drain(..if lines == 0 { piece.len() } else { lines });
+    }
 }
 
 pub(crate) fn home_in(passwd: &[u8], uid: u32) -> Option<Vec<u8>> {
@@ -191,6 +235,23 @@ mod tests {
         assert_eq!(home_in(passwd, 7), None);
         assert_eq!(home_in(b"", 0), None);
         assert_eq!(home_in(b"a:x:5:5:::/bin/sh", 5), None);
+    }
+
+    #[test]
+    fn the_line_is_found_wherever_it_is() {
+        let line = b"u:x:1000:1000::/home/u:\n";
+        for before in [0, 65_510, 65_520, 65_536, 65_537, 300_000, 9_000_000] {
+            // Lines, and one that is longer than what is read at a time.
+            for filler in
+                [b"n:x:5:5::/n:/s\n".repeat(before / 15 + 1), [b"#".repeat(before).as_slice(), b"\n"].concat()]
+            {
+                let text = [filler.as_slice(), line, b"a:x:1:1::/a:\n"].concat();
+                let found = home_from(text.as_slice(), 1000, u64::MAX).unwrap();
+                assert_eq!(found, Search::Ended(Some(b"/home/u".to_vec())), "{before}");
+                assert_eq!(home_from(text.as_slice(), 7, u64::MAX).unwrap(), Search::Ended(None));
+            }
+        }
+        assert_eq!(home_from(b"\n".repeat(200_000).as_slice(), 0, 100_000).unwrap(), Search::TooLong);
     }
 
     fn program(name: &str, path: &str) -> Program {

@@ -6,11 +6,18 @@ use anyhow::{Context as _, Result};
 use nix::errno::Errno;
 
 use super::procfs::Procfs;
-use crate::host::{CAP_DAC_OVERRIDE, CAP_SYS_ADMIN};
+use crate::error::invalid;
+use crate::host::{self, CAP_DAC_OVERRIDE, CAP_SYS_ADMIN};
 use crate::plan::Plan;
+use crate::plan::namespaces::Kind;
 use crate::plan::task::Identity;
 use crate::sys::process;
 use crate::sys::{self, Context};
+
+/// The sysctl, below /proc/sys, that belongs to the pid namespace since Linux 6.14, and to the host before.
+const PID_MAX: &str = "kernel/pid_max";
+/// The kernel's PID_MAX_LIMIT, on 64 bits.
+const LARGEST_PID_MAX: &str = "4194304";
 
 /// The user of a new or joined user namespace is nobody until it takes an id that is mapped.
 pub(crate) fn become_root() -> Result<()> {
@@ -49,13 +56,42 @@ pub(crate) fn names(plan: &Plan) -> Result<()> {
 }
 
 /// The namespaces that this process is in decide whose value is written.
+///
+/// Some values veto each other (net.ipv4.ip_unprivileged_port_start and ip_local_port_range), so no order fits all: what was
+/// refused is tried again after the others, as long as that gets any further.
 pub(crate) fn sysctls(plan: &Plan, procfs: &Procfs) -> Result<()> {
-    for (path, value) in &plan.sysctl {
-        procfs
-            .write(&format!("sys/{path}"), value.as_bytes())
-            .with_context(|| format!("config.json: /linux/sysctl: {path:?} to {value:?}"))?;
+    let mut left: Vec<&(String, String)> = plan.sysctl.iter().collect();
+    while !left.is_empty() {
+        let mut refused = Vec::new();
+        let mut first = None;
+        for sysctl in &left {
+            if let Err(error) = write_sysctl(plan, procfs, sysctl) {
+                first.get_or_insert(error);
+                refused.push(*sysctl);
+            }
+        }
+        match first {
+            Some(error) if refused.len() == left.len() => return Err(error),
+            _ => left = refused,
+        }
     }
     Ok(())
+}
+
+fn write_sysctl(plan: &Plan, procfs: &Procfs, (path, value): &(String, String)) -> Result<()> {
+    let what = || format!("config.json: /linux/sysctl: {path:?} to {value:?}");
+    if path == PID_MAX && !has_own_pid_max(plan, procfs).with_context(what)? {
+        let cause = "on this kernel it is the host's: a pid namespace has its own since Linux 6.14";
+        return Err(invalid("/linux/sysctl", format!("{path:?}: {cause}")));
+    }
+    procfs.write(&format!("sys/{path}"), value.as_bytes()).with_context(what)
+}
+
+/// Whether the limit of pids is one of the pid namespace's, which this process is in. The value that it reads is that of its
+/// own namespace, and a new one begins with the largest there is (the kernel's create_pid_namespace()).
+fn has_own_pid_max(plan: &Plan, procfs: &Procfs) -> Result<bool> {
+    let at_its_begin = || -> Result<bool> { Ok(procfs.read(&format!("sys/{PID_MAX}"))?.trim() == LARGEST_PID_MAX) };
+    Ok(host::is_linux(6, 14) && (!plan.namespaces.makes(Kind::Pid) || at_its_begin()?))
 }
 
 /// A session keyring of the container's own: keys of the caller's session stay with it.
@@ -162,8 +198,7 @@ pub(crate) fn set_capabilities_to_filter(identity: &Identity) -> Result<()> {
 /// The last step to the program's capabilities, with the filter loaded.
 pub(crate) fn give_up_filtering(identity: &Identity) -> Result<()> {
     let Some(sets) = &identity.capabilities else { return Ok(()) };
-    Ok(process::capset(sets.effective, sets.permitted, sets.inheritable)
-        .context("config.json: /process/capabilities")?)
+    process::capset(sets.effective, sets.permitted, sets.inheritable).context("config.json: /process/capabilities")
 }
 
 fn set_capabilities_and(identity: &Identity, kept: u64) -> Result<()> {

@@ -185,6 +185,8 @@ fn create(prepared: &Prepared, outside: &Inside, go: Go) -> Result<task::Ready> 
         outside.meet(Barrier::RuntimeHooks)?;
     }
     if !plan.hooks.create_container.is_empty() {
+        // As in runc: hooks find the container's files without asking for the bundle.
+        nix::unistd::fchdir(&built.root).call("fchdir", &plan.rootfs.path)?;
         run_hooks(hooks::Kind::CreateContainer, &plan.hooks.create_container, prepared, &own_environment())?;
     }
     rootfs::enter(&built, &plan.rootfs)?;

@@ -35,6 +35,19 @@ impl Procfs {
         openat2(directory.as_fd(), name, libc::O_RDONLY, 0, 0)
     }
 
+    /// Reads a file of a few bytes.
+    ///
+    /// # Errors
+    ///
+    /// Those of open(2) and read(2), and EXDEV where something is mounted over the file.
+    pub(crate) fn read(&self, path: &str) -> Result<String> {
+        let file = open(self.0.as_fd(), path, libc::O_RDONLY)?;
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut std::fs::File::from(file), &mut text)
+            .call("read", format!("/proc/{path}"))?;
+        Ok(text)
+    }
+
     /// Writes a whole value to an existing file.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::sys::stat::{Mode, umask};
 
 use super::{exec, identity};
-use crate::launch::process::above_hard_limit;
+use crate::launch::process::limit_refused;
 use crate::lsm::Attributes;
 use crate::plan::task::Task;
 use crate::sync::Inside;
@@ -54,10 +54,10 @@ pub(super) fn assume(task: &Task, mut labels: Attributes, outside: &Inside, earl
     }
     let mut listener = None;
     let order = Order::of(task);
-    if order == Order::FilterFirst {
+    if order == Order::AtFirst {
         listener = load_filter(task, outside)?;
     }
-    let envp = exec::environment(&task.program, identity.uid);
+    let envp = exec::environment(&task.program, identity.uid)?;
     let cwd = exec::enter_cwd(&task.program)?;
     if !task.user_namespace {
         // While the process still has the host's rights. With a user namespace the outside has them, and does it.
@@ -67,27 +67,27 @@ pub(super) fn assume(task: &Task, mut labels: Attributes, outside: &Inside, earl
     if cwd == exec::Cwd::AsUser {
         exec::enter_cwd_as_user(&task.program)?;
     }
-    if order == Order::FilterThenCapabilities {
+    if order == Order::BeforeCapabilities {
         identity::set_capabilities_to_filter(identity)?;
     } else {
         identity::set_capabilities(identity)?;
     }
     let file = match task.program.args.first() {
         Some(path) if !early && path.to_bytes().contains(&b'/') => path.clone(),
-        _ => exec::resolve(&task.program, order != Order::FilterFirst || may_look(task))?,
+        _ => exec::resolve(&task.program, order != Order::AtFirst || may_look(task))?,
     };
     let argv = CStrings::new(task.program.args.clone());
     reset_signals(task)?;
     match order {
-        Order::FilterThenCapabilities => {
+        Order::BeforeCapabilities => {
             listener = load_filter(task, outside)?;
             identity::give_up_filtering(identity)?;
         }
         // Not as late as without a listener: whoever hands that over may be gone when the program is started.
-        Order::FilterLast if task.listener.is_some() => listener = load_filter(task, outside)?,
+        Order::AtLast if task.listener.is_some() => listener = load_filter(task, outside)?,
         _ => {}
     }
-    let filtered = task.seccomp.is_some() && (order != Order::FilterLast || task.listener.is_some());
+    let filtered = task.seccomp.is_some() && (order != Order::AtLast || task.listener.is_some());
     Ok(Ready { file, argv, envp: CStrings::new(envp), filtered, listener })
 }
 
@@ -95,19 +95,19 @@ pub(super) fn assume(task: &Task, mut labels: Attributes, outside: &Inside, earl
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Order {
     /// With no_new_privs no right is needed for it.
-    FilterLast,
+    AtLast,
     /// Without, it takes CAP_SYS_ADMIN, which the process keeps until then and gives up right after.
-    FilterThenCapabilities,
+    BeforeCapabilities,
     /// The change of ids will take that capability from the process.
-    FilterFirst,
+    AtFirst,
 }
 
 impl Order {
     fn of(task: &Task) -> Self {
         match &task.identity {
-            identity if identity.no_new_privileges || task.seccomp.is_none() => Self::FilterLast,
-            identity if identity.capabilities.is_none() && identity.uid != 0 => Self::FilterFirst,
-            _ => Self::FilterThenCapabilities,
+            identity if identity.no_new_privileges || task.seccomp.is_none() => Self::AtLast,
+            identity if identity.capabilities.is_none() && identity.uid != 0 => Self::AtFirst,
+            _ => Self::BeforeCapabilities,
         }
     }
 }
@@ -115,7 +115,7 @@ impl Order {
 fn set_rlimits(task: &Task) -> Result<()> {
     for (index, limit) in task.limits.rlimits.iter().enumerate() {
         process::prlimit(0, limit.resource, limit.soft, limit.hard)
-            .map_err(above_hard_limit)
+            .map_err(|error| limit_refused(error, limit))
             .with_context(|| format!("config.json: /process/rlimits/{index}"))?;
     }
     Ok(())

@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use nix::unistd::Pid;
 
 use crate::init::procfs::Procfs;
+use crate::plan::limits::Limit;
 use crate::plan::task::{Limits, Task};
 use crate::sys::process::{SchedAttr, ioprio_set, prlimit, sched_setattr};
 use crate::sys::{self, Context};
@@ -41,7 +42,7 @@ pub(crate) fn set_limits(pid: Pid, task: &Task) -> Result<()> {
     let rlimits = if task.user_namespace { limits.rlimits.as_slice() } else { &[] };
     for (index, limit) in rlimits.iter().enumerate() {
         prlimit(pid.as_raw(), limit.resource, limit.soft, limit.hard)
-            .map_err(above_hard_limit)
+            .map_err(|error| limit_refused(error, limit))
             .with_context(|| format!("config.json: /process/rlimits/{index}"))?;
     }
     if let Some(it) = limits.scheduler {
@@ -77,12 +78,24 @@ fn scheduler_refused(error: sys::Error) -> anyhow::Error {
     }
 }
 
-/// Why prlimit(2) was refused: the process is ours, so it can only be for this.
-pub(crate) fn above_hard_limit(error: sys::Error) -> anyhow::Error {
-    match error.errno() {
-        Errno::EPERM => anyhow::Error::new(error).context("raising a hard limit takes CAP_SYS_RESOURCE on the host"),
-        _ => error.into(),
+/// Why prlimit(2) was refused. The process is ours, so it can only be that the hard limit is above the present one, or
+/// that of descriptors above the host's sysctl, which no capability changes.
+pub(crate) fn limit_refused(error: sys::Error, limit: &Limit) -> anyhow::Error {
+    if error.errno() != Errno::EPERM {
+        return error.into();
     }
+    if limit.resource == libc::RLIMIT_NOFILE as u32
+        && let Some(most) = most_descriptors()
+        && limit.hard > most
+    {
+        return anyhow::Error::new(error).context(format!("the host allows at most {most} (sysctl fs.nr_open)"));
+    }
+    anyhow::Error::new(error).context("raising a hard limit takes CAP_SYS_RESOURCE on the host")
+}
+
+/// proc_sys_fs(5), /proc/sys/fs/nr_open.
+fn most_descriptors() -> Option<u64> {
+    std::fs::read_to_string("/proc/sys/fs/nr_open").ok()?.trim().parse().ok()
 }
 
 /// The pid in decimal, without newline, all of it or nothing.

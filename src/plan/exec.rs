@@ -103,9 +103,10 @@ fn changed(mut process: Process, changes: Changes) -> Result<Process> {
     Ok(process)
 }
 
-/// Never inheritable, and so never ambient: a file's capabilities must not come to life by them (CVE-2022-29162).
+/// To every set but the inheritable one: a file's inheritable capabilities must not come to life by them (CVE-2022-29162).
+/// Ambient are those alone that config.json makes inheritable, as in runc.
 fn add(sets: &mut Capabilities, names: &[String]) {
-    for set in [&mut sets.bounding, &mut sets.effective, &mut sets.permitted] {
+    for set in [&mut sets.bounding, &mut sets.effective, &mut sets.permitted, &mut sets.ambient] {
         set.extend_from_slice(names);
     }
 }
@@ -157,7 +158,7 @@ mod tests {
         assert_eq!((process.user.uid, process.user.gid, process.user.additional_gids), (5, 7, vec![9]));
         assert!(process.no_new_privileges && !process.terminal);
         let sets = process.capabilities.unwrap();
-        assert_eq!((sets.permitted.len(), sets.inheritable.len(), sets.ambient.len()), (1, 0, 0));
+        assert_eq!((sets.permitted.len(), sets.inheritable.len(), sets.ambient.len()), (1, 0, 1));
     }
 
     #[test]

@@ -66,11 +66,16 @@ const ON_V2: [&str; 6] = [
     "sh",
 ];
 
-/// What it takes to do without open_tree_attr(2), which Linux 6.15 has.
-fn calls_of_older_kernels() -> usize {
+/// The first two numbers of the kernel's release.
+pub(super) fn linux() -> [u32; 2] {
     let name = nix::sys::utsname::uname().unwrap();
     let numbers: Vec<u32> = name.release().to_str().unwrap().split(['.', '-']).flat_map(str::parse).collect();
-    if numbers[..2] < [6, 15][..] { 22 } else { 0 }
+    [numbers[0], numbers[1]]
+}
+
+/// What it takes to do without open_tree_attr(2), which Linux 6.15 has.
+fn calls_of_older_kernels() -> usize {
+    if linux() < [6, 15] { 22 } else { 0 }
 }
 
 container_test!(system_calls_of_run_on_v2_with_the_bundle_of_an_engine, |c| {

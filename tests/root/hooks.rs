@@ -11,7 +11,7 @@ const OUTSIDE: [&str; 2] = ["prestart", "createRuntime"];
 const ALL: [&str; 6] = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
 
 /// A hook that appends what it gets to `records` (inside the container for startContainer), named by its kind.
-fn record(c: &Container, kind: &str) -> Value {
+pub(super) fn record(c: &Container, kind: &str) -> Value {
     // The container's own probe: another path, which createContainer sees as well, before the pivot.
     let (path, file) = if kind == "startContainer" {
         ("/guest".to_owned(), "/records".to_owned())
@@ -29,7 +29,7 @@ fn records(c: &Container, kind: &str) -> Vec<Value> {
     all.filter(|record| record["words"][0] == kind).collect()
 }
 
-fn only(c: &Container, kind: &str) -> Value {
+pub(super) fn only(c: &Container, kind: &str) -> Value {
     let mut found = records(c, kind);
     assert_eq!(found.len(), 1, "{kind} should have run once: {found:?}");
     found.remove(0)

@@ -49,6 +49,8 @@ pub(super) fn sysctl(linux: &Linux) -> Result<()> {
 pub(crate) fn namespace(path: &str) -> Option<&'static str> {
     match path {
         "kernel/domainname" => Some("uts"),
+        // Before Linux 6.14 the host's: the container's process looks before it writes.
+        "kernel/pid_max" => Some("pid"),
         _ if IPC.contains(&path) || path.starts_with("fs/mqueue/") => Some("ipc"),
         _ if path.starts_with("net/") => Some("network"),
         _ if path.starts_with("user/") => Some("user"),
