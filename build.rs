@@ -1,5 +1,7 @@
 //! Tells the program which commit it is built from: `TARE_COMMIT` of the environment, or git's answer, or nothing.
 
+#![allow(clippy::disallowed_methods)]
+
 use std::path::Path;
 use std::process::Command;
 

@@ -21,6 +21,7 @@ pub fn config(data: &[u8]) {
             manager: Manager::Disabled,
             rootless: false,
             no_pivot: false,
+            delegated: None,
             passed: Passed::default(),
             notify: Some("/run/notify".into()),
         };

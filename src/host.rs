@@ -15,7 +15,17 @@ pub(crate) const INITIAL_USER_NAMESPACE: u64 = 0xefff_fffd;
 pub(crate) const CAP_DAC_OVERRIDE: u64 = 1 << 1;
 pub(crate) const CAP_SETGID: u64 = 1 << 6;
 pub(crate) const CAP_SETUID: u64 = 1 << 7;
+pub(crate) const CAP_SYS_PTRACE: u64 = 1 << 19;
 pub(crate) const CAP_SYS_ADMIN: u64 = 1 << 21;
+
+/// When a process of a container becomes non-dumpable, which ends with execve(2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hiding {
+    /// Before its first instruction.
+    FromTheClone,
+    /// When it joins a namespace, and before hooks run in the container.
+    WhenStarted,
+}
 
 /// What planning needs to know.
 #[derive(Debug, Clone, Default)]
@@ -41,6 +51,9 @@ pub(crate) struct Host {
     pub(crate) groups: bool,
     /// The security modules that labels are asked of (`lsm::modules`).
     pub(crate) modules: Modules,
+    /// CLONE_NEW* of the namespaces that are to be joined and that are this process's own already
+    /// (`launch::prepare::callers_namespaces`).
+    pub(crate) callers_namespaces: i32,
 }
 
 impl Host {
@@ -53,6 +66,14 @@ impl Host {
     /// what it has reaches no further than that namespace.
     pub(crate) fn privileged(&self) -> bool {
         self.capabilities & CAP_SYS_ADMIN != 0
+    }
+
+    /// When a process of a container becomes non-dumpable. The files of such a process below /proc are root's (proc(5)),
+    /// and to look into it, to fetch a descriptor of it and to join its namespaces takes CAP_SYS_PTRACE: a runtime without
+    /// that couldn't map its ids or `exec` beside it, nor could an ordinary user's own tools (slirp4netns) reach it.
+    pub(crate) fn hiding(&self) -> Hiding {
+        let reaches_it = self.euid == 0 && self.capabilities & CAP_SYS_PTRACE != 0;
+        if reaches_it { Hiding::FromTheClone } else { Hiding::WhenStarted }
     }
 
     /// What `exec` needs.
@@ -97,6 +118,25 @@ fn ids(value: &str, effective: &mut u32) -> bool {
 /// Whether this process is in a user namespace that isn't the host's. Without /proc nothing says so.
 pub(crate) fn in_user_namespace() -> bool {
     stat("/proc/self/ns/user").is_ok_and(|user| user.st_ino != INITIAL_USER_NAMESPACE)
+}
+
+/// A uid of this process's user namespace as the one around it has it; on the host, itself.
+pub(crate) fn uid_on_host(uid: u32) -> u32 {
+    if !in_user_namespace() {
+        return uid;
+    }
+    let map = sys::read_once("/proc/self/uid_map").unwrap_or_default();
+    mapped(&String::from_utf8_lossy(&map), uid).unwrap_or(uid)
+}
+
+/// user_namespaces(7): a line has the first id inside, the first outside, and how many.
+fn mapped(map: &str, uid: u32) -> Option<u32> {
+    map.lines().find_map(|line| {
+        let mut words = line.split_ascii_whitespace().map(|word| word.parse::<u32>().ok());
+        let (inside, outside, count) = (words.next()??, words.next()??, words.next()??);
+        let offset = uid.checked_sub(inside).filter(|offset| *offset < count)?;
+        outside.checked_add(offset)
+    })
 }
 
 /// Whether a user namespace is the one that this process is in.
@@ -145,6 +185,13 @@ mod tests {
         assert_eq!(release("7.2-rc1"), Some((7, 2)));
         assert_eq!((release("six"), release("6"), release("")), (None, None, None));
         assert!(is_linux(5, 10) && !is_linux(1000, 0));
+    }
+
+    #[test]
+    fn ids_of_the_host() {
+        let map = "         0       1000          1\n         1     100000      65536\n";
+        assert_eq!([0, 1, 65536, 65537].map(|uid| mapped(map, uid)), [Some(1000), Some(100_000), Some(165_535), None]);
+        assert_eq!(mapped("", 0), None);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use clap::ValueEnum;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use crate::clock;
-use crate::sys::Context as _;
+use crate::sys::{self, Context as _};
 
 /// `--log-format`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -81,9 +81,21 @@ pub(crate) fn init(path: Option<PathBuf>, format: Format, debug: bool) -> Result
     error.map_or(Ok(()), Err)
 }
 
-/// The file of `--log`, which every process of this program keeps.
-pub(crate) fn descriptor() -> Option<BorrowedFd<'static>> {
+/// The file of `--log`, for a process on its way into a container, which has nothing but debug messages to log.
+pub(crate) fn descriptor_inside() -> Option<BorrowedFd<'static>> {
+    if log::max_level() < LevelFilter::Debug {
+        return None;
+    }
     SINK.get()?.file.as_ref().map(AsFd::as_fd)
+}
+
+/// In a process on its way into a container: closes the file, and nothing is logged from here on. The file is the host's,
+/// and from here on the process can wait for long, or run programs of the image.
+pub(crate) fn close_inside() {
+    if let Some(file) = descriptor_inside() {
+        log::set_max_level(LevelFilter::Off);
+        sys::fs::close_borrowed(file);
+    }
 }
 
 /// The error that ends the process: to the log, and readable to standard error, which engines capture.

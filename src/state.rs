@@ -4,8 +4,13 @@
 //! process may go on, and at the end (phase `created`); each time beside its place and renamed, so no reader sees half
 //! of it. Whatever point a killed runtime stopped at, the record says what there may be to remove.
 //!
-//! No status is stored: it is derived from the process (alive, and the same by its start time), from who reads the gate
-//! FIFO, and from the freezer. While `pause` freezes, the file `pausing` names the process that does: if it was killed
+//! Nothing is synced to disk. On tmpfs, where state belongs (/run), that would change nothing; on a disk it costs 8 ms
+//! (fdatasync(2) on ext4) for each of up to three writes, more than a whole `run`, and is of use only after a power cut,
+//! when every process is gone. What that leaves, an empty record, `delete --force` removes ([`crate::launch::lost`]).
+//!
+//! No status is stored: it is derived from the process (alive, the same by its start time, and whether it has executed a
+//! program yet, which the kernel tells), and from the freezer. While `pause` freezes, the file `pausing` names the process
+//! that does: if it was killed
 //! meanwhile, whoever asks for the status next thaws the container.
 //!
 //! A lock (flock on the folder) is held by every command that changes the container. The creator holds it from before
@@ -13,32 +18,28 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, renameat};
 use nix::sys::stat::{Mode, fstat};
-use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup;
 use crate::error::phrase;
 use crate::spec;
-use crate::sys::clone::{pidfd_open, signal_process};
 use crate::sys::{self, Context};
 
 mod change;
+mod identity;
+mod lock;
+mod root;
 
-/// A process that can't be mistaken for a later one with the same pid.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Identity {
-    pub(crate) pid: i32,
-    /// Field 22 of /proc/PID/stat: clock ticks since boot.
-    pub(crate) start_time: u64,
-}
+pub(crate) use self::lock::{LONG_PATIENCE, Lock};
+use self::root::Purpose;
+
+pub(crate) use self::identity::{Identity, is_enosys};
 
 /// How far `create` came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +68,10 @@ pub(crate) struct Record {
     /// Whether init is the first process of a pid namespace of its own: the kernel then kills the rest with it.
     pub(crate) own_pid_namespace: bool,
     pub(crate) cgroup: cgroup::Location,
+    /// Whether the kernel tells of init that it has not executed a program yet ([`identity::Seen::has_not_executed`]). Some sandboxes
+    /// tell nothing: then it counts as created as long as somebody has the gate open for reading.
+    #[serde(default)]
+    pub(crate) tells_execve: bool,
     /// Whether it has a session keyring of its own (`--no-new-keyring`).
     pub(crate) keyring: bool,
     /// Whether config.json has poststart or poststop hooks: without them nobody needs to parse it again.
@@ -98,173 +103,21 @@ impl Status {
     }
 }
 
-impl Identity {
-    /// The identity of a live process; `None` when it is gone or a zombie.
-    pub(crate) fn of(pid: Pid) -> Option<Self> {
-        Self::with_state(pid).map(|(identity, _)| identity)
-    }
-
-    /// The same, and the letter of its state (proc_pid_stat(5)).
-    fn with_state(pid: Pid) -> Option<(Self, u8)> {
-        Self::from_stat(pid, &sys::read_small(format!("/proc/{pid}/stat")).ok()?)
-    }
-
-    /// [`Self::of`] the one process that this one makes.
-    pub(crate) fn of_new(pid: Pid) -> Option<Self> {
-        Self::from_stat(pid, &sys::read_once(format!("/proc/{pid}/stat")).ok()?).map(|(identity, _)| identity)
-    }
-
-    fn from_stat(pid: Pid, stat: &[u8]) -> Option<(Self, u8)> {
-        let (state, start_time) = parse_stat(stat)?;
-        (!matches!(state, b'Z' | b'X')).then_some((Self { pid: pid.as_raw(), start_time }, state))
-    }
-
-    /// This process.
-    pub(crate) fn own() -> Option<Self> {
-        let stat = sys::read_once("/proc/self/stat").ok()?;
-        let (_, start_time) = parse_stat(&stat)?;
-        let pid = stat.split(|byte| *byte == b' ').next()?;
-        Some(Self { pid: std::str::from_utf8(pid).ok()?.parse().ok()?, start_time })
-    }
-
-    /// The letter of the state of that very process; `None` when it is gone.
-    pub(crate) fn state(self) -> Option<u8> {
-        Self::with_state(Pid::from_raw(self.pid)).filter(|(identity, _)| *identity == self).map(|(_, state)| state)
-    }
-
-    /// Whether that very process is alive (a zombie is not).
-    pub(crate) fn alive(self) -> bool {
-        Self::of(Pid::from_raw(self.pid)) == Some(self)
-    }
-
-    /// A pidfd of that very process, or `None` when it is gone: the start time is compared after the pidfd is open, so
-    /// a recycled pid is never acted on. ENOSYS where a sandbox around the runtime doesn't know pidfds.
-    pub(crate) fn pidfd(self) -> Result<Option<OwnedFd>> {
-        Ok(self.pidfd_and_state()?.map(|(pidfd, _)| pidfd))
-    }
-
-    /// [`Self::pidfd`], and the letter of the process's state.
-    pub(crate) fn pidfd_and_state(self) -> Result<Option<(OwnedFd, u8)>> {
-        let pid = Pid::from_raw(self.pid);
-        match pidfd_open(pid) {
-            Ok(pidfd) => match Self::with_state(pid) {
-                Some((identity, state)) if identity == self => Ok(Some((pidfd, state))),
-                _ => Ok(None),
-            },
-            Err(error) if error.errno() == Errno::ESRCH => Ok(None),
-            // The pid is now a thread's: not the process that this was.
-            Err(error) if error.errno() == Errno::EINVAL => Ok(None),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Sends a signal to that very process; false when it is gone.
-    pub(crate) fn signal(self, signal: i32) -> Result<bool> {
-        let pidfd = match self.pidfd() {
-            Err(error) if is_enosys(&error) => return self.signal_by_pid(signal),
-            pidfd => pidfd?,
-        };
-        let Some(pidfd) = pidfd else { return Ok(false) };
-        // A pid that went to another process just now doesn't have the start time.
-        match signal_process(Pid::from_raw(self.pid), Some(pidfd.as_fd()), signal) {
-            Ok(()) => Ok(true),
-            Err(error) if error.errno() == Errno::ESRCH => Ok(false),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Without pidfds: the start time is compared just before, which is all that can be done.
-    fn signal_by_pid(self, signal: i32) -> Result<bool> {
-        if !self.alive() {
-            return Ok(false);
-        }
-        match sys::clone::kill(Pid::from_raw(self.pid), signal) {
-            Err(error) if error.errno() == Errno::ESRCH => Ok(false),
-            sent => sent.map(|()| true).map_err(Into::into),
-        }
-    }
-
-    /// Waits until that very process has ended; false when it takes longer than `patience`.
-    pub(crate) fn wait(self, patience: Duration) -> Result<bool> {
-        let end = Instant::now() + patience;
-        match self.pidfd() {
-            Ok(None) => Ok(true),
-            Ok(Some(pidfd)) => wait_readable(&pidfd, end),
-            // Without pidfds the process of somebody else can only be looked at again and again.
-            Err(error) if is_enosys(&error) => {
-                while self.alive() {
-                    if Instant::now() > end {
-                        return Ok(false);
-                    }
-                    std::thread::sleep(Duration::from_millis(5));
-                }
-                Ok(true)
-            }
-            Err(error) => Err(error),
-        }
-    }
-}
-
-fn wait_readable(fd: &OwnedFd, end: Instant) -> Result<bool> {
-    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-    loop {
-        let left = end.saturating_duration_since(Instant::now());
-        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        match poll(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLIN)], timeout) {
-            Err(Errno::EINTR) => {}
-            result => return Ok(result.call("poll", "pidfd")? > 0),
-        }
-    }
-}
-
-/// Whether a system call is to blame that this kernel lacks, or that a filter around the runtime denies.
-pub(crate) fn is_enosys(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<sys::Error>().is_some_and(|error| error.errno() == Errno::ENOSYS)
-}
-
-/// State letter and start time (fields 3 and 22) of /proc/PID/stat; the name in field 2 may hold anything.
-fn parse_stat(stat: &[u8]) -> Option<(u8, u64)> {
-    let after = stat.iter().rposition(|byte| *byte == b')')?;
-    let rest = std::str::from_utf8(stat.get(after + 2..)?).ok()?;
-    let mut fields = rest.split(' ');
-    let state = *fields.next()?.as_bytes().first()?;
-    Some((state, fields.nth(18)?.parse().ok()?))
-}
-
 /// The folder of one container, open.
 #[derive(Debug)]
 pub(crate) struct Folder {
     root: PathBuf,
     name: String,
+    /// Of the root, where it is to be removed from.
+    parent: OwnedFd,
     fd: OwnedFd,
 }
 
 /// What the container process writes into the result before execve; an error's text follows if that fails.
 pub(crate) const STARTING: u8 = 0;
 
-/// The lock of a container: released when the last copy of its descriptor closes, so a clone that holds one must drop
-/// it, and dropping it there doesn't release the original.
-#[derive(Debug)]
-#[must_use]
-pub(crate) struct Lock(OwnedFd);
-
-/// A lock given back for a time, with its descriptor.
-#[derive(Debug)]
-pub(crate) struct Released(OwnedFd);
-
-impl Lock {
-    /// Gives the lock back, to take it again later.
-    pub(crate) fn release(self) -> Result<Released> {
-        sys::fs::flock(self.0.as_fd(), sys::fs::Flock::Unlock)?;
-        Ok(Released(self.0))
-    }
-}
-
-impl From<Lock> for OwnedFd {
-    fn from(lock: Lock) -> Self {
-        lock.0
-    }
-}
+/// A longer text is cut.
+pub(crate) const LONGEST_ERROR: usize = 32 * 1024;
 
 impl From<Folder> for OwnedFd {
     fn from(folder: Folder) -> Self {
@@ -272,30 +125,7 @@ impl From<Folder> for OwnedFd {
     }
 }
 
-impl Released {
-    /// Waits for the lock again. A folder that was deleted meanwhile is a container that doesn't exist.
-    pub(crate) fn take(self, folder: &Folder) -> Result<Lock> {
-        sys::fs::flock(self.0.as_fd(), sys::fs::Flock::Wait)?;
-        folder.still_there()?;
-        Ok(Lock(self.0))
-    }
-}
-
-/// Sticky, as in runc: cleaners of the runtime directory leave it alone (XDG Base Directory Specification).
-fn make_root(root: &Path) -> Result<()> {
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o1700).create(root);
-    made.call("mkdir", root).map_err(|error| with_remedy(error, root))
-}
-
-/// An ordinary user has no place in /run but his own.
-fn with_remedy(error: sys::Error, path: &Path) -> anyhow::Error {
-    let denied = matches!(error.errno(), Errno::EACCES | Errno::EPERM | Errno::EROFS);
-    if !denied || !path.starts_with("/run") {
-        return error.into();
-    }
-    anyhow::Error::new(error).context("no place for the state of containers: set XDG_RUNTIME_DIR, or give --root")
-}
-
+const FOLDER: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC).union(OFlag::O_NOFOLLOW);
 const GATE: &str = "start";
 const RESULT: &str = "result";
 const CONFIG: &str = "config.json";
@@ -309,21 +139,27 @@ impl Folder {
     /// Claims an id: makes its folder and takes the lock. The id is taken from here on.
     pub(crate) fn claim(root: &Path, id: &str) -> Result<(Self, Lock)> {
         let path = root.join(id);
-        let mut made = nix::unistd::mkdir(&path, Mode::from_bits_truncate(0o711));
-        if made == Err(Errno::ENOENT) {
-            // Only its owner looks into it: the state tells where everything of every container is.
-            make_root(root)?;
-            made = nix::unistd::mkdir(&path, Mode::from_bits_truncate(0o711));
-        }
-        match made {
+        let parent = match root::open(root, Purpose::Make)? {
+            Some(parent) => parent,
+            None => {
+                root::make(root)?;
+                // Somebody else may have been faster.
+                root::open(root, Purpose::Make)?.with_context(|| format!("{root:?} is gone again"))?
+            }
+        };
+        // Nobody else gets through it, whoever gets through the root: the container's way to notify is in it, and
+        // open to every user of the container.
+        let mode = Mode::from_bits_truncate(0o700);
+        match nix::sys::stat::mkdirat(&parent, id, mode) {
             Err(Errno::EEXIST) => bail!("{}: {id:?}", phrase::ALREADY_EXISTS),
-            made => made.call("mkdir", &path).map_err(|error| with_remedy(error, &path))?,
+            made => made.call("mkdir", &path).map_err(|error| root::with_remedy(error, &path))?,
         }
-        let folder = Self::open(root, id)?;
+        // Nobody else can have exchanged it: the root is the caller's, or sticky.
+        let fd = openat(&parent, id, FOLDER, Mode::empty()).call("open", &path)?;
+        let folder = Self { root: root.into(), name: id.into(), parent, fd };
         // Should it be deleted between the two, the record can't be written into it.
-        let lock = folder.reopen()?;
-        sys::fs::flock(lock.as_fd(), sys::fs::Flock::Wait)?;
-        Ok((folder, Lock(lock)))
+        let lock = folder.lock_new()?;
+        Ok((folder, lock))
     }
 
     /// The folder of an existing container. The error has the phrase that engines look for.
@@ -337,58 +173,27 @@ impl Folder {
     /// The folder of a container, if there is one.
     pub(crate) fn find(root: &Path, id: &str) -> Result<Option<Self>> {
         let path = root.join(id);
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-        match openat(sys::fs::CWD, &path, flags, Mode::empty()) {
-            Ok(fd) => Ok(Some(Self { root: root.into(), name: id.into(), fd })),
-            Err(Errno::ENOENT) => Ok(None),
-            Err(errno) => Err(errno).call("open", &path).map_err(Into::into),
-        }
+        let Some(parent) = root::open(root, Purpose::Look)? else { return Ok(None) };
+        let fd = match openat(&parent, id, FOLDER, Mode::empty()) {
+            Err(Errno::ENOENT) => return Ok(None),
+            fd => fd.call("open", &path)?,
+        };
+        root::check_entry(&path, &fstat(&fd).call("fstat", &path)?)
+            .with_context(|| format!("container {id:?} is not to be trusted"))?;
+        Ok(Some(Self { root: root.into(), name: id.into(), parent, fd }))
     }
 
-    /// Waits for the lock. A folder that was deleted meanwhile is a container that doesn't exist.
-    pub(crate) fn lock(&self) -> Result<Lock> {
-        let fd = self.reopen()?;
-        sys::fs::flock(fd.as_fd(), sys::fs::Flock::Wait)?;
-        self.still_there()?;
-        Ok(Lock(fd))
-    }
-
-    /// Takes the lock if it is free.
-    pub(crate) fn try_lock(&self) -> Result<Option<Lock>> {
-        let fd = self.reopen()?;
-        match sys::fs::flock(fd.as_fd(), sys::fs::Flock::Try) {
-            Ok(()) => self.still_there().map(|()| Some(Lock(fd))),
-            Err(error) if error.errno() == Errno::EWOULDBLOCK => Ok(None),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// [`Self::try_lock`] for a caller to whom a deleted container is fine: `Some(None)` then.
-    pub(crate) fn try_lock_existing(&self) -> Result<Option<Option<Lock>>> {
-        self.try_lock().map(|lock| lock.map(Some)).or_else(|error| self.gone_or(error).map(|()| Some(None)))
-    }
-
-    /// [`Self::lock`] for a caller to whom a deleted container is fine: `None` then.
-    pub(crate) fn lock_existing(&self) -> Result<Option<Lock>> {
-        self.lock().map(Some).or_else(|error| self.gone_or(error).map(|()| None))
-    }
-
-    fn gone_or(&self, error: anyhow::Error) -> Result<()> {
-        if self.still_there().is_err() { Ok(()) } else { Err(error) }
-    }
-
-    /// A lock needs an open file description of its own.
-    fn reopen(&self) -> Result<OwnedFd> {
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        Ok(openat(&self.fd, ".", flags, Mode::empty()).call("open", self.path())?)
-    }
-
+    /// An error if the container has been deleted.
     fn still_there(&self) -> Result<()> {
         let link_count = fstat(&self.fd).call("fstat", self.path())?.st_nlink;
         if link_count == 0 {
             bail!("{}: {:?}", phrase::DOES_NOT_EXIST, self.name);
         }
         Ok(())
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     pub(crate) fn path(&self) -> PathBuf {
@@ -417,6 +222,15 @@ impl Folder {
         Ok(())
     }
 
+    /// [`Self::read_file`] of a file that is read once in the life of this process: its descriptor is closed with others.
+    fn read_once(&self, name: &str) -> sys::Result<Vec<u8>> {
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+        let fd = openat(&self.fd, name, flags, Mode::empty()).call("open", self.path().join(name))?;
+        let bytes = sys::read_whole(&fd).call("read", self.path().join(name));
+        sys::fs::leave(fd);
+        bytes
+    }
+
     fn read_file(&self, name: &str) -> sys::Result<Vec<u8>> {
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
         let fd = openat(&self.fd, name, flags, Mode::empty()).call("open", self.path().join(name))?;
@@ -438,6 +252,20 @@ impl Folder {
         Ok(Some(record))
     }
 
+    /// What is kept of a container that is to be removed whatever there is. A newer tare's record is an error all the
+    /// same: there may be more to remove than this one knows of.
+    pub(crate) fn kept(&self) -> Result<Kept> {
+        let error = match self.read() {
+            Ok(record) => return Ok(record.map_or(Kept::Nothing, |record| Kept::Record(Box::new(record)))),
+            Err(error) => error,
+        };
+        let readable = self.read_file(STATE).is_ok_and(|bytes| {
+            let version = serde_json::from_slice(&bytes).map(|value: serde_json::Value| value["version"].as_u64());
+            version.is_ok_and(|version| version > Some(VERSION.into()))
+        });
+        if readable { Err(error) } else { Ok(Kept::Lost(error)) }
+    }
+
     /// The record of a container that at least began to exist.
     pub(crate) fn record(&self) -> Result<Record> {
         match self.read()? {
@@ -452,7 +280,7 @@ impl Folder {
 
     /// config.json as it was at create.
     pub(crate) fn config(&self) -> Result<spec::Spec> {
-        spec::load::parse(&self.read_file(CONFIG)?)
+        spec::load::parse(&self.read_once(CONFIG)?)
     }
 
     /// Makes both FIFOs and opens them so that neither open blocks and neither needs /proc.
@@ -501,18 +329,28 @@ impl Folder {
 
     /// The status, derived from what is there now.
     pub(crate) fn status(&self, record: &Record) -> Result<Status> {
-        let alive = record.init.is_some_and(Identity::alive);
+        self.derive_status(record, None)
+    }
+
+    /// [`Self::status`] for a caller that has the lock.
+    pub(crate) fn status_locked(&self, record: &Record, lock: &Lock) -> Result<Status> {
+        self.derive_status(record, Some(lock))
+    }
+
+    fn derive_status(&self, record: &Record, held: Option<&Lock>) -> Result<Status> {
+        let init = record.init.and_then(Identity::seen);
         if record.phase == Phase::Creating {
             return Ok(Status::Creating);
         }
-        if !alive {
-            return Ok(Status::Stopped);
-        }
+        let Some(init) = init else { return Ok(Status::Stopped) };
         let cgroup = cgroup::open(&record.cgroup)?;
-        if cgroup.frozen().unwrap_or(false) && !self.thaw_half_paused(&*cgroup) {
+        if cgroup.frozen().context("whether the container is paused")? && !self.thaw_half_paused(&*cgroup, held) {
             return Ok(Status::Paused);
         }
-        Ok(if self.open_gate()?.is_some() { Status::Created } else { Status::Running })
+        // What a container holds open decides nothing: it may have got hold of the gate.
+        let told = init.has_not_executed().filter(|_| record.tells_execve);
+        let waits = told.map_or_else(|| self.open_gate().map(|gate| gate.is_some()), Ok)?;
+        Ok(if waits { Status::Created } else { Status::Running })
     }
 
     /// Removes the folder, in its place: whatever point a killed remover stopped at, the id is still taken and
@@ -522,7 +360,8 @@ impl Folder {
             self.unlink(name)?;
         }
         let path = self.path();
-        match nix::unistd::unlinkat(nix::fcntl::AT_FDCWD, &path, nix::unistd::UnlinkatFlags::RemoveDir) {
+        let rmdir = || nix::unistd::unlinkat(&self.parent, self.name.as_str(), nix::unistd::UnlinkatFlags::RemoveDir);
+        match rmdir() {
             Ok(()) | Err(Errno::ENOENT) => {
                 // A command removes one, and ends: the kernel closes it then.
                 std::mem::forget(self);
@@ -538,7 +377,7 @@ impl Folder {
                     Ok(()) | Err(Errno::ENOENT) => {}
                     Err(errno) => return Err(errno).call("rmdir", path.join(NOTIFY)).map_err(Into::into),
                 }
-                std::fs::remove_dir(&path).call("rmdir", &path).map_err(Into::into)
+                rmdir().call("rmdir", &path).map_err(Into::into)
             }
             Err(errno) => Err(errno).call("rmdir", &path).map_err(Into::into),
         }
@@ -550,6 +389,16 @@ impl Folder {
             Err(errno) => Err(errno).call("unlink", self.path().join(name)),
         }
     }
+}
+
+/// What `delete --force` finds.
+#[derive(Debug)]
+pub(crate) enum Kept {
+    /// The creator was killed before it could make anything else.
+    Nothing,
+    Record(Box<Record>),
+    /// A record that can't be read, and why.
+    Lost(anyhow::Error),
 }
 
 /// Both FIFOs of `start`, as the container process holds them. Both close at exec.
@@ -584,27 +433,13 @@ impl Gate {
     /// Tells `start` why the program doesn't run.
     pub(crate) fn fail(&self, text: &str) {
         // Nobody is left to tell when this fails too.
-        let _ = nix::unistd::write(&self.result, &text.as_bytes()[..text.len().min(32 * 1024)]);
+        let _ = nix::unistd::write(&self.result, &text.as_bytes()[..text.len().min(LONGEST_ERROR)]);
     }
 }
 
 /// Every container below `root`, by name; a root that isn't there has none. Broken ones are returned with their error.
 pub(crate) fn list(root: &Path) -> Result<Vec<(String, Result<Folder>)>> {
-    let entries = match std::fs::read_dir(root) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error).call("open", root).map_err(Into::into),
-    };
-    let mut names: Vec<String> = Vec::new();
-    for entry in entries {
-        let entry = entry.call("read", root)?;
-        let Ok(name) = entry.file_name().into_string() else { continue };
-        if !name.starts_with('.') && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            names.push(name);
-        }
-    }
-    names.sort();
-    Ok(names.into_iter().map(|name| (name.clone(), Folder::open(root, &name))).collect())
+    Ok(root::names(root)?.into_iter().map(|name| (name.clone(), Folder::open(root, &name))).collect())
 }
 
 /// For tests and for callers that only have a descriptor.

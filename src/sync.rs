@@ -5,6 +5,8 @@
 //! pass(Go)            ---------->            id maps, cgroup and limits are in place; not if there is nothing to wait for
 //!                     <----------  process   only with a bridge: the pid of the final process, and its pidfd
 //!                     <----------  reached(RuntimeHooks)
+//!                     <----------  source    for each bind source that lies on a mount of the container, before the hooks
+//! (a descriptor)      ---------->            its tree, opened in the container's mount namespace
 //! pass(RuntimeHooks)  ---------->            only with prestart or createRuntime hooks
 //!                     <----------  listener  only with seccomp notification: the filter is loaded next
 //!                     <----------  reached(Ready)
@@ -22,11 +24,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
 use crate::sys::Context as _;
-use crate::sys::socket::{receive_fds, send_fd};
+use crate::sys::socket::{receive_fds, send_fds};
 
 /// A meeting point: the inside has reached it and waits until the outside has done its part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,12 +56,21 @@ pub(crate) enum Heard {
     Process(Pid, OwnedFd),
     /// The next thing is the loading of the seccomp filter, whose listener will be this descriptor.
     Listener(i32),
+    /// The source of this step is to be opened in these namespaces of the container.
+    Source(usize, Namespaces),
     /// The next thing is execve.
     Starting,
     /// The inside failed; the text names what and why.
     Failed(String),
     /// The inside has closed its end: it died, or it became the program.
     Closed,
+}
+
+/// The namespaces in which the container's process builds its file system.
+#[derive(Debug)]
+pub(crate) struct Namespaces {
+    pub(crate) mount: OwnedFd,
+    pub(crate) user: OwnedFd,
 }
 
 /// A message is at most this long; a longer text is cut.
@@ -107,6 +120,24 @@ fn write(fd: BorrowedFd<'_>, tag: u8, text: &[u8]) -> Result<()> {
     }
 }
 
+/// A message with descriptors.
+fn send(fd: BorrowedFd<'_>, tag: u8, text: &[u8], fds: &[BorrowedFd<'_>]) -> Result<()> {
+    send_fds(fd, &[&[tag], text].concat(), fds).context("sync channel")
+}
+
+/// A message with the descriptors that came with it; none at all is the other end's end.
+fn receive(fd: BorrowedFd<'_>) -> Result<(Vec<u8>, Vec<OwnedFd>)> {
+    let mut buffer = vec![0; LONGEST + 1];
+    match receive_fds(fd, &mut buffer) {
+        Ok((length, fds)) => {
+            buffer.truncate(length);
+            Ok((buffer, fds))
+        }
+        Err(error) if error.errno() == Errno::ECONNRESET => Ok((Vec::new(), Vec::new())),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// In the clone the other end must be closed, or it would never see the runtime's end.
 impl From<Outside> for OwnedFd {
     fn from(outside: Outside) -> Self {
@@ -123,13 +154,7 @@ impl AsFd for Outside {
 impl Outside {
     /// Waits for the next message.
     pub(crate) fn hear(&self) -> Result<Heard> {
-        let mut message = vec![0; LONGEST + 1];
-        let (length, fds) = match receive_fds(self.0.as_fd(), &mut message) {
-            // A peer that died with unread data in its queue resets the connection: it is gone all the same.
-            Err(error) if error.errno() == Errno::ECONNRESET => return Ok(Heard::Closed),
-            received => received.context("sync channel")?,
-        };
-        message.truncate(length);
+        let (message, fds) = receive(self.0.as_fd())?;
         let Some((tag, text)) = message.split_first() else { return Ok(Heard::Closed) };
         let string = || String::from_utf8_lossy(text).into_owned();
         Ok(match (*tag, text) {
@@ -140,6 +165,10 @@ impl Outside {
             }
             (b'l', _) => Heard::Listener(string().parse().map_err(|_| anyhow!("internal error: bad descriptor"))?),
             (b'f', _) => Heard::Failed(string()),
+            (b'o', _) => match (string().parse(), <[OwnedFd; 2]>::try_from(fds)) {
+                (Ok(step), Ok([mount, user])) => Heard::Source(step, Namespaces { mount, user }),
+                _ => bail!("internal error: bad request for a source"),
+            },
             (b'x', []) => Heard::Starting,
             (byte, []) => match Barrier::from_byte(byte) {
                 Some(barrier) => Heard::Reached(barrier),
@@ -155,6 +184,14 @@ impl Outside {
             Err(error) if is_gone(&error) => Ok(()),
             result => result,
         }
+    }
+}
+
+/// Answers a request for a source.
+pub(crate) fn answer(outside: BorrowedFd<'_>, source: Result<OwnedFd>) -> Result<()> {
+    match source {
+        Ok(tree) => send(outside, b'o', &[], &[tree.as_fd()]),
+        Err(error) => write(outside, b'f', format!("{error:#}").as_bytes()),
     }
 }
 
@@ -193,11 +230,26 @@ impl Inside {
 
     /// Names the final process. Its pidfd goes along: a filter around the runtime may deny pidfd_open(2).
     pub(crate) fn process(&self, pid: Pid, pidfd: BorrowedFd<'_>) -> Result<()> {
-        send_fd(self.0.as_fd(), format!("p{pid}").as_bytes(), pidfd).context("sync channel")
+        send(self.0.as_fd(), b'p', pid.to_string().as_bytes(), &[pidfd])
     }
 
     pub(crate) fn listener(&self, number: i32) -> Result<()> {
         write(self.0.as_fd(), b'l', number.to_string().as_bytes())
+    }
+
+    /// Has the source of a step opened outside, where the rights for it are, but as this process's mounts are now.
+    pub(crate) fn source(&self, step: usize) -> Result<OwnedFd> {
+        let open =
+            |path: &str| nix::fcntl::open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).call("open", path);
+        let (mount, user) = (open("/proc/self/ns/mnt")?, open("/proc/self/ns/user")?);
+        send(self.0.as_fd(), b'o', step.to_string().as_bytes(), &[mount.as_fd(), user.as_fd()])?;
+        let (message, mut fds) = receive(self.0.as_fd())?;
+        match (message.split_first(), fds.pop()) {
+            (Some((b'o', _)), Some(tree)) => Ok(tree),
+            (Some((b'f', text)), _) => bail!("{}", String::from_utf8_lossy(text)),
+            (None, _) => bail!("the runtime is gone"),
+            _ => bail!("internal error: waiting for a source, got {message:?}"),
+        }
     }
 
     pub(crate) fn starting(&self) -> Result<()> {
@@ -245,6 +297,20 @@ mod tests {
         let (outside, inside) = channel().unwrap();
         drop(outside);
         assert!(inside.wait(Barrier::Go).is_err());
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods)] // the asker is a thread of the test
+    fn a_source_is_asked_for_and_comes_or_says_why_not() {
+        let (outside, inside) = channel().unwrap();
+        let asker = std::thread::spawn(move || (inside.source(7), inside.source(8)));
+        let Heard::Source(7, namespaces) = outside.hear().unwrap() else { panic!("no request") };
+        answer(outside.as_fd(), Ok(namespaces.mount)).unwrap();
+        let Heard::Source(8, _) = outside.hear().unwrap() else { panic!("no request") };
+        answer(outside.as_fd(), Err(anyhow!("not there"))).unwrap();
+        let (first, second) = asker.join().unwrap();
+        assert!(first.is_ok());
+        assert_eq!(second.unwrap_err().to_string(), "not there");
     }
 
     #[test]

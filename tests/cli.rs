@@ -1,6 +1,6 @@
 //! The command line as its callers see it: what needs no container and no root.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
 
 #[path = "cli/bad_input.rs"]
 mod bad_input;

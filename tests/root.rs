@@ -19,11 +19,14 @@ mod common;
 mod root {
     mod apparmor;
     mod bad_input;
+    mod bind_sources;
     mod budget;
     mod busybox;
+    mod cgroup_edges;
     mod cgroup_table;
     mod cgroup_trouble;
     mod cgroups;
+    mod children;
     mod commands;
     mod crash;
     mod create;
@@ -42,6 +45,8 @@ mod root {
     mod fallbacks;
     #[cfg(target_arch = "x86_64")]
     mod filtered;
+    mod first_thread;
+    mod hold;
     mod hooks;
     mod identity;
     mod idmap;
@@ -49,7 +54,9 @@ mod root {
     mod join_user;
     mod kill;
     mod list;
+    mod lost;
     mod lsm;
+    mod mount_options;
     mod mounts;
     mod namespaces;
     mod nested;

@@ -18,13 +18,19 @@ mod common;
 
 mod security {
     mod bounds;
+    mod cleanup;
+    mod covers;
     mod cve_2019_5736;
     mod denied;
     mod dev;
     mod exec;
+    mod gate;
+    mod handed;
+    mod host_mounts;
     mod hostile;
     mod mounts;
     mod proc;
+    mod trust;
 
     use std::fs::File;
     use std::path::{Path, PathBuf};

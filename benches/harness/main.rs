@@ -12,6 +12,8 @@
 //! | `order` | which code is executed, for `make order` |
 //! | `report`, `svg` | tables, JSON, pictures |
 
+#![allow(clippy::disallowed_methods)]
+
 mod bench;
 mod bundle;
 mod contender;

@@ -42,13 +42,17 @@ struct Files<'a> {
 
 impl Files<'_> {
     fn set(&mut self, knob: &Knob) -> sys::Result<()> {
-        match self.write(&knob.file, &knob.value) {
-            Err(error) if gone(&error) => match &knob.missing {
-                Missing::Fail => Err(error),
-                Missing::Skip => Ok(()),
-                Missing::Instead { file, value } => self.write(file, value),
-            },
-            other => other,
+        match (self.write(&knob.file, &knob.value), &knob.missing) {
+            (Err(error), Missing::Skip) if gone(&error) => Ok(()),
+            (Err(error), Missing::Warn) if gone(&error) || error.errno() == Errno::EOPNOTSUPP => {
+                log::warn!("/linux/resources/{} is not set, the kernel doesn't have it: {error}", knob.property);
+                Ok(())
+            }
+            // BFQ has no weight of a device that another scheduler serves.
+            (Err(error), Missing::Instead { file, value }) if gone(&error) || error.errno() == Errno::EOPNOTSUPP => {
+                self.write(file, value)
+            }
+            (other, _) => other,
         }
     }
 

@@ -5,7 +5,9 @@
 //! a cgroup file system has no symbolic links, and the last component is opened with O_NOFOLLOW.
 
 use std::cell::OnceCell;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -15,8 +17,12 @@ use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
+use super::tree;
 use crate::sys;
 use crate::sys::Context as _;
+
+/// The extended attribute of a cgroup that was taken over.
+const MARK: &CStr = c"trusted.tare.taken";
 
 /// A cgroup's directory; it need not exist.
 #[derive(Debug)]
@@ -79,9 +85,24 @@ impl Dir {
         self.write_to(&fd, file, value)
     }
 
+    /// [`Self::write`], as [`Self::read_once`].
+    pub(super) fn write_once(&self, file: &str, value: &str) -> sys::Result<()> {
+        let fd = self.open(file, OFlag::O_WRONLY)?;
+        let written = self.write_to(&fd, file, value);
+        sys::fs::leave(fd);
+        written
+    }
+
     /// Writes to a file of this directory that is open already. One write is one request to the kernel.
     pub(super) fn write_to(&self, fd: &OwnedFd, file: &str, value: &str) -> sys::Result<()> {
         retry(|| nix::unistd::write(fd, value.as_bytes())).call("write", self.path.join(file)).map(drop)
+    }
+
+    /// Makes a uid the owner of one of its files, or with "." of itself.
+    pub(super) fn give(&self, file: &str, owner: u32) -> sys::Result<()> {
+        let flags = nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW;
+        nix::unistd::fchownat(self.fd()?, file, Some(nix::unistd::Uid::from_raw(owner)), None, flags)
+            .call("chown", self.path.join(file))
     }
 
     /// Moves a process into it. The file is given back, to be closed together with those of other hierarchies.
@@ -93,24 +114,45 @@ impl Dir {
 
     /// The processes in it and below; those of other pid namespaces (0) are left out, a missing directory has none.
     pub(super) fn pids(&self) -> Result<Vec<Pid>> {
-        let mut found = Vec::new();
-        for path in tree(&self.path)? {
-            let dir = Dir::new(path);
-            let text = match dir.read("cgroup.procs") {
+        let mut found: Vec<i32> = Vec::new();
+        self.each(&mut |cgroup| {
+            let text = match read_at(cgroup, "cgroup.procs") {
                 // A threaded v2 cgroup lists threads only.
-                Err(error) if error.errno() == Errno::EOPNOTSUPP => dir.read("cgroup.threads"),
+                Err(error) if error.errno() == Errno::EOPNOTSUPP => read_at(cgroup, "cgroup.threads"),
                 other => other,
             };
-            let text = match text {
-                Err(error) if gone(&error) => continue,
-                other => other?,
-            };
-            found.extend(text.lines().filter_map(|line| line.parse().ok()).filter(|pid: &i32| *pid > 0));
-        }
+            match text {
+                Err(error) if gone(&error) => Ok(()),
+                text => {
+                    found.extend(text?.lines().filter_map(|line| line.parse().ok()).filter(|pid: &i32| *pid > 0));
+                    Ok(())
+                }
+            }
+        })?;
         // A process that moved while we read is seen twice.
         found.sort_unstable();
         found.dedup();
         Ok(found.into_iter().map(Pid::from_raw).collect())
+    }
+
+    /// Calls `look` with a descriptor of it and of each cgroup below, as far as they are there.
+    pub(super) fn each(&self, look: &mut dyn FnMut(BorrowedFd<'_>) -> Result<()>) -> Result<()> {
+        match tree::open(&self.path)? {
+            Some(top) => tree::walk(top, &mut tree::Each(look)),
+            None => Ok(()),
+        }
+    }
+
+    /// The number of its inode, by which the kernel tells it from another of the same path; none if it isn't there.
+    pub(super) fn inode(&self) -> sys::Result<Option<u64>> {
+        let stat = match self.fd.get() {
+            Some(fd) => nix::sys::stat::fstat(fd),
+            None => nix::sys::stat::lstat(&self.path),
+        };
+        match stat {
+            Err(Errno::ENOENT | Errno::ENODEV) => Ok(None),
+            stat => stat.call("stat", &self.path).map(|stat| Some(stat.st_ino)),
+        }
     }
 
     /// The count after `key` in a file of `key value` lines; none when file or key isn't there.
@@ -119,11 +161,84 @@ impl Dir {
         text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
     }
 
+    /// Marks it as taken over at this moment, in a way that no container can: these attributes take CAP_SYS_ADMIN on the host.
+    pub(super) fn mark(&self) -> sys::Result<u64> {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let mark = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
+        sys::fs::setxattr(&self.c_path()?, MARK, mark.to_string().as_bytes())?;
+        Ok(mark)
+    }
+
+    /// The mark of who has taken it over last.
+    pub(super) fn marked(&self) -> sys::Result<Option<u64>> {
+        let value = sys::fs::getxattr(&self.c_path()?, MARK)?;
+        Ok(value.and_then(|value| std::str::from_utf8(&value).ok()?.parse().ok()))
+    }
+
+    fn c_path(&self) -> sys::Result<CString> {
+        CString::new(self.path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL).call("open", &self.path)
+    }
+
     /// Removes it and everything below, deepest first. EBUSY means that tasks are dying (or alive) inside: `wait`
     /// is called until it says that waiting is over.
     pub(super) fn remove(&self, wait: &mut dyn FnMut() -> bool) -> Result<()> {
-        remove_tree(&self.path, wait)
+        loop {
+            let errno = match rmdir(AT_FDCWD, &self.path) {
+                Ok(()) | Err(Errno::ENOENT) => return Ok(()),
+                Err(errno) => errno,
+            };
+            // A read-only mount answers EROFS before it looks whether there is anything to remove.
+            let Some(top) = tree::open(&self.path)? else { return Ok(()) };
+            tree::walk(top, &mut Remove)?;
+            match rmdir(AT_FDCWD, &self.path) {
+                Ok(()) | Err(Errno::ENOENT) => return Ok(()),
+                Err(Errno::EBUSY) if errno == Errno::EBUSY && wait() => (),
+                Err(Errno::EBUSY) => {
+                    let left = self.pids()?.len();
+                    return Err(Errno::EBUSY)
+                        .call("rmdir", &self.path)
+                        .with_context(|| format!("remove the cgroup: {left} process(es) are still in it"));
+                }
+                Err(errno) => return Err(errno).call("rmdir", &self.path).context("remove the cgroup"),
+            }
+        }
     }
+
+    /// Removes it if nothing is in it or below.
+    pub(super) fn remove_empty(&self) -> nix::Result<()> {
+        match rmdir(AT_FDCWD, &self.path) {
+            Err(Errno::ENOENT) => Ok(()),
+            removed => removed,
+        }
+    }
+}
+
+/// Removes what is below a cgroup, as far as it is empty: what isn't keeps those above it.
+struct Remove;
+
+impl tree::Visitor for Remove {
+    fn leave(&mut self, above: BorrowedFd<'_>, name: &CStr) -> Result<()> {
+        match rmdir(above, name) {
+            Ok(()) | Err(Errno::ENOENT | Errno::ENODEV | Errno::EBUSY) => Ok(()),
+            Err(errno) => Err(errno).call("rmdir", name).context("remove a cgroup that the container made"),
+        }
+    }
+}
+
+/// A file of an open cgroup.
+pub(super) fn read_at(cgroup: BorrowedFd<'_>, file: &str) -> sys::Result<String> {
+    let fd = open_at(cgroup, file, OFlag::O_RDONLY)?;
+    let bytes = read_all(&fd).call("read", file)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+pub(super) fn write_at(cgroup: BorrowedFd<'_>, file: &str, value: &str) -> sys::Result<()> {
+    let fd = open_at(cgroup, file, OFlag::O_WRONLY)?;
+    retry(|| nix::unistd::write(&fd, value.as_bytes())).call("write", file).map(drop)
+}
+
+fn open_at(cgroup: BorrowedFd<'_>, file: &str, flags: OFlag) -> sys::Result<OwnedFd> {
+    openat(cgroup, file, flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty()).call("open", file)
 }
 
 /// Whether the error says that the cgroup isn't there (any more). ENODEV comes from a file of a removed one.
@@ -196,60 +311,8 @@ pub(super) fn make(path: &Path, made: &mut Vec<PathBuf>) -> sys::Result<bool> {
     }
 }
 
-/// The cgroups directly below.
-fn children(path: &Path) -> Result<Vec<PathBuf>> {
-    let entries = match std::fs::read_dir(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other.call("open", path)?,
-    };
-    let dirs = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-    Ok(dirs.map(|entry| entry.path()).collect())
-}
-
-/// The cgroup and all below it, parents first.
-pub(super) fn tree(path: &Path) -> Result<Vec<PathBuf>> {
-    let mut found = vec![path.to_owned()];
-    let mut next = 0;
-    while let Some(path) = found.get(next) {
-        let below = children(path)?;
-        found.extend(below);
-        next += 1;
-    }
-    Ok(found)
-}
-
-fn remove_tree(path: &Path, wait: &mut dyn FnMut() -> bool) -> Result<()> {
-    loop {
-        let errno = match rmdir(path) {
-            Ok(()) | Err(Errno::ENOENT) => return Ok(()),
-            Err(errno) => errno,
-        };
-        if !path.exists() {
-            // A read-only mount answers EROFS before it looks whether there is anything to remove.
-            return Ok(());
-        }
-        for child in children(path)? {
-            remove_tree(&child, wait)?;
-        }
-        if errno != Errno::EBUSY {
-            return rmdir(path).call("rmdir", path).context("remove the cgroup");
-        }
-        match rmdir(path) {
-            Err(Errno::EBUSY) if wait() => (),
-            Err(Errno::EBUSY) => {
-                let left = Dir::new(path.to_owned()).pids().map_or(0, |pids| pids.len());
-                return Err(Errno::EBUSY)
-                    .call("rmdir", path)
-                    .with_context(|| format!("remove the cgroup: {left} process(es) are still in it"));
-            }
-            Ok(()) | Err(Errno::ENOENT) => return Ok(()),
-            Err(errno) => return Err(errno).call("rmdir", path).context("remove the cgroup"),
-        }
-    }
-}
-
-fn rmdir(path: &Path) -> nix::Result<()> {
-    retry(|| nix::unistd::unlinkat(AT_FDCWD, path, nix::unistd::UnlinkatFlags::RemoveDir))
+fn rmdir<P: nix::NixPath + ?Sized>(above: BorrowedFd<'_>, name: &P) -> nix::Result<()> {
+    retry(|| nix::unistd::unlinkat(above, name, nix::unistd::UnlinkatFlags::RemoveDir))
 }
 
 /// Growing pauses until a deadline, for what the kernel gives no event about: a task that leaves a v1 cgroup.

@@ -5,12 +5,15 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Result, bail};
 
 use super::layout::cgroups_of;
-use super::{Layout, Location};
+use super::{Claim, Layout, Location};
 
 /// `--cgroup [CONTROLLER[,CONTROLLER]:]PATH`: existing cgroups below the container's. A path without controllers counts
 /// for every hierarchy. Nothing leads out of the container's own.
 pub(crate) fn below(location: &Location, asked: &[String]) -> Result<Location> {
     let mut found = location.clone();
+    if !asked.is_empty() {
+        found.claim = Claim::Unknown;
+    }
     for asked in asked {
         let (controllers, path) = match asked.split_once(':') {
             Some((controllers, path)) => (Some(controllers), path),
@@ -79,6 +82,7 @@ pub(crate) fn current(pid: i32) -> Result<Location> {
         manager: super::Manager::Cgroupfs,
         v1: v1.collect(),
         v2: layout.v2.as_ref().and_then(|h| dir(&h.mount, "")),
+        claim: Claim::Unknown,
         unit: None,
     })
 }
@@ -91,7 +95,7 @@ mod tests {
     fn location() -> Location {
         let v1 = [("cpu,cpuacct", "/m/cpu/c"), ("memory", "/m/memory/c")];
         let v1 = v1.map(|(names, dir)| (names.to_owned(), PathBuf::from(dir))).to_vec();
-        Location { manager: Manager::Cgroupfs, v1, v2: Some("/m/u/c".into()), unit: None }
+        Location { manager: Manager::Cgroupfs, v1, v2: Some("/m/u/c".into()), claim: Claim::Unknown, unit: None }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::dir::{BackOff, Dir, gone, make};
 use super::freeze::Freezer;
 use super::trouble::{Tried, cause};
 use super::update::Change;
-use super::{Cgroup, Location, Manager, OutOfMemory, Plan, Stats, Watch, events, stats, update, v1, v2};
+use super::{Cgroup, Claim, Location, Manager, OutOfMemory, Plan, Stats, Watch, events, stats, update, v1, v2};
 use crate::host::is_rootless;
 use crate::sys;
 
@@ -20,6 +20,10 @@ use crate::sys;
 const KILL_LIMIT: Duration = Duration::from_secs(10);
 /// The same where an ancestor is frozen, which only its owner can change.
 const HELD_LIMIT: Duration = Duration::from_millis(100);
+/// How long what `cgroup.kill` has reached may take, before the rest is signalled one by one.
+const UNHEARD: Duration = Duration::from_millis(100);
+/// How long `wait_gone` waits: systemd needs some milliseconds, on a busy host more.
+const GONE_LIMIT: Duration = Duration::from_secs(5);
 /// How long `remove` waits for tasks that are on their way out.
 const REMOVE_LIMIT: Duration = Duration::from_secs(5);
 
@@ -29,23 +33,47 @@ pub(super) struct Group {
     manager: Manager,
     v1: Vec<(String, Dir)>,
     v2: Option<Dir>,
+    claim: Claim,
+    /// Cgroups above the leaves that this process has made. A container that comes to be leaves them to whoever else is below.
+    parents: Vec<PathBuf>,
+}
+
+/// Whose a cgroup is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    Container,
+    /// Somebody, who may be nobody.
+    Other,
+    /// There is none.
+    Nobody,
 }
 
 /// Makes the leaves, then sets limits and device rules, all before any process is inside.
 pub(super) fn create(plan: &Plan) -> Result<Group> {
     let mut made = Vec::new();
-    let done = make_all(plan, &mut made);
-    if done.is_err() {
-        for path in made.iter().rev() {
-            // What can't be removed was there before, or somebody uses it by now.
-            let _ = nix::unistd::unlinkat(nix::fcntl::AT_FDCWD, path, nix::unistd::UnlinkatFlags::RemoveDir);
+    match make_all(plan, &mut made) {
+        Ok(mut group) => {
+            made.retain(|path| group.dirs().all(|dir| dir.path() != path));
+            group.parents = made;
+            Ok(group)
+        }
+        Err(error) => {
+            remove_unused(&made);
+            Err(error)
         }
     }
-    done
+}
+
+/// Removes cgroups, the last made first. What can't be removed is somebody's by now.
+fn remove_unused(made: &[PathBuf]) {
+    for path in made.iter().rev() {
+        let _ = nix::unistd::unlinkat(nix::fcntl::AT_FDCWD, path, nix::unistd::UnlinkatFlags::RemoveDir);
+    }
 }
 
 fn make_all(plan: &Plan, made: &mut Vec<PathBuf>) -> Result<Group> {
-    let mut group = Group { manager: plan.location.manager, v1: Vec::new(), v2: None };
+    let mut group =
+        Group { manager: plan.location.manager, v1: Vec::new(), v2: None, claim: Claim::Planned, parents: Vec::new() };
     for leaf in &plan.v1 {
         if make_leaf(plan, &leaf.dir, made)? {
             group.v1.push((leaf.controllers.clone(), Dir::new(leaf.dir.clone())));
@@ -57,6 +85,8 @@ fn make_all(plan: &Plan, made: &mut Vec<PathBuf>) -> Result<Group> {
         group.v2 = Some(Dir::new(leaf.dir.clone()));
     }
     prepare(plan, &group)?;
+    group.take()?;
+    group.mark_unless_made(made);
     Ok(group)
 }
 
@@ -83,6 +113,7 @@ pub(super) fn adopt(plan: &Plan) -> Result<Group> {
         make(dir.path(), &mut Vec::new()).context("make the container's cgroup")?;
     }
     prepare(plan, &group)?;
+    group.take()?;
     Ok(group)
 }
 
@@ -153,6 +184,8 @@ pub(super) fn open(location: &Location) -> Group {
         manager: location.manager,
         v1: location.v1.iter().map(|(controllers, dir)| (controllers.clone(), Dir::new(dir.clone()))).collect(),
         v2: location.v2.clone().map(Dir::new),
+        claim: location.claim,
+        parents: Vec::new(),
     }
 }
 
@@ -179,9 +212,75 @@ impl Group {
     }
 
     /// Lets processes that v1's freezer holds see their SIGKILL; v2's frozen ones do anyway.
-    fn thaw_tree(&self) {
-        if let Some(freezer) = self.with_controller("freezer") {
-            v1::thaw(freezer);
+    fn thaw_tree(&self) -> Result<()> {
+        self.with_controller("freezer").map_or(Ok(()), v1::thaw)
+    }
+
+    /// Notes by what the cgroup is known from here on.
+    fn take(&mut self) -> Result<()> {
+        if let Some(dir) = self.main() {
+            let inode = dir.inode()?.with_context(|| format!("{:?} was removed meanwhile", dir.path()))?;
+            self.claim = Claim::Taken(inode);
+        }
+        Ok(())
+    }
+
+    /// Marks a cgroup that was there before: whoever made it may have its inode in a record, too.
+    fn mark_unless_made(&mut self, made: &[PathBuf]) {
+        let Some(dir) = self.main().filter(|dir| made.iter().all(|made| made != dir.path())) else { return };
+        let Claim::Taken(inode) = self.claim else { return };
+        match dir.mark() {
+            Ok(mark) => self.claim = Claim::Marked { inode, mark },
+            // An ordinary user's container could mark its own, so his aren't. And not every v1 hierarchy keeps attributes.
+            Err(error) => log::debug!("the cgroup isn't marked as taken over: {error}"),
+        }
+    }
+
+    /// Whether nobody else has taken it over.
+    fn is_last_taken_by_us(&self) -> Result<bool> {
+        let mark = match self.claim {
+            Claim::Marked { mark, .. } => Some(mark),
+            Claim::Taken(_) => None,
+            Claim::Unknown | Claim::Planned | Claim::Vacant => return Ok(true),
+        };
+        self.main().map_or(Ok(true), |dir| Ok(dir.marked()? == mark))
+    }
+
+    /// Whether what runs in it is the container's.
+    fn is_ours(&self) -> Result<bool> {
+        Ok(self.owner()? == Owner::Container && self.is_last_taken_by_us()?)
+    }
+
+    /// Whether there is nothing yet.
+    pub(super) fn is_vacant(&self) -> bool {
+        self.main().is_some_and(|dir| matches!(dir.inode(), Ok(None)))
+    }
+
+    fn owner(&self) -> Result<Owner> {
+        let Some(dir) = self.main() else { return Ok(Owner::Nobody) };
+        let inode = match self.claim {
+            Claim::Unknown => return Ok(Owner::Container),
+            Claim::Planned | Claim::Vacant => return Ok(Owner::Other),
+            Claim::Taken(inode) | Claim::Marked { inode, .. } => inode,
+        };
+        Ok(match dir.inode()? {
+            Some(found) if found == inode => Owner::Container,
+            Some(_) => Owner::Other,
+            None => Owner::Nobody,
+        })
+    }
+
+    /// What a creation that was killed may have made, without a process in it that isn't about to end.
+    fn remove_vacant(&self) {
+        let mut time = BackOff::new(REMOVE_LIMIT);
+        for dir in self.dirs() {
+            let mut removed = dir.remove_empty();
+            while removed == Err(Errno::EBUSY) && time.pause() {
+                removed = dir.remove_empty();
+            }
+            if let Err(errno) = removed {
+                log::warn!("cgroup {:?} stays, as somebody else may use it: {}", dir.path(), sys::words(errno));
+            }
         }
     }
 
@@ -192,19 +291,53 @@ impl Group {
         }
     }
 
+    /// Waits (bounded) until another manager has removed it, and says whether it has.
+    pub(super) fn wait_gone(&self) -> bool {
+        let Some(dir) = &self.v2 else { return false };
+        let mut time = BackOff::new(GONE_LIMIT);
+        while dir.path().exists() {
+            if !time.pause() {
+                return false;
+            }
+        }
+        true
+    }
+
     fn kill_within(&self, limit: Duration) -> Result<()> {
         let mut time = BackOff::new(limit);
         if let Some(dir) = &self.v2 {
             // Since Linux 5.14; kills what is forked meanwhile, too. Where it isn't there, one by one.
             if dir.write("cgroup.kill", "1").is_ok() {
-                self.thaw_tree();
-                if v2::wait_empty(dir, time.left())? {
+                self.thaw_tree()?;
+                if v2::wait_empty(dir, UNHEARD.min(limit))? {
                     return Ok(());
                 }
-                bail!("{} process(es) are still in cgroup {:?} after cgroup.kill", dir.pids()?.len(), dir.path());
             }
         }
+        // cgroup.kill signals first threads only: a process whose first thread has ended doesn't hear it.
         self.main().map_or(Ok(()), |dir| v1::kill(dir, || self.thaw_tree(), &mut time))
+    }
+
+    /// v2 goes first: it tells when the last task has left, and a task leaves all hierarchies at once. v1 tells
+    /// nobody, so there (and for what dies without being counted as live) the wait is a growing pause.
+    fn remove_all(&self) -> Result<()> {
+        let mut time = BackOff::new(REMOVE_LIMIT);
+        let mut first_error = Ok(());
+        if let Some(dir) = &self.v2 {
+            let mut asked = false;
+            first_error = dir.remove(&mut || {
+                if std::mem::replace(&mut asked, true) {
+                    time.pause()
+                } else {
+                    v2::wait_empty(dir, time.left()).unwrap_or(false)
+                }
+            });
+        }
+        for (_, dir) in &self.v1 {
+            // One that can't be removed is no reason to leave the others.
+            first_error = first_error.and(dir.remove(&mut || time.pause()));
+        }
+        first_error
     }
 
     fn add_to<'a>(&'a self, dirs: impl Iterator<Item = &'a Dir>, pid: Pid) -> Result<()> {
@@ -231,6 +364,7 @@ impl Cgroup for Group {
             manager: self.manager,
             v1: self.v1.iter().map(|(controllers, dir)| (controllers.clone(), path(dir))).collect(),
             v2: self.v2.as_ref().map(path),
+            claim: self.claim,
             unit: None,
         }
     }
@@ -256,17 +390,18 @@ impl Cgroup for Group {
         }
     }
 
-    fn frozen_with(&self, state: u8) -> Result<bool> {
+    fn frozen_with(&self, state: Option<u8>) -> Result<bool> {
         match self.freezer() {
-            Some(Freezer::V1(_)) if matches!(state, b'R' | b'S' | b'I') => Ok(false),
-            Some(Freezer::V1(dir)) => v1::frozen(dir),
-            Some(Freezer::V2(dir)) => v2::frozen(dir),
+            // Before Linux 6.1 a frozen process may still be shown as one that sleeps.
+            Some(Freezer::V1(_)) if state == Some(b'R') => Ok(false),
+            Some(Freezer::V1(dir)) => v1::frozen_by(dir.read_once("freezer.state")),
+            Some(Freezer::V2(dir)) => v2::frozen_by(dir.read_once("cgroup.freeze")),
             None => Ok(false),
         }
     }
 
-    fn frozen_to_signals(&self) -> bool {
-        self.with_controller("freezer").is_some_and(v1::any_frozen)
+    fn frozen_to_signals(&self) -> Result<bool> {
+        self.with_controller("freezer").map_or(Ok(false), v1::any_frozen)
     }
 
     fn frozen_ancestor(&self) -> Option<PathBuf> {
@@ -284,10 +419,16 @@ impl Cgroup for Group {
     }
 
     fn pids(&self) -> Result<Vec<Pid>> {
-        self.main().map_or_else(|| Ok(Vec::new()), Dir::pids)
+        match self.main() {
+            Some(dir) if self.is_ours()? => dir.pids(),
+            _ => Ok(Vec::new()),
+        }
     }
 
     fn kill(&self) -> Result<()> {
+        if !self.is_ours()? {
+            return Ok(());
+        }
         // Nothing that an ancestor holds in v1's freezer dies; the signal reaches it when that is thawed.
         let above = self.with_controller("freezer").and_then(|dir| Freezer::V1(dir).frozen_ancestor());
         let killed = self.kill_within(if above.is_some() { HELD_LIMIT } else { KILL_LIMIT });
@@ -297,26 +438,22 @@ impl Cgroup for Group {
         }
     }
 
-    /// v2 goes first: it tells when the last task has left, and a task leaves all hierarchies at once. v1 tells
-    /// nobody, so there (and for what dies without being counted as live) the wait is a growing pause.
     fn remove(&mut self) -> Result<()> {
-        let mut time = BackOff::new(REMOVE_LIMIT);
-        let mut first_error = Ok(());
-        if let Some(dir) = &self.v2 {
-            let mut asked = false;
-            first_error = dir.remove(&mut || {
-                if std::mem::replace(&mut asked, true) {
-                    time.pause()
-                } else {
-                    v2::wait_empty(dir, time.left()).unwrap_or(false)
-                }
-            });
+        match (self.owner()?, self.claim) {
+            (Owner::Other, Claim::Vacant) => {
+                self.remove_vacant();
+                return Ok(());
+            }
+            (Owner::Other, _) => {
+                log::debug!("the cgroup at {:?} isn't this container's and stays", self.main().map(Dir::path));
+                return Ok(());
+            }
+            (Owner::Container | Owner::Nobody, _) => {}
         }
-        for (_, dir) in &self.v1 {
-            // One that can't be removed is no reason to leave the others.
-            first_error = first_error.and(dir.remove(&mut || time.pause()));
-        }
-        first_error
+        let removed = self.remove_all();
+        remove_unused(&self.parents);
+        // Who has taken it over since then has processes in it: it's his to remove.
+        if removed.is_err() && !self.is_last_taken_by_us()? { Ok(()) } else { removed }
     }
 
     fn out_of_memory(&self) -> Option<OutOfMemory> {
@@ -339,7 +476,7 @@ impl Cgroup for Group {
     }
 
     fn update(&mut self, change: &Change) -> Result<()> {
-        update::apply(self, change)
+        update::apply(self, change).map(drop)
     }
 }
 

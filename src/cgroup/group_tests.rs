@@ -1,5 +1,6 @@
 //! On the host's own cgroups, below one parent of this test's; skipped without root.
 
+#![allow(clippy::disallowed_methods)] // the tests are no runtime: they wait for what they start
 use std::process::{Child, Command, Stdio};
 
 use super::*;
@@ -61,7 +62,10 @@ fn limits_devices_members_and_removal() {
     };
     let plan = scratch.plan(limits);
     let mut cgroup = create_boxed(&plan).unwrap();
-    assert_eq!(cgroup.location(), plan.location);
+    let Location { claim: Claim::Taken(_), .. } = cgroup.location() else { panic!("{:?}", cgroup.location()) };
+    assert_eq!(Location { claim: Claim::Planned, ..cgroup.location() }, plan.location);
+    // What is only planned may be anybody's.
+    let planned = open(&plan.location);
     let read = |controller: &str, file: &str| {
         let (_, dir) = plan.location.v1.iter().find(|(had, _)| v1::lists(had, controller)).unwrap();
         Dir::new(dir.clone()).read(file).unwrap().trim_end().to_owned()
@@ -75,7 +79,8 @@ fn limits_devices_members_and_removal() {
     let mut child = sleeper();
     let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
     cgroup.add_all(pid).unwrap();
-    assert_eq!(cgroup.pids().unwrap(), [pid]);
+    assert_eq!((cgroup.pids().unwrap(), planned.pids().unwrap()), (vec![pid], vec![]));
+    planned.kill().unwrap();
     assert!(!cgroup.frozen().unwrap());
     assert_eq!(cgroup.out_of_memory(), None);
     let busy = format!("{:#}", create_boxed(&plan).unwrap_err());
@@ -137,7 +142,7 @@ fn frozen_processes_and_cgroups_below_are_killed_and_removed() {
             Dir::new(dir.clone()).write("cgroup.freeze", "1").unwrap();
         }
         assert!(cgroup.frozen().unwrap());
-        let group = open(&plan.location);
+        let group = open(&cgroup.location());
         if one_by_one {
             v1::kill(group.main().unwrap(), || group.thaw_tree(), &mut BackOff::new(KILL_LIMIT)).unwrap();
         } else {
@@ -186,6 +191,7 @@ fn controllers_are_handed_down_on_v2() {
 
     // A parent with a process of its own can't hand it down.
     let parent = Dir::new(leaf.path().parent().unwrap().to_owned());
+    std::fs::create_dir_all(parent.path()).unwrap();
     parent.write("cgroup.subtree_control", "-hugetlb").unwrap();
     let mut child = sleeper();
     parent.add(Pid::from_raw(i32::try_from(child.id()).unwrap())).unwrap();

@@ -1,8 +1,9 @@
 //! `linux.resources` as files and values, pure: one table for v1, one for v2.
 //!
-//! Zero and absent are "not set" and write nothing, as in runc (zero of pids, burst, idle and swappiness is a value). `kernel` and `kernelTCP` are ignored (the kernel
-//! dropped them; old engines still send them), and so are, on v2, the tunings that it doesn't have (swappiness,
-//! disableOOMKiller). A limit that can't be set is an error.
+//! Zero and absent are "not set" and write nothing, as in runc (zero of pids, burst, idle and swappiness is a value), and
+//! so is -1 of an unsigned number, as engines written in C send it. `kernel` is ignored (the kernel dropped it; old
+//! engines still send it), and so are, on v2, `kernelTCP` and the tunings that it doesn't have (swappiness,
+//! disableOOMKiller): see [`ignored`]. A limit that can't be set is an error.
 
 use std::collections::BTreeMap;
 
@@ -32,6 +33,18 @@ pub(crate) enum Missing {
     Skip,
     /// The kernel may know it by another name.
     Instead { file: &'static str, value: String },
+    /// It can't be kept, and runc does without: a warning.
+    Warn,
+}
+
+/// -1 of an unsigned number is "not set": engines written in C have no other word for it.
+fn given<T: PartialEq + From<u8> + std::ops::Not<Output = T> + Copy>(value: Option<T>) -> Option<T> {
+    value.filter(|value| *value != !T::from(0))
+}
+
+/// The same, where zero is "not set" too.
+fn set<T: PartialEq + From<u8> + std::ops::Not<Output = T> + Copy>(value: Option<T>) -> Option<T> {
+    given(value).filter(|value| *value != T::from(0))
 }
 
 impl Knob {
@@ -47,6 +60,11 @@ impl Knob {
             self.missing = Missing::Skip;
         }
         self
+    }
+
+    /// Whether a container can't do without its controller.
+    pub(super) fn is_needed(&self) -> bool {
+        !matches!(self.missing, Missing::Skip | Missing::Warn)
     }
 
     fn or(mut self, file: &'static str, value: impl ToString) -> Self {
@@ -79,7 +97,7 @@ pub(crate) fn knobs(resources: &Resources, home: impl Fn(&str) -> Version) -> Re
     if let Some(io) = &resources.block_io {
         check_io(io)?;
         match home("blkio") {
-            Version::V1 => io_v1(io, &mut out),
+            Version::V1 => io_v1(io, &mut out)?,
             Version::V2 => io_v2(io, &mut out)?,
         }
     }
@@ -120,10 +138,37 @@ fn check_memory(memory: &Memory) -> Result<()> {
         let what = format!("{swap} is less than memory.limit {limit} (it is memory and swap together)");
         return Err(invalid(pointer("swap"), what));
     }
-    if memory.kernel.is_some_and(|value| value != 0) || memory.kernel_tcp.is_some_and(|value| value != 0) {
-        log::debug!("memory.kernel and memory.kernelTCP are ignored: the kernel has no such limits any more");
-    }
     Ok(())
+}
+
+/// What of `resources` has no effect, in words. What runc passes over without a word is a debug line only.
+pub(crate) fn ignored(resources: &Resources, home: impl Fn(&str) -> Version) -> Vec<String> {
+    let mut words = Vec::new();
+    let Some(memory) = &resources.memory else { return words };
+    let asked = |value: Option<i64>| value.is_some_and(|value| value != 0 && value != -1);
+    if asked(memory.kernel) {
+        words.push("/linux/resources/memory/kernel is ignored: the kernel has no such limit any more".to_owned());
+    }
+    if home("memory") == Version::V1 {
+        return words;
+    }
+    if asked(memory.kernel_tcp) {
+        let what = "/linux/resources/memory/kernelTCP is ignored: cgroup v2 counts it as memory and has no such limit";
+        words.push(what.to_owned());
+    }
+    if given(memory.swappiness).is_some() || memory.disable_oom_killer == Some(true) {
+        log::debug!("memory.swappiness and memory.disableOOMKiller are ignored: cgroup v2 has neither");
+    }
+    words
+}
+
+/// A warning where a limit leaves a program with one process.
+pub(crate) fn alone(resources: &Resources) -> Option<String> {
+    let limit = resources.pids.as_ref()?.limit.filter(|limit| (0..=1).contains(limit))?;
+    let meant = if limit == 0 { " (0 is a limit as hard as 1)" } else { "" };
+    Some(format!(
+        "/linux/resources/pids/limit is {limit}{meant}: the program can start no other process or thread; -1 is no limit"
+    ))
 }
 
 fn memory_v1(memory: &Memory, out: &mut Vec<Knob>) -> Result<()> {
@@ -147,7 +192,14 @@ fn memory_v1(memory: &Memory, out: &mut Vec<Knob>) -> Result<()> {
     if memory.disable_oom_killer == Some(true) {
         out.push(Knob::new("memory.oom_control", 1, "memory/disableOOMKiller"));
     }
-    if let Some(swappiness) = memory.swappiness {
+    if let Some(tcp) = memory.kernel_tcp.filter(|tcp| *tcp != 0) {
+        let mut knob = Knob::new("memory.kmem.tcp.limit_in_bytes", tcp, "memory/kernelTCP").skippable(tcp < 0);
+        if tcp > 0 {
+            knob.missing = Missing::Warn;
+        }
+        out.push(knob);
+    }
+    if let Some(swappiness) = given(memory.swappiness) {
         if swappiness > 100 {
             let what = format!("{swappiness}, expected 0 to 100");
             return Err(invalid("/linux/resources/memory/swappiness", what));
@@ -182,16 +234,13 @@ fn memory_v2(memory: &Memory, out: &mut Vec<Knob>) {
     if let Some(low) = memory.reservation.filter(|low| *low != 0) {
         out.push(Knob::new("memory.low", or_max(low), "memory/reservation"));
     }
-    if memory.swappiness.is_some() || memory.disable_oom_killer == Some(true) {
-        log::debug!("memory.swappiness and memory.disableOOMKiller are ignored: cgroup v2 has neither");
-    }
 }
 
 const SHARES_MIN: u64 = 2;
 const SHARES_MAX: u64 = 262_144;
 
 fn cpu_v1(cpu: &Cpu, out: &mut Vec<Knob>) -> Result<()> {
-    if let Some(shares) = cpu.shares.filter(|shares| *shares != 0) {
+    if let Some(shares) = set(cpu.shares) {
         // The kernel would clamp it and say nothing.
         if !(SHARES_MIN..=SHARES_MAX).contains(&shares) {
             let what = format!("{shares}, expected {SHARES_MIN} to {SHARES_MAX}");
@@ -200,7 +249,7 @@ fn cpu_v1(cpu: &Cpu, out: &mut Vec<Knob>) -> Result<()> {
         out.push(Knob::new("cpu.shares", shares, "cpu/shares"));
     }
     let number = |name: &str, value: Option<u64>, file: &str, out: &mut Vec<Knob>| {
-        if let Some(value) = value.filter(|value| *value != 0) {
+        if let Some(value) = set(value) {
             out.push(Knob::new(file, value, name));
         }
     };
@@ -219,7 +268,7 @@ fn cpu_v1(cpu: &Cpu, out: &mut Vec<Knob>) -> Result<()> {
 
 /// Zero is written as well: an update takes the burst away with it.
 fn burst(cpu: &Cpu, file: &str, out: &mut Vec<Knob>) {
-    if let Some(burst) = cpu.burst {
+    if let Some(burst) = given(cpu.burst) {
         out.push(Knob::new(file, burst, "cpu/burst").skippable(burst == 0));
     }
 }
@@ -233,14 +282,14 @@ fn idle(cpu: &Cpu, out: &mut Vec<Knob>) {
 }
 
 fn cpu_v2(cpu: &Cpu, out: &mut Vec<Knob>) -> Result<()> {
-    if cpu.realtime_runtime.is_some_and(|value| value != 0) || cpu.realtime_period.is_some_and(|value| value != 0) {
+    if cpu.realtime_runtime.is_some_and(|value| value != 0) || set(cpu.realtime_period).is_some() {
         let what = "real-time limits need the cpu controller of cgroup v1, this host has it on v2";
         return Err(invalid("/linux/resources/cpu/realtimeRuntime", what));
     }
-    if let Some(shares) = cpu.shares.filter(|shares| *shares != 0) {
+    if let Some(shares) = set(cpu.shares) {
         out.push(Knob::new("cpu.weight", weight(shares), "cpu/shares"));
     }
-    let (quota, period) = (cpu.quota.unwrap_or(0), cpu.period.unwrap_or(0));
+    let (quota, period) = (cpu.quota.unwrap_or(0), set(cpu.period).unwrap_or(0));
     if quota != 0 || period != 0 {
         let period = if period == 0 { 100_000 } else { period };
         let limit = if quota > 0 { quota.to_string() } else { "max".to_owned() };
@@ -281,9 +330,10 @@ fn cpuset(cpu: &Cpu, out: &mut Vec<Knob>) {
 
 fn check_io(io: &BlockIo) -> Result<()> {
     let check = |pointer: &str, weight: Option<u16>| match weight {
-        None | Some(0 | 10..=1000) => Ok(()),
+        // CFQ's, gone since Linux 5.0, began at 10.
+        None | Some(0..=1000 | u16::MAX) => Ok(()),
         Some(weight) => {
-            Err(invalid(format!("/linux/resources/blockIO/{pointer}"), format!("{weight}, expected 10 to 1000")))
+            Err(invalid(format!("/linux/resources/blockIO/{pointer}"), format!("{weight}, expected 1 to 1000")))
         }
     };
     check("weight", io.weight)?;
@@ -293,10 +343,6 @@ fn check_io(io: &BlockIo) -> Result<()> {
         check(&format!("weightDevice/{index}/leafWeight"), device.leaf_weight)?;
     }
     Ok(())
-}
-
-fn set(weight: Option<u16>) -> Option<u16> {
-    weight.filter(|weight| *weight != 0)
 }
 
 /// The four lists of throttles: config.json's name, v1's file, v2's key in io.max.
@@ -309,7 +355,7 @@ fn throttles(io: &BlockIo) -> [(&'static str, &'static str, &'static str, &[Thro
     ]
 }
 
-fn io_v1(io: &BlockIo, out: &mut Vec<Knob>) {
+fn io_v1(io: &BlockIo, out: &mut Vec<Knob>) -> Result<()> {
     // Files without a scheduler's name were CFQ's; since Linux 5.0 only BFQ has weights.
     if let Some(weight) = set(io.weight) {
         out.push(Knob::new("blkio.weight", weight, "blockIO/weight").or("blkio.bfq.weight", weight));
@@ -331,15 +377,21 @@ fn io_v1(io: &BlockIo, out: &mut Vec<Knob>) {
     }
     for (name, file, _, list) in throttles(io) {
         for (index, device) in list.iter().enumerate() {
+            // The kernel keeps 32 bits of these and cuts off the others: 2^32 would be no limit, one more a stop.
+            if file.contains("iops") && device.rate > u64::from(u32::MAX) {
+                let pointer = format!("/linux/resources/blockIO/{name}/{index}/rate");
+                return Err(invalid(pointer, format!("{}, expected at most {} on cgroup v1", device.rate, u32::MAX)));
+            }
             let value = format!("{}:{} {}", device.major, device.minor, device.rate);
             out.push(Knob::new(file, value, format!("blockIO/{name}/{index}")));
         }
     }
+    Ok(())
 }
 
 fn io_v2(io: &BlockIo, out: &mut Vec<Knob>) -> Result<()> {
     // BFQ keeps v1's scale, io.weight (the iocost controller) has 1 to 10000.
-    let wide = |weight: u16| 1 + (u64::from(weight) - 10) * 9999 / 990;
+    let wide = |weight: u16| 1 + u64::from(weight).saturating_sub(10) * 9999 / 990;
     let leaf = io.weight_device.iter().any(|device| set(device.leaf_weight).is_some());
     if leaf || set(io.leaf_weight).is_some() {
         return Err(invalid("/linux/resources/blockIO", "leafWeight exists on cgroup v1 only, this host has v2"));
@@ -385,10 +437,10 @@ fn hugetlb(limits: &[HugepageLimit], version: Version, out: &mut Vec<Knob>) -> R
 fn rdma(devices: &BTreeMap<String, Rdma>, out: &mut Vec<Knob>) {
     for (device, limit) in devices {
         let mut value = device.clone();
-        if let Some(handles) = limit.hca_handles {
+        if let Some(handles) = given(limit.hca_handles) {
             value.push_str(&format!(" hca_handle={handles}"));
         }
-        if let Some(objects) = limit.hca_objects {
+        if let Some(objects) = given(limit.hca_objects) {
             value.push_str(&format!(" hca_object={objects}"));
         }
         if value.len() > device.len() {
@@ -405,7 +457,7 @@ fn network(network: &Network, home: impl Fn(&str) -> Version, out: &mut Vec<Knob
             Err(invalid(format!("/linux/resources/network/{name}"), what))
         }
     };
-    if let Some(class) = network.class_id.filter(|class| *class != 0) {
+    if let Some(class) = set(network.class_id) {
         only_v1("net_cls", "classID")?;
         out.push(Knob::new("net_cls.classid", class, "network/classID"));
     }

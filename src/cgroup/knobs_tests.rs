@@ -4,7 +4,7 @@ fn resources(json: serde_json::Value) -> Resources {
     serde_json::from_value(json).unwrap()
 }
 
-/// `file=value`, with `?` for one that may be missing and `|` before the alternative.
+/// `file=value`, with `?` for one that may be missing, `!` if that is worth a warning, and `|` before the alternative.
 fn text(json: serde_json::Value, version: Version) -> Result<String, String> {
     let resources = resources(json);
     let both =
@@ -14,6 +14,7 @@ fn text(json: serde_json::Value, version: Version) -> Result<String, String> {
         let tail = match &knob.missing {
             Missing::Fail => String::new(),
             Missing::Skip => "?".into(),
+            Missing::Warn => "!".into(),
             Missing::Instead { file, value } => format!("|{file}={value}"),
         };
         format!("{}={}{tail}", knob.file, knob.value)
@@ -79,7 +80,8 @@ fn memory() {
             "memory.limit_in_bytes=-1?; memory.memsw.limit_in_bytes=300", "memory.swap.max=300; memory.max=max?";
         {"memory": {"reservation": 50}} => "memory.soft_limit_in_bytes=50", "memory.low=50";
         {"memory": {"reservation": -1}} => "memory.soft_limit_in_bytes=-1?", "memory.low=max";
-        {"memory": {"kernel": 5, "kernelTCP": -1, "useHierarchy": true}} => "", "";
+        {"memory": {"kernel": 5, "kernelTCP": -1, "useHierarchy": true}} => "memory.kmem.tcp.limit_in_bytes=-1?", "";
+        {"memory": {"kernelTCP": 4096}} => "memory.kmem.tcp.limit_in_bytes=4096!", "";
         {"memory": {"swappiness": 0}} => "memory.swappiness=0", "";
         {"memory": {"swappiness": 101}} =>
             "config.json: /linux/resources/memory/swappiness: 101, expected 0 to 100", "";
@@ -167,11 +169,13 @@ fn pids_hugepages_rdma() {
 
 #[test]
 fn block_io() {
-    let range = "config.json: /linux/resources/blockIO/weight: 9, expected 10 to 1000";
+    let range = "config.json: /linux/resources/blockIO/weight: 1001, expected 1 to 1000";
     let leaf = "config.json: /linux/resources/blockIO: leafWeight exists on cgroup v1 only, this host has v2";
     table! {
         {"blockIO": {"weight": 0}} => "", "";
-        {"blockIO": {"weight": 9}} => range, range;
+        {"blockIO": {"weight": 1001}} => range, range;
+        {"blockIO": {"weight": 1}} => "blkio.weight=1|blkio.bfq.weight=1", "io.bfq.weight=1|io.weight=1";
+        {"blockIO": {"weight": 9}} => "blkio.weight=9|blkio.bfq.weight=9", "io.bfq.weight=9|io.weight=1";
         {"blockIO": {"weight": 10}} => "blkio.weight=10|blkio.bfq.weight=10", "io.bfq.weight=10|io.weight=1";
         {"blockIO": {"weight": 1000}} =>
             "blkio.weight=1000|blkio.bfq.weight=1000", "io.bfq.weight=1000|io.weight=10000";
@@ -225,4 +229,39 @@ fn knobs_know_controller_and_property() {
     let all = all.unwrap();
     assert_eq!((all[0].controller.as_str(), all[0].property.as_str()), ("memory", "memory/limit"));
     assert_eq!((all[1].controller.as_str(), all[1].property.as_str()), ("cpuset", "cpu/mems"));
+}
+
+/// Engines written in C have no other word for "not set".
+#[test]
+fn minus_one_of_an_unsigned_number_is_not_set() {
+    let all = u64::MAX;
+    table! {
+        {"memory": {"swappiness": all}} => "", "";
+        {"cpu": {"shares": all, "period": all, "burst": all, "realtimePeriod": all}} => "", "";
+        {"blockIO": {"weight": u16::MAX}} => "", "";
+        {"network": {"classID": u32::MAX}} => "", "";
+        {"rdma": {"mlx5_1": {"hcaHandles": u32::MAX, "hcaObjects": u32::MAX}}} => "", "";
+    }
+}
+
+#[test]
+fn iops_that_v1_would_cut_off() {
+    let at = "config.json: /linux/resources/blockIO/throttleWriteIOPSDevice/0/rate";
+    let json = |rate: u64| serde_json::json!({"blockIO": {"throttleWriteIOPSDevice": [{"major": 8, "minor": 0, "rate": rate}]}});
+    let error = text(json(1 << 32), Version::V1).unwrap_err();
+    assert_eq!(error, format!("{at}: 4294967296, expected at most 4294967295 on cgroup v1"));
+    assert_eq!(text(json((1 << 32) - 1), Version::V1).unwrap(), "blkio.throttle.write_iops_device=8:0 4294967295");
+    assert_eq!(text(json(1 << 32), Version::V2).unwrap(), "io.max=8:0 wiops=4294967296");
+}
+
+#[test]
+fn what_has_no_effect_is_said() {
+    let said = |json, version| ignored(&resources(json), |_| version);
+    let memory = serde_json::json!({"memory": {"kernel": 5, "kernelTCP": 6, "swappiness": 7}});
+    assert_eq!(said(memory.clone(), Version::V1).len(), 1);
+    assert_eq!(said(memory, Version::V2).len(), 2);
+    assert_eq!(said(serde_json::json!({"memory": {"kernel": -1, "kernelTCP": 0}}), Version::V2), [""; 0]);
+    let alone = |limit: i64| alone(&resources(serde_json::json!({"pids": {"limit": limit}})));
+    assert!(alone(0).unwrap().contains("is 0 (0 is a limit as hard as 1)"));
+    assert!(alone(1).is_some() && alone(2).is_none() && alone(-1).is_none());
 }

@@ -11,7 +11,8 @@ use anyhow::{Context as _, Result};
 use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, FsType, statfs};
 
 use super::dir;
-use super::{Hierarchy, Layout};
+use super::knobs::Version;
+use super::{Hierarchy, Layout, v1};
 
 const ROOT: &str = "/sys/fs/cgroup";
 
@@ -50,10 +51,35 @@ impl Layout {
         Ok(from_mountinfo(&own, &mountinfo))
     }
 
+    /// Which version has a controller, by v1's name of it. What no hierarchy is known to have is v2's, if there is one.
+    pub(super) fn home(&self, controller: &str) -> Version {
+        let on_v1 = self.v1.iter().any(|had| v1::lists(&had.controllers, controller));
+        if on_v1 || self.v2.is_none() { Version::V1 } else { Version::V2 }
+    }
+
+    /// Where on v2 a caller without rights over the host may make the cgroup of a container: beside its own cgroup, as that
+    /// has a process, or below it. None if nothing has been delegated. A path below the mount.
+    pub(crate) fn delegated(&self, id: &str) -> Option<String> {
+        let v2 = self.v2.as_ref()?;
+        let own = clean(&v2.own);
+        let beside = own.parent().map(Path::to_owned);
+        let places = [beside, Some(own)].into_iter().flatten();
+        let mut usable = places.filter(|place| place != Path::new("") && is_writable(&v2.mount.join(place)));
+        usable.next()?.join(clean(Path::new(id))).to_str().map(str::to_owned)
+    }
+
     /// Whether the host has no cgroup file system at all.
     pub(super) fn is_empty(&self) -> bool {
         self.v1.is_empty() && self.v2.is_none()
     }
+}
+
+/// Whether cgroups can be made in one, and processes moved within it.
+fn is_writable(dir: &Path) -> bool {
+    use nix::unistd::{AccessFlags, faccessat};
+    let flags = nix::fcntl::AtFlags::AT_EACCESS;
+    let may = |path: &Path| faccessat(nix::fcntl::AT_FDCWD, path, AccessFlags::W_OK, flags).is_ok();
+    may(dir) && may(&dir.join("cgroup.procs"))
 }
 
 /// Where a v1 hierarchy is mounted by habit: under its own name, or one of its controllers'.

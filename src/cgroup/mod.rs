@@ -15,6 +15,7 @@ mod knobs;
 mod layout;
 mod stats;
 pub(crate) mod systemd;
+mod tree;
 mod trouble;
 pub(crate) mod update;
 mod v1;
@@ -67,9 +68,30 @@ pub(crate) struct Location {
     /// (controllers of the v1 hierarchy, directory).
     pub(crate) v1: Vec<(String, PathBuf)>,
     pub(crate) v2: Option<PathBuf>,
+    /// How it is known that the cgroup is the container's.
+    #[serde(default)]
+    pub(crate) claim: Claim,
     /// The unit that systemd made it for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) unit: Option<systemd::Unit>,
+}
+
+/// What tells a container's cgroup from another's at the same path. Nothing is ever killed or removed because a path was
+/// *planned*: as long as it isn't known whether the cgroup is unused, it may be somebody else's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Claim {
+    /// The record of a runtime that didn't note it, or no record's.
+    #[default]
+    Unknown,
+    /// It is to be taken, and somebody's directory may have been there before.
+    Planned,
+    /// It is to be made: there was nothing at the path when that was written down.
+    Vacant,
+    /// It was taken: the number of its directory's inode, in the hierarchy where processes are looked for.
+    Taken(u64),
+    /// It was taken over from who had it before, and marked: who made it may still have its inode written down.
+    Marked { inode: u64, mark: u64 },
 }
 
 /// Where and with which limits: decided, not done.
@@ -81,6 +103,16 @@ pub(crate) struct Plan {
     v1: Vec<v1::Leaf>,
     v2: Option<v2::Leaf>,
     unit: Option<systemd::Plan>,
+}
+
+impl Plan {
+    /// Has v2's cgroup belong to a uid of the host, whose processes may divide it then. Not where v1 is in use, where nothing
+    /// can be delegated safely.
+    pub(crate) fn give_to(&mut self, owner: Option<u32>) {
+        if let (Some(leaf), true) = (&mut self.v2, self.v1.is_empty()) {
+            leaf.owner = owner;
+        }
+    }
 }
 
 /// Decides the cgroup of container `id`. Errors name the property.
@@ -114,20 +146,24 @@ fn lay_out(manager: Manager, cgroups_path: &str, id: &str, resources: &Resources
         manager,
         v1: v1.iter().map(|leaf| (leaf.controllers.clone(), leaf.dir.clone())).collect(),
         v2: v2.as_ref().map(|leaf| leaf.dir.clone()),
+        claim: Claim::Planned,
         unit: None,
     };
     Ok(Plan { location, optional: cgroups_path.is_empty() && !limits, v1, v2, unit: None })
 }
 
+/// What of `resources` has no effect here, or may be meant otherwise, in words.
+pub(crate) fn warnings(resources: &Resources, layout: &Layout) -> Vec<String> {
+    let home = |controller: &str| layout.home(controller);
+    knobs::ignored(resources, home).into_iter().chain(knobs::alone(resources)).collect()
+}
+
 /// Gives each limit to the leaf whose hierarchy has its controller; whether there is any that makes a difference.
 fn place(resources: &Resources, layout: &Layout, v1: &mut [v1::Leaf], v2: &mut Option<v2::Leaf>) -> Result<bool> {
-    let on_v1 = |controller: &str| layout.v1.iter().any(|had| v1::lists(&had.controllers, controller));
-    let home = |controller: &str| {
-        if on_v1(controller) || layout.v2.is_none() { Version::V1 } else { Version::V2 }
-    };
+    let home = |controller: &str| layout.home(controller);
     let mut limits = false;
     for knob in knobs::knobs(resources, home)? {
-        limits |= knob.missing != Missing::Skip;
+        limits |= knob.is_needed();
         let v1_name = if knob.controller == "io" { "blkio" } else { &knob.controller };
         match (home(v1_name), &mut *v2) {
             (Version::V2, Some(v2)) => v2.knobs.push(knob),
@@ -161,6 +197,7 @@ fn leaves(layout: &Layout, cgroups_path: &str, id: &str) -> (Vec<v1::Leaf>, Opti
         dir: layout::leaf(had, cgroups_path, id),
         knobs: Vec::new(),
         program: None,
+        owner: None,
     });
     (v1.collect(), v2)
 }
@@ -170,17 +207,20 @@ fn leaves(layout: &Layout, cgroups_path: &str, id: &str) -> (Vec<v1::Leaf>, Opti
 fn without_cgroup(resources: &Resources) -> Result<Plan> {
     let mut knobs = knobs::knobs(resources, |_| Version::V1)?;
     knobs.extend(knobs::unified(&resources.unified)?);
-    if let Some(knob) = knobs.iter().find(|knob| knob.missing != Missing::Skip) {
+    if let Some(knob) = knobs.iter().find(|knob| knob.is_needed()) {
         let pointer = format!("/linux/resources/{}", knob.property);
         return Err(invalid(pointer, "a limit, but cgroups are disabled (--cgroup-manager=disabled)"));
     }
-    let location = Location { manager: Manager::Disabled, v1: Vec::new(), v2: None, unit: None };
+    let location = Location { manager: Manager::Disabled, v1: Vec::new(), v2: None, claim: Claim::Planned, unit: None };
     Ok(Plan { location, optional: true, v1: Vec::new(), v2: None, unit: None })
 }
 
 /// A knob that no hierarchy has: an error, unless it makes no difference.
 fn refuse_missing(knob: &Knob, layout: &Layout) -> Result<()> {
-    if knob.missing == Missing::Skip {
+    if knob.missing == Missing::Warn {
+        log::warn!("/linux/resources/{} is not set: this host has no such controller", knob.property);
+    }
+    if !knob.is_needed() {
         return Ok(());
     }
     let why = if layout.is_empty() {
@@ -230,6 +270,12 @@ pub(crate) fn create(plan: &Plan) -> Result<Box<dyn Cgroup>> {
     }
 }
 
+/// The location of a plan as it is written down before anything is done: with whether there is nothing yet.
+pub(crate) fn planned(plan: &Plan) -> Location {
+    let claim = if group::open(&plan.location).is_vacant() { Claim::Vacant } else { Claim::Planned };
+    Location { claim, ..plan.location.clone() }
+}
+
 /// The cgroup of an existing container; it may be gone already, in part or whole. Makes no system call.
 pub(crate) fn open(location: &Location) -> Result<Box<dyn Cgroup>> {
     match &location.unit {
@@ -277,7 +323,7 @@ pub(crate) trait Cgroup: std::fmt::Debug {
     /// Whether it is frozen by itself, not only by an ancestor.
     fn frozen(&self) -> Result<bool>;
     /// Whether something in it or below would not see a SIGKILL before it is thawed: v1's freezer does that.
-    fn frozen_to_signals(&self) -> bool;
+    fn frozen_to_signals(&self) -> Result<bool>;
     /// The ancestor that keeps it frozen, if one does.
     fn frozen_ancestor(&self) -> Option<PathBuf>;
     /// Freezes every process in it and below and waits until they are (bounded), or until `stop` can be read. After an
@@ -285,14 +331,16 @@ pub(crate) trait Cgroup: std::fmt::Debug {
     fn freeze(&self, stop: BorrowedFd<'_>) -> Result<()>;
     /// Thaws it. An error says so if an ancestor keeps it frozen.
     fn thaw(&self) -> Result<()>;
-    /// Whether it is frozen, by itself or an ancestor, given the state of a process in it (the letter of proc_pid_stat(5)): v1's freezer keeps its
-    /// processes in uninterruptible sleep, so that a process in any other state answers it.
-    fn frozen_with(&self, state: u8) -> Result<bool>;
-    /// Every process in it and below.
+    /// Whether it is frozen, by itself or an ancestor, given the state of a process in it (the letter of proc_pid_stat(5), if that is known):
+    /// one that runs isn't.
+    fn frozen_with(&self, state: Option<u8>) -> Result<bool>;
+    /// Every process in it and below; none of a cgroup that isn't the container's.
     fn pids(&self) -> Result<Vec<Pid>>;
-    /// Kills every process in it and below and waits until they are gone (bounded).
+    /// Kills every process in it and below and waits until they are gone (bounded). Nothing in a cgroup that isn't the
+    /// container's.
     fn kill(&self) -> Result<()>;
-    /// Removes it and what the container made below, in every hierarchy; one that is gone is fine.
+    /// Removes it and what the container made below, in every hierarchy; one that is gone is fine, and one that isn't the
+    /// container's stays.
     fn remove(&mut self) -> Result<()>;
     /// What the memory controller has killed in it, if it has.
     fn out_of_memory(&self) -> Option<OutOfMemory>;

@@ -384,7 +384,10 @@ fn memory_v2(dir: &Dir) -> Memory {
 
 fn pids(dir: &Dir) -> Pids {
     let limit = number(dir, "pids.max").filter(|limit| *limit != u64::MAX);
-    Pids { current: number(dir, "pids.current").unwrap_or_default(), limit: limit.unwrap_or_default() }
+    // Without the controller the processes are counted, as runc does.
+    let count = || dir.pids().ok()?.len().try_into().ok();
+    let current = number(dir, "pids.current").or_else(count);
+    Pids { current: current.unwrap_or_default(), limit: limit.unwrap_or_default() }
 }
 
 /// From the first scheduler's files that tell anything, in runc's order.

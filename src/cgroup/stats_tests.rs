@@ -16,6 +16,7 @@ fn group(base: &Path, v1: &[&str], v2: bool, files: &[(&str, &str)]) -> Group {
         manager: Manager::Cgroupfs,
         v1: v1.iter().map(|name| ((*name).to_owned(), base.join(name))).collect(),
         v2: v2.then(|| base.join("v2")),
+        claim: crate::cgroup::Claim::Unknown,
         unit: None,
     })
 }

@@ -94,7 +94,10 @@ fn no_limits_need_no_cgroups() {
     }));
     for (manager, layout) in [(Manager::Cgroupfs, Layout::default()), (Manager::Disabled, hybrid())] {
         let plan = plan(manager, "/x", "id", &engine, &layout).unwrap();
-        assert_eq!(plan.location, Location { manager, v1: vec![], v2: None, unit: None });
+        assert_eq!(
+            plan.location,
+            Location { manager, v1: vec![], v2: None, claim: crate::cgroup::Claim::Planned, unit: None }
+        );
         let mut cgroup = create(&plan).unwrap();
         assert!(cgroup.clone_fd().is_none() && cgroup.pids().unwrap().is_empty());
         cgroup.add_all(Pid::this()).unwrap();

@@ -28,6 +28,7 @@ pub(crate) enum BelowUsage {
 pub(crate) struct Change {
     /// All limits from now on: for a manager that keeps a list of its own.
     pub(crate) resources: Resources,
+    warnings: Vec<String>,
     below_usage: BelowUsage,
     v1: Vec<(v1::Leaf, Vec<Write>)>,
     v2: Option<v2::Leaf>,
@@ -59,6 +60,7 @@ pub(crate) fn plan(
     }
     let mut change = Change {
         resources: new.clone(),
+        warnings: warnings(new, &layout, asked),
         below_usage,
         v1: v1.into_iter().map(|leaf| (leaf, Vec::new())).collect(),
         v2,
@@ -68,6 +70,23 @@ pub(crate) fn plan(
         plan_devices(&mut change, location, &old.devices, &new.devices)?;
     }
     Ok(change)
+}
+
+impl Change {
+    /// What of it isn't done, or may be meant otherwise, in words.
+    pub(crate) fn warnings(&self) -> impl Iterator<Item = &String> {
+        self.warnings.iter()
+    }
+}
+
+/// Those of what was given.
+fn warnings(new: &Resources, layout: &Layout, asked: impl Fn(&str) -> bool) -> Vec<String> {
+    let mut given = super::warnings(new, layout);
+    given.retain(|warning| {
+        let property = warning.strip_prefix("/linux/resources/").and_then(|rest| rest.split(' ').next());
+        property.is_some_and(&asked)
+    });
+    given
 }
 
 /// The hierarchies that the container is in, for what is decided by where a controller is.
@@ -98,6 +117,7 @@ fn leaves(location: &Location, layout: &Layout, resources: &Resources) -> Result
         dir: dir.clone(),
         knobs: Vec::new(),
         program: None,
+        owner: None,
     });
     place(resources, layout, &mut v1, &mut v2)?;
     Ok((v1, v2))
@@ -136,18 +156,31 @@ fn plan_devices(
     Ok(())
 }
 
-/// Does it. After an error every file has its old value again, as far as the kernel lets.
-pub(super) fn apply(group: &Group, change: &Change) -> Result<()> {
-    let mut undo: Vec<(Dir, Vec<Knob>)> = Vec::new();
-    let done = apply_all(group, change, &mut undo);
-    if done.is_err() {
-        for (dir, knobs) in undo.iter().rev() {
+/// What files had in them before a change.
+#[derive(Debug, Default)]
+pub(super) struct Before(Vec<(Dir, Vec<Knob>)>);
+
+impl Before {
+    /// Gives every file its old value again, as far as the kernel lets.
+    pub(super) fn restore(&self) {
+        for (dir, knobs) in self.0.iter().rev() {
             if let Err((knob, error)) = write_all(dir, knobs) {
                 log::warn!("setting {} back to {:?}: {error}", knob.file, knob.value);
             }
         }
     }
-    done
+}
+
+/// Does it. After an error every file has its old value again.
+pub(super) fn apply(group: &Group, change: &Change) -> Result<Before> {
+    let mut before = Before::default();
+    match apply_all(group, change, &mut before.0) {
+        Ok(()) => Ok(before),
+        Err(error) => {
+            before.restore();
+            Err(error)
+        }
+    }
 }
 
 fn apply_all(group: &Group, change: &Change, undo: &mut Vec<(Dir, Vec<Knob>)>) -> Result<()> {

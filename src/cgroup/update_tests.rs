@@ -12,6 +12,7 @@ fn location(v1: &[&str], v2: bool) -> Location {
         manager: Manager::Cgroupfs,
         v1: v1.iter().map(|name| ((*name).to_owned(), format!("/cg/{name}/c").into())).collect(),
         v2: v2.then(|| "/cg/unified/c".into()),
+        claim: crate::cgroup::Claim::Unknown,
         unit: None,
     }
 }

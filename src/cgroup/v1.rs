@@ -11,9 +11,10 @@ use nix::unistd::Pid;
 
 use super::apply::apply;
 use super::devices;
-use super::dir::{BackOff, Dir, tree};
+use super::dir::{BackOff, Dir, gone, read_at, write_at};
 use super::knobs::Knob;
 use crate::host::is_rootless;
+use crate::sys;
 use crate::sys::clone::{pidfd_open, signal_process};
 
 /// What to make in one v1 hierarchy.
@@ -48,7 +49,7 @@ fn inherit_cpuset(leaf: &Leaf, dir: &Dir) -> Result<()> {
     for file in ["cpuset.cpus", "cpuset.mems"] {
         let inherited = filled(&parent, file, &leaf.mount)?;
         if !leaf.knobs.iter().any(|knob| knob.file == file) {
-            dir.write(file, &inherited)?;
+            dir.write_once(file, &inherited)?;
         }
     }
     Ok(())
@@ -56,7 +57,7 @@ fn inherit_cpuset(leaf: &Leaf, dir: &Dir) -> Result<()> {
 
 /// The value of a cpuset's file; an empty one is filled from its parent first.
 fn filled(dir: &Dir, file: &str, mount: &Path) -> Result<String> {
-    let value = dir.read(file)?;
+    let value = dir.read_once(file)?;
     let value = value.trim_end();
     let above = dir.path().parent().filter(|parent| parent.starts_with(mount));
     match above {
@@ -96,8 +97,13 @@ pub(super) fn apply_devices(dir: &Dir, writes: &[devices::Write]) -> Result<()> 
 
 /// Whether the freezer, by itself or by an ancestor, holds its processes.
 pub(super) fn frozen(dir: &Dir) -> Result<bool> {
-    match dir.read("freezer.state") {
-        Err(error) if super::dir::gone(&error) => Ok(false),
+    frozen_by(dir.read("freezer.state"))
+}
+
+/// [`frozen`], as the file says.
+pub(super) fn frozen_by(read: sys::Result<String>) -> Result<bool> {
+    match read {
+        Err(error) if gone(&error) => Ok(false),
         state => Ok(state?.trim_end() != "THAWED"),
     }
 }
@@ -109,27 +115,36 @@ pub(super) fn self_frozen(dir: &Dir) -> Result<bool> {
         return Ok(false);
     }
     match dir.read("freezer.self_freezing") {
-        Err(error) if super::dir::gone(&error) => Ok(false),
+        Err(error) if gone(&error) => Ok(false),
         state => Ok(state?.trim_end() == "1"),
     }
 }
 
 /// Whether the freezer holds anything in it or below.
-pub(super) fn any_frozen(dir: &Dir) -> bool {
-    tree(dir.path()).unwrap_or_default().into_iter().any(|path| frozen(&Dir::new(path)).unwrap_or(false))
+pub(super) fn any_frozen(dir: &Dir) -> Result<bool> {
+    let mut found = false;
+    dir.each(&mut |cgroup| {
+        found |= match read_at(cgroup, "freezer.state") {
+            Err(error) if gone(&error) => false,
+            state => state?.trim_end() != "THAWED",
+        };
+        Ok(())
+    })?;
+    Ok(found)
 }
 
-/// Thaws it and everything below. What fails shows as processes that don't die.
-pub(super) fn thaw(dir: &Dir) {
-    for path in tree(dir.path()).unwrap_or_default() {
-        if let Err(error) = Dir::new(path).write("freezer.state", "THAWED") {
+/// Thaws it and everything below. What the kernel refuses shows as processes that don't die.
+pub(super) fn thaw(dir: &Dir) -> Result<()> {
+    dir.each(&mut |cgroup| {
+        if let Err(error) = write_at(cgroup, "freezer.state", "THAWED") {
             log::debug!("thaw: {error}");
         }
-    }
+        Ok(())
+    })
 }
 
 /// Kills each process in `dir` and below, over and over until none is left, as they may fork meanwhile.
-pub(super) fn kill(dir: &Dir, thaw: impl Fn(), time: &mut BackOff) -> Result<()> {
+pub(super) fn kill(dir: &Dir, thaw: impl Fn() -> Result<()>, time: &mut BackOff) -> Result<()> {
     loop {
         let seen = dir.pids()?;
         if seen.is_empty() {
@@ -147,7 +162,7 @@ pub(super) fn kill(dir: &Dir, thaw: impl Fn(), time: &mut BackOff) -> Result<()>
             }
         }
         // Signals first: thawed before, they would run a little.
-        thaw();
+        thaw()?;
         let pidfds: Vec<OwnedFd> = victims.into_iter().filter_map(|(_, pidfd)| pidfd).collect();
         let more_time = if pidfds.is_empty() { time.pause() } else { wait_for(&pidfds, time)? };
         if !more_time {

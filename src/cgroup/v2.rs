@@ -12,7 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::apply::apply;
 use super::devices::Insn;
 use super::dir::{Dir, gone};
-use super::knobs::{Knob, Missing};
+use super::knobs::Knob;
 use super::trouble::{Tried, cause, not_offered};
 use crate::host::is_rootless;
 use crate::sys::{self, bpf};
@@ -24,6 +24,8 @@ pub(crate) struct Leaf {
     pub(crate) dir: PathBuf,
     pub(crate) knobs: Vec<Knob>,
     pub(crate) program: Option<Vec<Insn>>,
+    /// Whom it is given to (config-linux.md, "Cgroup ownership").
+    pub(crate) owner: Option<u32>,
 }
 
 /// Sets the limits of a leaf that exists and has no process. `alone`: there is no v1 hierarchy beside it.
@@ -34,16 +36,36 @@ pub(super) fn prepare(leaf: &Leaf, dir: &Dir, alone: bool) -> Result<()> {
         hand_down_all(leaf, dir).unwrap_or_else(|error| log::debug!("not every cgroup controller is enabled: {error}"));
     }
     apply(dir, &leaf.knobs)?;
+    leaf.owner.map_or(Ok(()), |owner| give(dir, owner))?;
     match &leaf.program {
         Some(program) => attach(dir, program),
         None => Ok(()),
     }
 }
 
+/// Gives a user the directory and the files that the kernel names for it, none of which sets a limit.
+fn give(dir: &Dir, owner: u32) -> Result<()> {
+    /// What a kernel without that list has (before Linux 4.15).
+    const FILES: &str = "cgroup.procs\ncgroup.threads\ncgroup.subtree_control\n";
+    let listed = std::fs::read_to_string("/sys/kernel/cgroup/delegate").unwrap_or_else(|_| FILES.to_owned());
+    for file in [".", "cgroup.procs"].into_iter().chain(listed.lines().filter(|file| *file != "cgroup.procs")) {
+        match dir.give(file, owner) {
+            Err(error) if gone(&error) => (),
+            // A user who isn't root can give nothing away but to himself, and his container did without so far.
+            Err(error) if matches!(error.errno(), Errno::EPERM | Errno::EINVAL) && is_rootless() => {
+                log::debug!("the container's cgroup stays the caller's: {error}");
+                return Ok(());
+            }
+            given => given.context("give the container its cgroup")?,
+        }
+    }
+    Ok(())
+}
+
 /// The controllers that the limits can't do without, each with a property that asks for it.
 fn needed(knobs: &[Knob]) -> Vec<(&str, &str)> {
     let mut out: Vec<(&str, &str)> = Vec::new();
-    for knob in knobs.iter().filter(|knob| knob.missing != Missing::Skip && knob.controller != "cgroup") {
+    for knob in knobs.iter().filter(|knob| knob.is_needed() && knob.controller != "cgroup") {
         if !out.iter().any(|(controller, _)| *controller == knob.controller) {
             out.push((&knob.controller, &knob.property));
         }
@@ -109,11 +131,11 @@ fn hand_down_all(leaf: &Leaf, dir: &Dir) -> sys::Result<()> {
         let parent = Dir::new(path.to_owned());
         // The "no internal processes" rule of cgroups(7): a cgroup with processes takes those controllers that know
         // threads, but then its children take no process any more. The root alone (it has no type) is free of it.
-        if !parent.read("cgroup.procs")?.is_empty() && parent.read("cgroup.type").is_ok() {
+        if !parent.read_once("cgroup.procs")?.is_empty() && parent.read("cgroup.type").is_ok() {
             log::debug!("cgroup controllers aren't enabled in {path:?}: it has processes of its own");
             return Ok(());
         }
-        let enabled = parent.read("cgroup.subtree_control")?;
+        let enabled = parent.read_once("cgroup.subtree_control")?;
         for name in missing.iter().filter(|name| !has(&enabled, name)) {
             if let Err(error) = parent.write("cgroup.subtree_control", &format!("+{name}")) {
                 log::debug!("cgroup controller {name:?} isn't enabled in {path:?}: {error}");
@@ -190,7 +212,12 @@ fn load_and_attach(dir: &Dir, program: &[Insn]) -> sys::Result<()> {
 
 /// Whether it was asked to freeze (by itself, not by an ancestor).
 pub(super) fn frozen(dir: &Dir) -> Result<bool> {
-    match dir.read("cgroup.freeze") {
+    frozen_by(dir.read("cgroup.freeze"))
+}
+
+/// [`frozen`], as the file says.
+pub(super) fn frozen_by(read: sys::Result<String>) -> Result<bool> {
+    match read {
         Err(error) if gone(&error) => Ok(false),
         state => Ok(state?.trim_end() == "1"),
     }

@@ -115,8 +115,8 @@ fn features() -> Features {
         mount_options: options::NAMES.to_vec(),
         linux: linux(),
         annotations,
-        // No annotation changes what tare does, so far.
-        potentially_unsafe_config_annotations: &[],
+        // Properties of the unit with `--systemd-cgroup`. A dot at the end stands for every name that begins so.
+        potentially_unsafe_config_annotations: &["org.systemd.property."],
     }
 }
 

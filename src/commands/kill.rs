@@ -36,7 +36,7 @@ pub(crate) fn run(global: &Global, args: KillArgs) -> Result<i32> {
 /// On cgroup v1 a killed process in a frozen cgroup stays until it is thawed, which killing all of it does (as runc).
 fn thaw_the_killed(record: &Record) -> Result<()> {
     let cgroup = cgroup::open(&record.cgroup)?;
-    if cgroup.frozen_to_signals() { cgroup.kill() } else { Ok(()) }
+    if cgroup.frozen_to_signals()? { cgroup.kill() } else { Ok(()) }
 }
 
 /// Signals every process in the container's cgroup; false when there is none.
@@ -58,7 +58,8 @@ fn signal_all(record: &Record, signal: i32) -> Result<bool> {
 /// is open.
 fn signal_one(cgroup: &dyn cgroup::Cgroup, pid: Pid, signal: i32) -> Result<bool> {
     let pidfd = match pidfd_open(pid) {
-        Err(error) if matches!(error.errno(), Errno::ESRCH | Errno::EINVAL) => return Ok(false),
+        // A threaded cgroup lists threads: the process they are of is in the list above them.
+        Err(error) if matches!(error.errno(), Errno::ESRCH | Errno::EINVAL | Errno::ENOENT) => return Ok(false),
         // Then the list is all there is to go by.
         Err(error) if error.errno() == Errno::ENOSYS => None,
         pidfd => Some(pidfd?),

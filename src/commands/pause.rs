@@ -17,9 +17,9 @@ use crate::sys::Context as _;
 
 pub(crate) fn run(global: &Global, args: PauseArgs) -> Result<i32> {
     let folder = Folder::open(&global.root, args.id.as_str())?;
-    let _lock = folder.lock()?;
+    let lock = folder.lock()?;
     let record = folder.record()?;
-    match folder.status(&record)? {
+    match folder.status_locked(&record, &lock)? {
         Status::Created | Status::Running => (),
         Status::Paused => bail!("{}: {:?} is paused already", phrase::NOT_RUNNING, record.id),
         other => bail!("{}: {:?} is {}", phrase::NOT_RUNNING, record.id, other.name()),

@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 use crate::cgroup;
 use crate::cli::{Global, ListFormat, PsArgs, output};
 use crate::state::Folder;
-use crate::sys::Context as _;
+use crate::sys::{self, Context as _};
 
 pub(crate) fn run(global: &Global, args: PsArgs) -> Result<i32> {
     let folder = Folder::open(&global.root, args.id.as_str())?;
@@ -36,9 +36,12 @@ fn table(args: &[OsString]) -> Result<String> {
     if args.is_empty() {
         command.arg("-ef");
     }
-    let done = command.args(args).stdin(Stdio::null()).output().call("execve", "ps")?;
+    let done = sys::process::output(command.args(args).stdin(Stdio::null())).call("execve", "ps")?;
     if !done.status.success() {
-        let said = String::from_utf8_lossy(&done.stderr).trim_end().replace('\n', " ");
+        let said = String::from_utf8_lossy(&done.stderr).trim().replace('\n', " ");
+        if said.is_empty() {
+            bail!("ps: {}", done.status);
+        }
         bail!("ps: {}: {said}", done.status);
     }
     Ok(String::from_utf8_lossy(&done.stdout).into_owned())

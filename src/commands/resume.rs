@@ -9,9 +9,9 @@ use crate::state::{Folder, Status};
 
 pub(crate) fn run(global: &Global, args: ResumeArgs) -> Result<i32> {
     let folder = Folder::open(&global.root, args.id.as_str())?;
-    let _lock = folder.lock()?;
+    let lock = folder.lock()?;
     let record = folder.record()?;
-    let status = folder.status(&record)?;
+    let status = folder.status_locked(&record, &lock)?;
     let cgroup = cgroup::open(&record.cgroup)?;
     if status == Status::Paused {
         cgroup.thaw().with_context(|| format!("resume container {:?}", record.id))?;

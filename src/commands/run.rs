@@ -6,18 +6,19 @@ use anyhow::Result;
 
 use crate::cli::{Global, RunArgs};
 use crate::launch::create::{Created, Stay, create};
-use crate::launch::delete::{delete_after_failure, delete_ended};
+use crate::launch::delete::{delete_after_failure, delete_ended, delete_failed};
 use crate::launch::notify::Proxy;
-use crate::launch::start::start_created;
+use crate::launch::start::{poststart, start_created};
 use crate::launch::supervise::{Foreground, Interrupt, block_signals_but_to_end, exit_status, hear_all, supervise};
+use crate::state::Lock;
 use crate::sys::fs::close_left;
 use crate::sys::process::set_child_subreaper;
 
 pub(crate) fn run(global: &Global, args: RunArgs) -> Result<i32> {
     if args.detach {
         let never = Interrupt::default();
-        let Created { lock, pid, pidfd, notify, .. } =
-            begin(create(global, &args.create, Stay::Detached, never)?, never)?;
+        let created = begin(create(global, &args.create, Stay::Detached, never)?, never)?;
+        let Created { lock, pid, pidfd, notify, .. } = created;
         if let Some(sockets) = notify {
             // Whoever stops the container meanwhile needs it.
             drop(lock);
@@ -35,7 +36,7 @@ pub(crate) fn run(global: &Global, args: RunArgs) -> Result<i32> {
     let created = begin(create(global, &args.create, Stay::Foreground, interrupt)?, interrupt)?;
     hear_all(&mut signals)?;
     let Created { folder, record, lock, pid, pidfd, outside, master, notify, .. } = created;
-    let released = lock.release()?;
+    let released = lock.map_or_else(|| folder.unlocked(), Lock::release)?;
     close_left();
     // The service ends with this process, which stays its main one.
     let notify = notify.map(|sockets| Proxy::new(sockets, std::process::id()));
@@ -53,13 +54,17 @@ pub(crate) fn run(global: &Global, args: RunArgs) -> Result<i32> {
 }
 
 /// Starts; a container that can't be started is removed again.
-fn begin(created: Created, interrupt: Interrupt<'_>) -> Result<Created> {
-    match start_created(&created, interrupt) {
-        Ok(()) => Ok(created),
-        Err(error) => {
-            let Created { folder, record, lock, .. } = created;
-            delete_after_failure(folder, &record, lock);
-            Err(error)
-        }
+fn begin(mut created: Created, interrupt: Interrupt<'_>) -> Result<Created> {
+    let mut begun = start_created(&created, interrupt);
+    if begun.is_ok() && created.record.poststart {
+        drop(created.lock.take());
+        begun = poststart(&created.folder, &created.record, interrupt);
     }
+    let Err(error) = begun else { return Ok(created) };
+    let Created { folder, record, lock, .. } = created;
+    match lock {
+        Some(lock) => delete_after_failure(folder, &record, lock),
+        None => delete_failed(folder, &record),
+    }
+    Err(error)
 }

@@ -22,17 +22,19 @@ const MAX_SIZE: u64 = 64 << 20;
 
 pub(crate) fn run(global: &Global, args: UpdateArgs) -> Result<i32> {
     let folder = Folder::open(&global.root, args.id.as_str())?;
-    let _lock = folder.lock()?;
+    // Before the lock is taken: a pipe may have no end.
+    let given = match &args.resources {
+        Some(path) => from_file(path, &args.limits),
+        None => Ok(from_options(&args.limits)),
+    };
+    let lock = folder.lock()?;
     let record = folder.record()?;
-    let status = folder.status(&record)?;
+    let status = folder.status_locked(&record, &lock)?;
     if !matches!(status, Status::Created | Status::Running | Status::Paused) {
         bail!("{}: {:?} is {}", phrase::NOT_RUNNING, record.id, status.name());
     }
     refuse_rdt(&args.limits)?;
-    let given = match &args.resources {
-        Some(path) => from_file(path, &args.limits)?,
-        None => from_options(&args.limits),
-    };
+    let given = given?;
     let below_usage = if args.allow_oom { BelowUsage::Allow } else { BelowUsage::Refuse };
     let source = args.resources.as_deref();
     let update = || -> Result<()> {
@@ -42,6 +44,7 @@ pub(crate) fn run(global: &Global, args: UpdateArgs) -> Result<i32> {
             let new = resources_of(&config)?;
             let asked = |property: &str| mentions(&given, property);
             let change = cgroup::update::plan(&record.cgroup, &Layout::probe()?, [&old, &new], asked, below_usage)?;
+            change.warnings().for_each(|warning| log::warn!("{warning}"));
             let mut cgroup = cgroup::open(&record.cgroup)?;
             cgroup.update(&change)?;
             folder
@@ -163,6 +166,8 @@ const ZERO_COUNTS: [&str; 4] = ["/pids/limit", "/cpu/burst", "/cpu/idle", "/memo
 fn merge(old: &mut Value, given: &Value, at: &str) -> bool {
     let unset = match given {
         Value::Null => true,
+        // -1 of an unsigned number, as engines written in C send it.
+        Value::Number(number) if number.as_u64() == Some(u64::MAX) => true,
         Value::Number(number) => number.as_f64() == Some(0.0) && !ZERO_COUNTS.contains(&at),
         Value::String(text) => text.is_empty(),
         Value::Array(list) => list.is_empty(),

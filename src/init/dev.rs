@@ -9,9 +9,12 @@ use nix::errno::Errno;
 use nix::sys::stat::{Mode, SFlag, mknodat};
 use nix::unistd::{Gid, Uid};
 
-use super::mount::bind_file;
+use super::mount::{attach_with, bind_file, set_attrs};
 use super::paths::{Links, Root};
-use crate::plan::mounts::{Node, Rootfs};
+use crate::plan::mounts::Rootfs;
+use crate::plan::nodes::Node;
+use crate::plan::options::{Attrs, attr};
+use crate::sys::mount::{Tree, open_tree};
 use crate::sys::{self, Context, fs::CWD};
 
 const LINKS: [(&str, &CStr); 5] = [
@@ -22,10 +25,20 @@ const LINKS: [(&str, &CStr); 5] = [
     ("ptmx", c"pts/ptmx"),
 ];
 
+/// Where the nodes come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Nodes {
+    /// As planned.
+    Planned,
+    /// mknod(2) was refused to a root without CAP_MKNOD: some are the host's.
+    Bound,
+}
+
 /// Makes the nodes and links, unless /dev is the host's.
-pub(crate) fn populate(root: &Root, plan: &Rootfs) -> Result<()> {
+pub(crate) fn populate(root: &Root, plan: &Rootfs) -> Result<Nodes> {
+    let mut made = Nodes::Planned;
     if !plan.own_dev {
-        return Ok(());
+        return Ok(made);
     }
     let opened;
     let (dev, ours) = match root.ours("/dev") {
@@ -36,7 +49,9 @@ pub(crate) fn populate(root: &Root, plan: &Rootfs) -> Result<()> {
         }
     };
     for node in &plan.nodes {
-        make(root, dev, node).with_context(|| format!("device {:?}", node.path))?;
+        if make(root, dev, node).with_context(|| format!("device {:?}", node.path))? == Nodes::Bound {
+            made = Nodes::Bound;
+        }
     }
     for (name, target) in LINKS {
         let name = CString::new(name)?;
@@ -46,7 +61,7 @@ pub(crate) fn populate(root: &Root, plan: &Rootfs) -> Result<()> {
         }
         link(dev, &name, target)?;
     }
-    Ok(())
+    Ok(made)
 }
 
 fn remove(dir: BorrowedFd<'_>, name: &CStr) -> sys::Result<()> {
@@ -64,7 +79,7 @@ pub(crate) fn link(dir: BorrowedFd<'_>, name: &CStr, target: &CStr) -> sys::Resu
     }
 }
 
-fn make(root: &Root, dev: BorrowedFd<'_>, node: &Node) -> Result<()> {
+fn make(root: &Root, dev: BorrowedFd<'_>, node: &Node) -> Result<Nodes> {
     let other;
     let (dir, name) = match node.path.strip_prefix("/dev/") {
         Some(name) if !name.contains('/') => (dev, CString::new(name)?),
@@ -75,12 +90,18 @@ fn make(root: &Root, dev: BorrowedFd<'_>, node: &Node) -> Result<()> {
         }
     };
     if node.bind {
-        return bind(root, node);
+        // Nobody in a user namespace can change the host's node: its owner isn't mapped, or is the caller.
+        return bind(root, node, Attrs::default()).map(|()| Nodes::Planned);
     }
     let kind = SFlag::from_bits_truncate(node.kind);
     match mknodat(dir, name.as_c_str(), kind, Mode::from_bits_truncate(node.mode), node.dev) {
         // A node of the image, or of an earlier container on the same root file system: fine if it is that device.
         Err(Errno::EEXIST) => same(dir, &name, node)?,
+        // Root without CAP_MKNOD. As root it could give the host's node another mode or owner, so the mount is read-only,
+        // which says nothing about what is written to the device.
+        Err(Errno::EPERM) if node.kind != libc::S_IFIFO => {
+            return bind(root, node, Attrs { set: attr::RDONLY, clear: 0 }).map(|()| Nodes::Bound);
+        }
         made => made.call("mknod", &node.path)?,
     }
     if node.uid != 0 || node.gid != 0 {
@@ -88,7 +109,7 @@ fn make(root: &Root, dev: BorrowedFd<'_>, node: &Node) -> Result<()> {
         let flags = nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW;
         nix::unistd::fchownat(dir, name.as_c_str(), Some(uid), Some(gid), flags).call("chown", &node.path)?;
     }
-    Ok(())
+    Ok(Nodes::Planned)
 }
 
 fn same(dir: BorrowedFd<'_>, name: &CStr, node: &Node) -> Result<()> {
@@ -100,11 +121,22 @@ fn same(dir: BorrowedFd<'_>, name: &CStr, node: &Node) -> Result<()> {
     Ok(())
 }
 
-/// mknod(2) isn't permitted in a user namespace: the host's node is bound onto an empty file.
-fn bind(root: &Root, node: &Node) -> Result<()> {
+/// mknod(2) isn't permitted in a user namespace, nor without CAP_MKNOD: the host's node is bound onto an empty file.
+fn bind(root: &Root, node: &Node, attrs: Attrs) -> Result<()> {
     let host = host_node(node)?;
     let slot = root.file_slot(&node.path)?;
-    Ok(bind_file(host.as_fd(), &slot)?)
+    match open_tree(host.as_fd(), c"", Tree::One) {
+        Ok(tree) => attach_with(tree.as_fd(), &slot, attrs, Attrs::default())?,
+        Err(error) if error.errno() == Errno::ENOSYS => {
+            bind_file(host.as_fd(), &slot)?;
+            if !attrs.is_empty() {
+                let mount = root.open(&node.path, libc::O_PATH, Links::Follow)?;
+                set_attrs(mount.as_fd(), Tree::One, attrs)?;
+            }
+        }
+        Err(error) => return Err(error.into()),
+    }
+    Ok(())
 }
 
 /// The host's node, which must be the device that is asked for.
@@ -113,7 +145,22 @@ fn host_node(node: &Node) -> Result<OwnedFd> {
     let handle = sys::fs::openat2(CWD, &path, libc::O_PATH | libc::O_NOFOLLOW, 0, 0).context("on the host")?;
     let stat = nix::sys::stat::fstat(&handle).call("fstat", &node.path)?;
     if stat.st_mode & libc::S_IFMT != node.kind || stat.st_rdev != node.dev {
-        anyhow::bail!("the host has another device there, and in a user namespace none can be made");
+        anyhow::bail!("the host has another device there, and none can be made without CAP_MKNOD on the host");
+    }
+    if let Some(wish) = &node.wish {
+        let mode = wish.mode.filter(|mode| stat.st_mode & 0o7777 != *mode);
+        let owner = (node.uid, node.gid) != (0, 0) && (node.uid, node.gid) != (stat.st_uid, stat.st_gid);
+        if mode.is_some() || owner {
+            log::warn!(
+                "config.json: {}: {:?} is bound from the host, as no device can be made here: it keeps the host's mode and \
+                 owner, {:o} {}:{}",
+                wish.pointer,
+                node.path,
+                stat.st_mode & 0o7777,
+                stat.st_uid,
+                stat.st_gid
+            );
+        }
     }
     Ok(handle)
 }

@@ -75,12 +75,17 @@ fn verify_cwd(program: &Program) -> Result<()> {
     }
 }
 
-/// The program's environment, complete: HOME of the user, as the container's /etc/passwd has it, or "/".
+/// The program's environment, complete: HOME of the user, as the container's /etc/passwd has it, or "/"; and the pid that
+/// this process has where the program will ask for its own.
 pub(crate) fn environment(program: &Program, uid: u32) -> Result<Vec<CString>> {
     let mut env = program.env.clone();
     if program.wants_home {
         let home = home(uid)?.unwrap_or_else(|| b"/".to_vec());
         env.extend(CString::new([b"HOME=".as_slice(), &home].concat()));
+    }
+    if program.listens {
+        env.retain(|entry| !entry.to_bytes().starts_with(b"LISTEN_PID="));
+        env.extend(CString::new(format!("LISTEN_PID={}", nix::unistd::getpid())));
     }
     Ok(env)
 }
@@ -154,10 +159,10 @@ pub(crate) fn home_in(passwd: &[u8], uid: u32) -> Option<Vec<u8>> {
 
 /// The file to execute: the path itself if it has a slash, else the first match in PATH. The phrases are those that
 /// engines turn into exit status 127 and 126.
-pub(crate) fn resolve(program: &Program, look: bool) -> Result<CString> {
+pub(crate) fn resolve(program: &Program) -> Result<CString> {
     let Some(name) = program.args.first() else { bail!("config.json: /process/args: args must not be empty") };
     if name.to_bytes().contains(&b'/') {
-        return executable(name).map(|()| name.clone()).map_err(|errno| refused(name, name, errno, look));
+        return executable(name).map(|()| name.clone()).map_err(|errno| refused(name, name, errno, true));
     }
     // Nothing is invented: without PATH no program is found by name, as in runc.
     let mut denied = None;
@@ -171,7 +176,7 @@ pub(crate) fn resolve(program: &Program, look: bool) -> Result<CString> {
         }
     }
     // Like runc, this says nothing of a permission that is denied: engines give 126 for that, and 127 for the phrase.
-    let cause = denied.filter(|_| look).and_then(|path| Some((diagnose::cause(&path, Errno::EACCES)?, path)));
+    let cause = denied.and_then(|path| Some((diagnose::cause(&path, Errno::EACCES)?, path)));
     let cause = cause.map(|(cause, path)| format!(": {path:?}: {cause}")).unwrap_or_default();
     bail!("exec: {:?}: {}{cause}", name.to_string_lossy(), phrase::NOT_IN_PATH)
 }
@@ -260,13 +265,14 @@ mod tests {
             env: vec![CString::new(format!("PATH={path}")).unwrap()],
             cwd: c"/".into(),
             wants_home: false,
+            listens: false,
         }
     }
 
     #[test]
     fn programs_are_found_and_the_phrases_of_engines_are_kept() {
-        assert_eq!(resolve(&program("sh", "/nope:/bin"), true).unwrap().as_c_str(), c"/bin/sh");
-        assert_eq!(resolve(&program("/bin/sh", ""), true).unwrap().as_c_str(), c"/bin/sh");
+        assert_eq!(resolve(&program("sh", "/nope:/bin")).unwrap().as_c_str(), c"/bin/sh");
+        assert_eq!(resolve(&program("/bin/sh", "")).unwrap().as_c_str(), c"/bin/sh");
         for (name, path, phrase) in [
             ("nonesuch", "/bin", "exec: \"nonesuch\": executable file not found in $PATH"),
             ("/nonesuch", "/bin", "exec: \"/nonesuch\": stat /nonesuch: no such file or directory"),
@@ -278,7 +284,7 @@ mod tests {
                 "exec: \"passwd\": executable file not found in $PATH: \"/etc/passwd\": it has no",
             ),
         ] {
-            let error = resolve(&program(name, path), true).unwrap_err().to_string();
+            let error = resolve(&program(name, path)).unwrap_err().to_string();
             assert!(error.contains(phrase), "{name}: {error}");
         }
     }

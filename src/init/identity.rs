@@ -1,16 +1,17 @@
 //! Who the process is: names of the host, keyring, groups, ids, capabilities. Runs inside.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use anyhow::{Context as _, Result};
 use nix::errno::Errno;
 
+use super::paths::fs_type;
 use super::procfs::Procfs;
 use crate::error::invalid;
 use crate::host::{self, CAP_DAC_OVERRIDE, CAP_SYS_ADMIN};
 use crate::plan::Plan;
 use crate::plan::namespaces::Kind;
-use crate::plan::task::Identity;
+use crate::plan::task::{Identity, Streams};
 use crate::sys::process;
 use crate::sys::{self, Context};
 
@@ -19,16 +20,34 @@ const PID_MAX: &str = "kernel/pid_max";
 /// The kernel's PID_MAX_LIMIT, on 64 bits.
 const LARGEST_PID_MAX: &str = "4194304";
 
+/// Whether this process is non-dumpable. A change of its ids makes it what fs.suid_dumpable says (proc_sys_fs(5)), so it
+/// has to be made non-dumpable once more after each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hidden {
+    Yes,
+    No,
+}
+
+impl Hidden {
+    fn keep(self) -> Result<()> {
+        match self {
+            Self::Yes => Ok(process::set_dumpable(false)?),
+            Self::No => Ok(()),
+        }
+    }
+}
+
 /// The user of a new or joined user namespace is nobody until it takes an id that is mapped.
-pub(crate) fn become_root() -> Result<()> {
+pub(crate) fn become_root(hidden: Hidden) -> Result<()> {
     // With setgroups(2) given up (user_namespaces(7)) the caller's groups stay; nothing can be done about that here.
     match process::setgroups(&[]) {
         Err(error) if error.errno() == Errno::EPERM => {}
         result => result?,
     }
     process::setresgid(0).context("id 0 must be mapped in /linux/gidMappings")?;
+    hidden.keep()?;
     process::setresuid(0).context("id 0 must be mapped in /linux/uidMappings")?;
-    Ok(())
+    hidden.keep()
 }
 
 /// Offsets first, entry second: the namespace takes them as long as nobody is inside (time_namespaces(7)).
@@ -126,13 +145,14 @@ pub(crate) fn join_keyring(name: &std::ffi::CStr, new: Option<bool>) -> Result<(
 }
 
 /// Standard streams that belong to somebody else can't be opened again through /proc/self/fd: they are given to the
-/// program's user, unless they are the null device or on a file system that doesn't do it (as runc).
-pub(crate) fn own_stdio(uid: u32) -> Result<()> {
+/// program's user, unless they are the null device or on a file system that doesn't do it (as runc). The caller's own
+/// keep their owner, but for pipes and sockets, which nobody else can find.
+pub(crate) fn own_stdio(uid: u32, streams: Streams) -> Result<()> {
     for number in 0..3 {
         let fd = sys::fs::borrow(number);
         let Ok(stat) = nix::sys::stat::fstat(fd) else { continue };
         let null = stat.st_mode & libc::S_IFMT == libc::S_IFCHR && stat.st_rdev == libc::makedev(1, 3);
-        if stat.st_uid == uid || null {
+        if stat.st_uid == uid || null || (streams == Streams::Callers && has_name(fd, &stat)) {
             continue;
         }
         match nix::unistd::fchown(fd, Some(uid.into()), None) {
@@ -143,11 +163,20 @@ pub(crate) fn own_stdio(uid: u32) -> Result<()> {
     Ok(())
 }
 
-/// Everything but the last step of capabilities: bounding set, groups, ids.
-pub(crate) fn assume(identity: &Identity, in_user_namespace: bool) -> Result<()> {
-    if let Some(sets) = &identity.capabilities {
-        drop_bounding(identity.bounding & !sets.bounding)?;
+/// Whether a stream is a file that others can open by its name. sockfs has the inode of every socket, pipefs that of a
+/// pipe without a name.
+fn has_name(fd: BorrowedFd<'_>, stat: &libc::stat) -> bool {
+    const PIPEFS_MAGIC: i64 = 0x5049_5045;
+    match stat.st_mode & libc::S_IFMT {
+        libc::S_IFSOCK => false,
+        libc::S_IFIFO => !fs_type(fd).is_ok_and(|kind| kind == PIPEFS_MAGIC),
+        _ => true,
     }
+}
+
+/// Everything but the last step of capabilities: bounding set, groups, ids.
+pub(crate) fn assume(identity: &Identity, in_user_namespace: bool, hidden: Hidden) -> Result<()> {
+    drop_bounding(identity.bounding & !identity.capabilities.bounding)?;
     if identity.same_ids {
         return Ok(());
     }
@@ -163,8 +192,10 @@ pub(crate) fn assume(identity: &Identity, in_user_namespace: bool) -> Result<()>
     }
     process::set_keepcaps(true)?;
     process::setresgid(identity.gid).context("config.json: /process/user/gid")?;
+    hidden.keep()?;
     process::setresuid(identity.uid).context("config.json: /process/user/uid")?;
-    // execve(2) takes it back (capabilities(7), SECBIT_KEEP_CAPS).
+    hidden.keep()?;
+    // What was kept is taken back by execve(2) (capabilities(7), SECBIT_KEEP_CAPS).
     Ok(())
 }
 
@@ -188,21 +219,22 @@ pub(crate) fn set_capabilities(identity: &Identity) -> Result<()> {
 /// [`set_capabilities`], but that the right to load a seccomp filter stays: [`give_up_filtering`] ends that. One step less
 /// for root, if the program may do with files what this process may: its look at the program is the same.
 pub(crate) fn set_capabilities_to_filter(identity: &Identity) -> Result<()> {
-    match &identity.capabilities {
-        Some(sets) if identity.uid == 0 && sets.inheritable == 0 && sets.effective & CAP_DAC_OVERRIDE != 0 => Ok(()),
-        // Without that right the filter's own error says so.
-        _ => set_capabilities_and(identity, CAP_SYS_ADMIN).or_else(|_| set_capabilities(identity)),
+    let sets = &identity.capabilities;
+    if identity.uid == 0 && sets.inheritable == 0 && sets.effective & CAP_DAC_OVERRIDE != 0 {
+        return Ok(());
     }
+    // Without that right the filter's own error says so.
+    set_capabilities_and(identity, CAP_SYS_ADMIN).or_else(|_| set_capabilities(identity))
 }
 
 /// The last step to the program's capabilities, with the filter loaded.
 pub(crate) fn give_up_filtering(identity: &Identity) -> Result<()> {
-    let Some(sets) = &identity.capabilities else { return Ok(()) };
+    let sets = &identity.capabilities;
     process::capset(sets.effective, sets.permitted, sets.inheritable).context("config.json: /process/capabilities")
 }
 
 fn set_capabilities_and(identity: &Identity, kept: u64) -> Result<()> {
-    let Some(sets) = &identity.capabilities else { return Ok(()) };
+    let sets = &identity.capabilities;
     let (effective, permitted) = (sets.effective | kept, sets.permitted | kept);
     process::capset(effective, permitted, sets.inheritable).context("config.json: /process/capabilities")?;
     if sets.inheritable != 0 {

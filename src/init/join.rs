@@ -7,8 +7,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use anyhow::{Context as _, Result};
 use nix::errno::Errno;
 
+use super::identity::Hidden;
 use super::paths::Root;
 use super::{identity, task, terminal};
+use crate::host::Hiding;
 use crate::lsm::Attributes;
 use crate::plan::exec::ExecPlan;
 use crate::plan::namespaces::Kind;
@@ -25,7 +27,8 @@ pub(crate) struct PreparedExec {
     pub(crate) container: Namespaces,
     /// The root of a container that has no mount namespace.
     pub(crate) root: Option<OwnedFd>,
-    pub(crate) console: Option<OwnedFd>,
+    /// Where the terminal goes; taken by the process that sends it.
+    pub(crate) console: RefCell<Option<OwnedFd>>,
     /// The host's procfs, if labels are to be written; taken and closed by the final process.
     pub(crate) proc: RefCell<Option<OwnedFd>>,
     /// Whether the pid namespace is joined by a bridge: else the clone was born in it.
@@ -35,9 +38,9 @@ pub(crate) struct PreparedExec {
 }
 
 impl PreparedExec {
-    /// What the process that goes in holds, beside its end of the channel.
+    /// What the process that goes in holds, beside its end of the channel and what it takes.
     pub(crate) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
-        let own = self.root.iter().chain(&self.console).map(AsFd::as_fd);
+        let own = self.root.iter().map(AsFd::as_fd);
         self.container.descriptors().into_iter().chain(own).collect()
     }
 }
@@ -85,6 +88,7 @@ impl Namespaces {
 /// The first thing in the clone. A pid namespace takes effect for children only: then this process is a bridge, which
 /// makes the final one as its sibling and ends.
 pub(crate) fn enter(prepared: &PreparedExec, outside: &Inside) -> ! {
+    sys::environment::wipe();
     let result = (|| -> Result<()> {
         if !prepared.bridge {
             // Before it goes in: what is the host's is given up as early as can be.
@@ -116,7 +120,8 @@ fn join(prepared: &PreparedExec, outside: &Inside) -> Result<()> {
     let mut namespaces = prepared.plan.namespaces;
     if prepared.plan.joins(Kind::Pid) && !prepared.bridge {
         namespaces &= !libc::CLONE_NEWPID;
-    } else {
+    }
+    if prepared.plan.task.hiding == Hiding::WhenStarted {
         // Nothing in the container may look into this process while it still holds what is the host's (CVE-2016-9962).
         process::set_dumpable(false)?;
     }
@@ -128,7 +133,7 @@ fn join(prepared: &PreparedExec, outside: &Inside) -> Result<()> {
         nix::unistd::chroot(".").call("chroot", "container root")?;
     }
     if prepared.plan.joins(Kind::User) {
-        identity::become_root().context("user namespace")?;
+        identity::become_root(Hidden::Yes).context("user namespace")?;
     }
     Ok(())
 }
@@ -142,14 +147,14 @@ fn open_labels(prepared: &PreparedExec) -> Result<Attributes> {
 fn become_program(prepared: &PreparedExec, labels: Attributes, outside: &Inside) -> Result<Infallible> {
     let it = &prepared.plan.task;
     process::setsid()?;
-    if let (Some(size), Some(socket)) = (&it.terminal, &prepared.console) {
+    if let (Some(size), Some(socket)) = (&it.terminal, prepared.console.take()) {
         let root = Root::new(openat2(CWD, c"/", libc::O_PATH | libc::O_DIRECTORY, 0, 0)?);
-        terminal::set_up(&root, size, it.identity.uid, socket.as_fd(), false).context("terminal")?;
+        terminal::set_up(&root, size, it.identity.uid, socket, false).context("terminal")?;
     }
-    let mut ready = task::assume(it, labels, outside, false)?;
+    let mut ready = task::assume(it, labels, outside, false, Hidden::Yes)?;
     if prepared.meets {
         outside.meet(Barrier::Ready)?;
     }
     ready.listener = None;
-    task::execute(it, &ready, outside, || outside.starting())
+    task::execute(it, &mut ready, outside, || outside.starting())
 }

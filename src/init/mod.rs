@@ -10,6 +10,7 @@ mod exec;
 mod identity;
 pub(crate) mod join;
 pub(crate) mod mount;
+mod overlay;
 mod paths;
 pub(crate) mod procfs;
 mod rootfs;
@@ -21,16 +22,17 @@ pub(crate) use exec::home_in;
 
 use std::cell::RefCell;
 use std::convert::Infallible;
-use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context as _, Result};
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
+use self::identity::Hidden;
 use self::procfs::Procfs;
-use crate::host::is_own_user_namespace;
-use crate::launch::{hooks, prepare};
+use crate::host::{Hiding, is_own_user_namespace};
+use crate::launch::hooks;
+use crate::launch::prepare::{self, Opened};
 use crate::lsm;
 use crate::plan::Plan;
 use crate::plan::mounts::{MountStep, Pivot, Sources};
@@ -38,8 +40,8 @@ use crate::plan::namespaces::Kind;
 use crate::spec;
 use crate::state::{Gate, Status};
 use crate::sync::{Barrier, Inside};
-use crate::sys::clone::{Cloned, clone_process};
-use crate::sys::{self, Context, process};
+use crate::sys::clone::{CStrings, Cloned, clone_process};
+use crate::sys::{self, Context, environment, process};
 
 /// A plan and every descriptor that carrying it out takes, opened in the caller's namespaces.
 #[derive(Debug)]
@@ -47,14 +49,14 @@ pub(crate) struct Prepared {
     pub(crate) plan: Plan,
     /// Of `plan.namespaces.joins`, in order.
     pub(crate) joins: Vec<OwnedFd>,
-    /// Of `plan.rootfs.steps`: trees of bind mounts that only the outside may open.
-    pub(crate) sources: Vec<Option<OwnedFd>>,
+    /// Of `plan.rootfs.steps`: sources of bind mounts that only the outside may open.
+    pub(crate) opened: Opened,
     /// The host's, where something is to be written: a mount namespace that is joined may have anything at /proc.
     pub(crate) procfs: Option<Procfs>,
     /// Of a create; a run is started over the channel.
     pub(crate) gate: Option<Gate>,
-    /// Where the terminal goes, with `plan.task.terminal`.
-    pub(crate) console: Option<OwnedFd>,
+    /// Where the terminal goes, with `plan.task.terminal`; taken by the process that sends it.
+    pub(crate) console: RefCell<Option<OwnedFd>>,
     /// The host's procfs, if labels are to be written; taken and closed by the final process.
     pub(crate) proc: RefCell<Option<OwnedFd>>,
     /// For the hooks that run inside.
@@ -75,7 +77,7 @@ impl Prepared {
     pub(crate) fn go_at_once(&self) -> Go {
         let plan = &self.plan;
         let maps = plan.id_maps.is_some() || plan.rootfs.steps.iter().any(MountStep::is_idmapped);
-        let reaches_out = !plan.hooks.create_container.is_empty() || self.console.is_some();
+        let reaches_out = !plan.hooks.create_container.is_empty() || self.plan.task.terminal.is_some();
         let waits = maps || reaches_out || plan.namespaces.bridge() || plan.task.limits.oom_score_adj.is_some();
         if waits { Go::Wait } else { Go::AtOnce }
     }
@@ -89,18 +91,18 @@ impl Prepared {
     /// For the outside, when all is done. What it planned isn't freed: that would write to pages that the container's process
     /// shares until it executes its program, each a copy and a page fault.
     pub(crate) fn close(self) {
-        let Self { plan, joins, sources, procfs, gate, console, proc, state } = self;
+        let Self { plan, joins, opened, procfs, gate, console, proc, state } = self;
         std::mem::forget((plan, state));
         if let Some(procfs) = procfs {
             sys::fs::leave(procfs.into());
         }
-        drop((joins, sources, gate, console, proc));
+        drop((joins, opened, gate, console, proc));
     }
 
-    /// What the process that goes in holds, beside its end of the channel.
+    /// What the process that goes in holds, beside its end of the channel and what it takes.
     pub(crate) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         let gate = self.gate.iter().flat_map(Gate::descriptors);
-        let others = self.joins.iter().chain(self.sources.iter().flatten()).chain(&self.console);
+        let others = self.joins.iter().chain(self.opened.trees());
         others.map(AsFd::as_fd).chain(self.procfs.as_ref().map(AsFd::as_fd)).chain(gate).collect()
     }
 }
@@ -109,7 +111,10 @@ impl Prepared {
 ///
 /// `go`: whether the outside has something to do before anything is done here.
 pub(crate) fn enter(prepared: &Prepared, outside: &Inside, go: Go) -> ! {
-    let ready = match create(prepared, outside, go) {
+    if prepared.plan.hooks.create_container.is_empty() {
+        environment::wipe();
+    }
+    let mut ready = match create(prepared, outside, go) {
         Ok(ready) => ready,
         Err(error) => {
             // If nobody listens any more, nobody is to be told.
@@ -117,7 +122,7 @@ pub(crate) fn enter(prepared: &Prepared, outside: &Inside, go: Go) -> ! {
             sys::exit(1)
         }
     };
-    let Err(error) = start(prepared, &ready, outside);
+    let Err(error) = start(prepared, &mut ready, outside);
     let text = format!("{error:#}");
     match &prepared.gate {
         Some(gate) => gate.fail(&text),
@@ -144,7 +149,7 @@ pub(crate) fn bridge(prepared: &Prepared, outside: &Inside) -> ! {
 }
 
 fn join(prepared: &Prepared) -> Result<()> {
-    if !prepared.joins.is_empty() {
+    if !prepared.joins.is_empty() && prepared.plan.task.hiding == Hiding::WhenStarted {
         // Nothing in a joined namespace may look into this process (CVE-2016-9962).
         process::set_dumpable(false)?;
     }
@@ -157,6 +162,12 @@ fn join(prepared: &Prepared) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether this process is non-dumpable once it has joined what it joins.
+fn hidden(prepared: &Prepared) -> Hidden {
+    let since_the_clone = prepared.plan.task.hiding == Hiding::FromTheClone;
+    if since_the_clone || !prepared.joins.is_empty() { Hidden::Yes } else { Hidden::No }
 }
 
 fn is_own(user_namespace: &OwnedFd) -> bool {
@@ -173,33 +184,42 @@ fn create(prepared: &Prepared, outside: &Inside, go: Go) -> Result<task::Ready> 
     let labels = lsm::Attributes::open(prepared.proc.take(), labels, plan.task.identity.no_new_privileges)?;
     process::setsid()?;
     let opened = namespaces(prepared)?;
-    let sources = opened.as_ref().unwrap_or(&prepared.sources);
+    let sources = opened.as_ref().unwrap_or(&prepared.opened);
     // Modes of what is made here are exact.
     nix::sys::stat::umask(nix::sys::stat::Mode::empty());
     identity::names(plan)?;
     if let Some(procfs) = &prepared.procfs {
         identity::sysctls(plan, procfs)?;
     }
-    let built = rootfs::build(&plan.rootfs, sources)?;
+    let mut built = rootfs::build(&plan.rootfs, &sources.sources, outside)?;
+    if let Some(limit) = sources.limit {
+        // Below the limit nothing more could be opened as long as these are.
+        if opened.is_none() {
+            sys::fs::close_in_clone(prepared.opened.trees());
+        }
+        drop(opened);
+        process::set_open_files(limit)?;
+    }
     if !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty() {
         outside.meet(Barrier::RuntimeHooks)?;
     }
     if !plan.hooks.create_container.is_empty() {
         // As in runc: hooks find the container's files without asking for the bundle.
         nix::unistd::fchdir(&built.root).call("fchdir", &plan.rootfs.path)?;
-        run_hooks(hooks::Kind::CreateContainer, &plan.hooks.create_container, prepared, &own_environment())?;
+        run_hooks(hooks::Kind::CreateContainer, &plan.hooks.create_container, prepared, &environment::own())?;
+        environment::wipe();
     }
     rootfs::enter(&built, &plan.rootfs)?;
     exec::make_cwd(&built.root, &plan.task.program)?;
-    if let (Some(size), Some(socket)) = (&plan.task.terminal, &prepared.console) {
+    if let (Some(size), Some(socket)) = (&plan.task.terminal, prepared.console.take()) {
         let own_mounts = plan.rootfs.pivot != Pivot::Chroot;
-        terminal::set_up(&built.root, size, plan.task.identity.uid, socket.as_fd(), own_mounts).context("terminal")?;
+        terminal::set_up(&built.root, size, plan.task.identity.uid, socket, own_mounts).context("terminal")?;
     }
     let hooks = [&plan.hooks.prestart, &plan.hooks.create_runtime, &plan.hooks.create_container];
     let hooks = if hooks.iter().all(|list| list.is_empty()) { rootfs::Hooks::None } else { rootfs::Hooks::Some };
-    rootfs::seal(&built, &plan.rootfs, hooks)?;
+    rootfs::seal(&mut built, &plan.rootfs, hooks)?;
     built.close();
-    let mut ready = task::assume(&plan.task, labels, outside, true)?;
+    let mut ready = task::assume(&plan.task, labels, outside, true, hidden(prepared))?;
     if prepared.meets_ready() {
         outside.meet(Barrier::Ready)?;
     } else {
@@ -216,7 +236,7 @@ const RESTRICTED: &str = "the user namespace gives no rights on this host: for o
 
 /// Enters the namespaces that the clone has not entered already. Returns the trees of bind mounts if it was the only time
 /// to open them.
-fn namespaces(prepared: &Prepared) -> Result<Option<Vec<Option<OwnedFd>>>> {
+fn namespaces(prepared: &Prepared) -> Result<Option<Opened>> {
     let namespaces = &prepared.plan.namespaces;
     // Before the ids change: afterwards the offsets may no longer be written.
     if let (true, Some(procfs)) = (namespaces.makes(Kind::Time), &prepared.procfs) {
@@ -233,7 +253,7 @@ fn namespaces(prepared: &Prepared) -> Result<Option<Vec<Option<OwnedFd>>>> {
             flags &= !libc::CLONE_NEWNS;
             sources = Some(prepare::open_sources(&prepared.plan.rootfs)?);
         }
-        identity::become_root().context("user namespace")?;
+        identity::become_root(hidden(prepared)).context("user namespace")?;
     }
     if flags != 0 {
         sys::clone::unshare(flags).context("new namespaces")?;
@@ -261,20 +281,27 @@ fn loopback_up() -> sys::Result<()> {
 }
 
 /// Waits at the gate, then becomes the program.
-fn start(prepared: &Prepared, ready: &task::Ready, outside: &Inside) -> Result<Infallible> {
+fn start(prepared: &Prepared, ready: &mut task::Ready, outside: &Inside) -> Result<Infallible> {
     let plan = &prepared.plan;
     match &prepared.gate {
         Some(gate) => gate.wait()?,
         None => outside.wait(Barrier::Start)?,
     }
-    run_hooks(hooks::Kind::StartContainer, &plan.hooks.start_container, prepared, ready.envp.strings())?;
+    if !plan.hooks.start_container.is_empty() {
+        if hidden(prepared) == Hidden::No {
+            process::set_dumpable(false)?;
+        }
+        // Programs of the image: they are confined as its program is, and so is this process, which some of them may trace.
+        task::filter(&plan.task, ready, outside)?;
+        run_hooks(hooks::Kind::StartContainer, &plan.hooks.start_container, prepared, &ready.envp)?;
+    }
     task::execute(&plan.task, ready, outside, || match &prepared.gate {
         Some(gate) => gate.open(),
         None => outside.starting(),
     })
 }
 
-fn run_hooks(kind: hooks::Kind, list: &[spec::Hook], prepared: &Prepared, environment: &[CString]) -> Result<()> {
+fn run_hooks(kind: hooks::Kind, list: &[spec::Hook], prepared: &Prepared, environment: &CStrings) -> Result<()> {
     if list.is_empty() {
         return Ok(());
     }
@@ -282,13 +309,4 @@ fn run_hooks(kind: hooks::Kind, list: &[spec::Hook], prepared: &Prepared, enviro
     let status = if kind == hooks::Kind::StartContainer { Status::Created } else { Status::Creating };
     let state = spec::State { pid: Pid::this().as_raw(), status: status.name(), ..prepared.state.clone() };
     hooks::run(kind, list, &state, environment)
-}
-
-/// The runtime's environment, for hooks that bring none.
-pub(crate) fn own_environment() -> Vec<CString> {
-    use std::os::unix::ffi::OsStrExt;
-    let entry = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
-        CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok()
-    };
-    std::env::vars_os().filter_map(entry).collect()
 }

@@ -9,13 +9,13 @@ use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 use nix::sys::stat::{Mode, SFlag, fstatat, mkdirat};
 
-use super::paths::{Content, Links, PROC_SUPER_MAGIC, Root, Slot, fs_type, kind};
-use super::{copyup, dev};
+use super::paths::{Content, Links, PROC_SUPER_MAGIC, Place, Root, Slot, Was, fs_type, kind};
+use super::{copyup, dev, overlay};
 use crate::error::{Invalid, invalid};
 use crate::host::in_user_namespace;
 use crate::lsm;
 use crate::plan::cgroup_mounts::{CgroupSource, CgroupV1};
-use crate::plan::mounts::{Fallback, FileSystem, MountStep, Rootfs, What};
+use crate::plan::mounts::{Fallback, FileSystem, Locks, MountStep, Rootfs, What, is_context};
 use crate::plan::options::{Attrs, Bind, Propagation, Reach, attr};
 use crate::sys::mount::{self as api, Link, Tree};
 use crate::sys::{self, Context};
@@ -45,15 +45,24 @@ impl Around {
     }
 }
 
-/// Carries out one step. `source` is the bind mount's tree where it had to be opened, or id-mapped, outside.
-pub(crate) fn step(
-    root: &mut Root,
-    step: &MountStep,
-    source: Option<&OwnedFd>,
-    around: Around,
-) -> Result<Option<Late>> {
+/// The tree of a bind mount's source.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum BindTree<'a> {
+    /// Still to be opened, by this process.
+    Inside,
+    /// Opened, or id-mapped, outside, before anything was mounted.
+    Early(&'a OwnedFd),
+    /// Opened with the rights of the outside in this process's mount namespace.
+    Late(&'a OwnedFd),
+}
+
+/// Carries out one step.
+pub(crate) fn step(root: &mut Root, step: &MountStep, source: BindTree<'_>, around: Around) -> Result<Option<Late>> {
     let mounted = match &step.what {
-        What::Bind { source: path, tree, .. } => bind(root, step, path, *tree, source, around).map(Some),
+        What::Bind { source: path, tree, asked, locks, .. } => {
+            let wanted = Wanted { path, tree: *tree, asked: *asked, locks: *locks };
+            bind(root, step, &wanted, source, around).map(Some)
+        }
         What::FileSystem(fs) => {
             at_once(root, step, fs, around).map(Ok).unwrap_or_else(|| file_system(root, step, fs, around).map(Some))
         }
@@ -94,15 +103,19 @@ impl Late {
     }
 }
 
-fn bind(
-    root: &Root,
-    step: &MountStep,
-    path: &CStr,
+/// What a bind mount is made of.
+struct Wanted<'a> {
+    path: &'a CStr,
     tree: Bind,
-    opened: Option<&OwnedFd>,
-    around: Around,
-) -> Result<OwnedFd> {
-    if let (None, Some(source)) = (opened, open_changed(step, path, tree, around)) {
+    asked: Attrs,
+    locks: Locks,
+}
+
+fn bind(root: &Root, step: &MountStep, wanted: &Wanted<'_>, opened: BindTree<'_>, around: Around) -> Result<OwnedFd> {
+    let (path, tree) = (wanted.path, wanted.tree);
+    if let BindTree::Inside = opened
+        && let Some(source) = open_changed(step, path, tree, around)
+    {
         only_proc_on_proc(step, path, source.as_fd())?;
         let target = bind_target(root, step, kind(source.as_fd())?)?;
         match attach(source.as_fd(), &target) {
@@ -115,19 +128,40 @@ fn bind(
     }
     let reach = if tree == Bind::Tree { Tree::Recursive } else { Tree::One };
     let source = match opened {
-        Some(fd) => fd.try_clone().call("dup", "bind source")?,
-        None => match open_source(path, reach) {
-            Err(error) if error.errno() == Errno::ENOSYS => return bind_by_mount2(root, step, path, reach),
-            source => source.map_err(|error| missing_source(step, path, error))?,
+        BindTree::Early(fd) | BindTree::Late(fd) => fd.try_clone().call("dup", "bind source")?,
+        BindTree::Inside => match open_source(path, reach) {
+            Err(error) if error.errno() == Errno::ENOSYS => return bind_by_mount2(root, step, wanted, reach),
+            source => source.map_err(|error| missing_source(step, path, reach, error))?,
         },
     };
     only_proc_on_proc(step, path, source.as_fd())?;
+    let by_runtime = wanted.locks == Locks::Runtime && matches!(opened, BindTree::Early(_));
+    if by_runtime {
+        keeps_locked(source.as_fd(), wanted.asked)?;
+    }
+    let attrs = if by_runtime { wanted.asked } else { step.attrs };
     let target = bind_target(root, step, kind(source.as_fd())?)?;
-    attach_with(source.as_fd(), &target, step.attrs, step.recursive)
+    attach_over(source.as_fd(), &target, [attrs, wanted.asked], step.recursive)
         .map_err(|error| not_bound(error, step, path, source.as_fd(), &target))?;
     root.done_with(target);
     propagate(source.as_fd(), &step.propagation)?;
     Ok(source)
+}
+
+/// The kernel would lock these flags if the source had been opened in the container's user namespace, where runc opens it.
+/// The access time is locked, too, but gives no rights: what is asked for is given.
+fn keeps_locked(source: BorrowedFd<'_>, asked: Attrs) -> Result<()> {
+    let asked = Attrs { set: 0, clear: asked.clear & !(attr::ATIME | attr::NODIRATIME) };
+    if asked.is_empty() {
+        return Ok(());
+    }
+    let current = nix::sys::statfs::fstatfs(source).call("fstatfs", "bind source")?.flags();
+    let words = asked.refused(ms_of(current.bits()));
+    if words.is_empty() { Ok(()) } else { bail!("{} (EPERM)", cannot_clear(&words)) }
+}
+
+fn cannot_clear(words: &[&str]) -> String {
+    format!("cannot clear locked flags of the source: {} (set outside of this user namespace)", words.join(", "))
 }
 
 /// The source of a bind mount with all that is to be changed about it, in one call. `None` where that can't be had, or
@@ -160,7 +194,14 @@ pub(crate) fn open_source(path: &CStr, reach: Tree) -> sys::Result<OwnedFd> {
     api::open_tree(sys::fs::CWD, path, reach)
 }
 
-fn missing_source(step: &MountStep, path: &CStr, error: sys::Error) -> anyhow::Error {
+/// Why a source can't be opened.
+pub(crate) fn missing_source(step: &MountStep, path: &CStr, reach: Tree, error: sys::Error) -> anyhow::Error {
+    if error.errno() == Errno::EINVAL && reach == Tree::One && open_source(path, Tree::Recursive).is_ok() {
+        // mount_namespaces(7): mounts that came into a user namespace together can't be taken apart in it.
+        return anyhow::Error::new(error).context(
+            "the source has mounts below it that are locked in this user namespace and can't be left out: use \"rbind\"",
+        );
+    }
     if error.errno() != Errno::ENOENT {
         return error.into();
     }
@@ -191,7 +232,8 @@ fn not_bound(
     if error.errno() == Errno::EINVAL && !is_directory(source, c"") && is_directory(dir, name) {
         return anyhow!("what is there is a directory, and the source {path:?} is not a directory (ENOTDIR)");
     }
-    locked(error, source, [step.attrs, step.recursive])
+    let What::Bind { asked, .. } = step.what else { return error.into() };
+    locked(error, source, [asked, step.recursive])
 }
 
 /// Attaches a detached mount.
@@ -212,14 +254,22 @@ pub(crate) fn bind_file(file: BorrowedFd<'_>, slot: &Slot<'_>) -> sys::Result<()
     }
 }
 
-fn bind_by_mount2(root: &Root, step: &MountStep, path: &CStr, reach: Tree) -> Result<OwnedFd> {
+fn bind_by_mount2(root: &Root, step: &MountStep, wanted: &Wanted<'_>, reach: Tree) -> Result<OwnedFd> {
+    let path = wanted.path;
     let stat = nix::sys::stat::stat(path).call("stat", path)?;
     only_proc_on_proc(step, path, sys::fs::openat2(sys::fs::CWD, path, libc::O_PATH, 0, 0)?.as_fd())?;
     let target = bind_target(root, step, SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT)?;
     let recursive = if reach == Tree::Recursive { libc::MS_REC } else { 0 };
-    api::mount(Some(path), &target.path(), None, libc::MS_BIND | recursive, None)?;
+    api::mount(Some(path), &target.path(), None, libc::MS_BIND | recursive, None).map_err(|error| {
+        let tree = reach == Tree::One && error.errno() == Errno::EINVAL;
+        let hint = "mounts below the source that are locked in this user namespace can't be left out: use \"rbind\"";
+        let error = anyhow::Error::new(error);
+        if tree && in_user_namespace() { error.context(hint) } else { error }
+    })?;
     let mount = reopen(root, step)?;
-    attributes(mount.as_fd(), step.attrs, step.recursive)?;
+    over_locked([step.attrs, wanted.asked], |attrs| attributes(mount.as_fd(), attrs, Attrs::default()))
+        .and_then(|()| attributes(mount.as_fd(), Attrs::default(), step.recursive))
+        .map_err(|error| locked(error, mount.as_fd(), [wanted.asked, step.recursive]))?;
     propagate(mount.as_fd(), &step.propagation)?;
     Ok(mount)
 }
@@ -232,7 +282,7 @@ fn at_once(root: &Root, step: &MountStep, fs: &FileSystem, around: Around) -> Op
         return None;
     }
     let target = root.dir_slot(&step.destination, Links::Follow).ok()?;
-    let done = mount2(fs, &target, 0).ok();
+    let done = mount2(fs, &target, 0, None).ok();
     root.done_with(target);
     done.map(|()| None)
 }
@@ -240,16 +290,19 @@ fn at_once(root: &Root, step: &MountStep, fs: &FileSystem, around: Around) -> Op
 fn file_system(root: &Root, step: &MountStep, fs: &FileSystem, around: Around) -> Result<OwnedFd> {
     // Where these two are decides what the masks cover and where labels are written.
     let links = if [c"proc", c"sysfs"].contains(&fs.kind.as_c_str()) { Links::Refuse } else { Links::Follow };
-    let target = match root.dir_slot(&step.destination, links) {
+    let Place { slot: target, was } = match root.dir_place(&step.destination, links) {
         Err(error) if links == Links::Refuse && matches!(error.errno(), Errno::ELOOP | Errno::ENOTDIR) => {
-            bail!("{:?} must be mounted on an ordinary directory, not on a link: {error}", fs.kind)
+            // runc's words, which engines look for.
+            bail!("filesystem {:?} must be mounted on ordinary directory, not on a link: {error}", fs.kind)
         }
-        target => target?,
+        place => place?,
     };
-    let made = if fs.only_mount2 { Err(lacking()) } else { new_mount(root, step, fs, &target) };
+    // A directory that was made just now has no mode of the image's.
+    let mode = if fs.copy_mode && was == Was::There { Some(mode_of(&target)?) } else { None };
+    let made = if fs.only_mount2 { Err(lacking()) } else { new_mount(root, step, fs, &target, mode.as_deref()) };
     let mounted = match made {
         Ok(mount) => attach(mount.as_fd(), &target).map(|()| mount).map_err(Into::into),
-        Err(error) if has_errno(&error, &[Errno::ENOSYS]) => mount_by_mount2(root, step, fs, &target),
+        Err(error) if has_errno(&error, &[Errno::ENOSYS]) => mount_by_mount2(root, step, fs, &target, mode.as_deref()),
         Err(error) => Err(error),
     };
     let new = mounted.is_ok();
@@ -260,7 +313,8 @@ fn file_system(root: &Root, step: &MountStep, fs: &FileSystem, around: Around) -
         (Err(error), _) => return Err(in_this_user_namespace(error, fs)),
         (Ok(mount), _) => mount,
     };
-    if let Some(label) = &fs.root_label {
+    // What was bound in its place is somebody else's.
+    if let (Some(label), true) = (&fs.root_label, new) {
         lsm::label_file(&by_fd(mount.as_fd()), label)?;
     }
     root.done_with(target);
@@ -287,7 +341,9 @@ fn fall_back(
         let mount = match open_source(path, reach) {
             Err(error) if error.errno() == Errno::ENOENT => continue,
             Err(error) if error.errno() == Errno::ENOSYS => {
-                return bind_by_mount2(root, &MountStep { recursive, ..step.clone() }, path, reach);
+                root.stray();
+                let wanted = Wanted { path, tree: fallback.tree, asked: step.attrs, locks: Locks::Kernel };
+                return bind_by_mount2(root, &MountStep { recursive, ..step.clone() }, &wanted, reach);
             }
             // What can't be bound either says less than the mount that was asked for.
             Err(_) => return Err(refused),
@@ -296,6 +352,7 @@ fn fall_back(
         log::debug!("mount on {:?}: bound {path:?} instead: {refused:#}", step.destination);
         attach_with(mount.as_fd(), target, step.attrs, recursive)
             .map_err(|error| locked(error, mount.as_fd(), [step.attrs, recursive]))?;
+        root.stray();
         return Ok(mount);
     }
     Err(refused)
@@ -331,9 +388,7 @@ fn locked(error: sys::Error, mount: BorrowedFd<'_>, asked: [Attrs; 2]) -> anyhow
     if words.is_empty() {
         return error.into();
     }
-    let what =
-        format!("cannot clear locked flags of the source: {} (set outside of this user namespace)", words.join(", "));
-    anyhow::Error::new(error).context(what)
+    anyhow::Error::new(error).context(cannot_clear(&words))
 }
 
 /// The attributes go on the whole tree at its end: the links and directories are made in it before.
@@ -352,12 +407,12 @@ fn cgroup_v1(
         let slot = Slot::Below(base.as_fd(), name.clone());
         // Without attributes: the whole tree gets them below.
         if let CgroupSource::New(fs) = source
-            && mount2(fs, &slot, u64::MAX).is_ok()
+            && mount2(fs, &slot, u64::MAX, None).is_ok()
         {
             continue;
         }
         let mount = match source {
-            CgroupSource::New(fs) => new_mount(root, &plain, fs, &slot),
+            CgroupSource::New(fs) => new_mount(root, &plain, fs, &slot, None),
             CgroupSource::Bind(paths) => match open_first(paths) {
                 Err(error) if error.errno() == Errno::ENOSYS => {
                     bind_first(paths, &slot).with_context(|| format!("hierarchy {name:?}"))?;
@@ -421,17 +476,28 @@ fn has_errno(error: &anyhow::Error, list: &[Errno]) -> bool {
 }
 
 /// A detached mount of a new superblock.
-fn new_mount(root: &Root, step: &MountStep, fs: &FileSystem, target: &Slot<'_>) -> Result<OwnedFd> {
+///
+/// `mode`: of its root, if that isn't among the file system's options.
+fn new_mount(
+    root: &Root,
+    step: &MountStep,
+    fs: &FileSystem,
+    target: &Slot<'_>,
+    mode: Option<&CStr>,
+) -> Result<OwnedFd> {
     let context = api::fsopen(&fs.kind)?;
     let configure = || -> sys::Result<OwnedFd> {
         if let Some(source) = &fs.source {
             api::fsconfig_set(context.as_fd(), c"source", Some(source))?;
         }
-        if fs.copy_mode {
-            api::fsconfig_set(context.as_fd(), c"mode", Some(&mode_of(target)?))?;
+        if mode.is_some() {
+            api::fsconfig_set(context.as_fd(), c"mode", mode)?;
         }
         for (key, value) in &fs.data {
-            api::fsconfig_set(context.as_fd(), key, value.as_deref())?;
+            match value {
+                Some(layers) if overlay::is_long(fs, key, layers) => overlay::add_layers(context.as_fd(), layers)?,
+                value => api::fsconfig_set(context.as_fd(), key, value.as_deref())?,
+            }
         }
         api::fsconfig_create(context.as_fd())?;
         api::fsmount(context.as_fd(), step.attrs.set)
@@ -465,26 +531,32 @@ fn explain(error: sys::Error, context: BorrowedFd<'_>) -> anyhow::Error {
     }
 }
 
-fn mount_by_mount2(root: &Root, step: &MountStep, fs: &FileSystem, target: &Slot<'_>) -> Result<OwnedFd> {
+fn mount_by_mount2(
+    root: &Root,
+    step: &MountStep,
+    fs: &FileSystem,
+    target: &Slot<'_>,
+    mode: Option<&CStr>,
+) -> Result<OwnedFd> {
     if fs.copy_up {
         bail!("tmpcopyup needs fsopen(2), Linux 5.2");
     }
-    mount2(fs, target, if step.late_readonly { libc::MS_RDONLY } else { 0 })?;
+    mount2(fs, target, if step.late_readonly { libc::MS_RDONLY } else { 0 }, mode)?;
     reopen(root, step)
 }
 
 /// mount(2) of a new superblock, without some of its flags.
-fn mount2(fs: &FileSystem, target: &Slot<'_>, without: u64) -> Result<()> {
+fn mount2(fs: &FileSystem, target: &Slot<'_>, without: u64, mode: Option<&CStr>) -> Result<()> {
     let mut words: Vec<Vec<u8>> = Vec::new();
-    if fs.copy_mode {
-        words.push([b"mode=", mode_of(target)?.as_bytes()].concat());
+    if let Some(mode) = mode {
+        words.push([b"mode=", mode.to_bytes()].concat());
     }
     // Superblock flags of mount(2) travel in `flags`; the new API has them as words.
     let flag_words = [c"sync", c"dirsync", c"lazytime", c"mand", c"ro"];
     for (key, value) in fs.data.iter().filter(|(key, _)| !flag_words.contains(&key.as_c_str())) {
         words.push(match value {
-            // The context of SELinux has commas.
-            Some(value) if value.as_bytes().contains(&b',') => {
+            // The context of SELinux has commas. Elsewhere they are escaped.
+            Some(value) if is_context(key) && value.as_bytes().contains(&b',') => {
                 [key.as_bytes(), b"=\"", value.as_bytes(), b"\""].concat()
             }
             Some(value) => [key.as_bytes(), b"=", value.as_bytes()].concat(),
@@ -492,7 +564,16 @@ fn mount2(fs: &FileSystem, target: &Slot<'_>, without: u64) -> Result<()> {
         });
     }
     let data = CString::new(words.join(&b',')).context("mount options")?;
+    if data.as_bytes_with_nul().len() > page_size() {
+        // The kernel would cut them off without a word.
+        bail!("the options have {} bytes, and mount(2) takes {} at most", data.as_bytes().len(), page_size() - 1);
+    }
     Ok(api::mount(fs.source.as_deref(), &target.path(), Some(&fs.kind), fs.flags & !without, Some(&data))?)
+}
+
+fn page_size() -> usize {
+    let size = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten();
+    size.and_then(|size| size.try_into().ok()).unwrap_or(4096)
 }
 
 fn remount(root: &Root, step: &MountStep, flags: u64, data: Option<&CStr>) -> Result<OwnedFd> {
@@ -526,20 +607,35 @@ pub(super) fn by_fd(fd: BorrowedFd<'_>) -> CString {
 /// Attaches a detached mount with attributes. They go on first, so that it is never seen without them; but mount(2),
 /// which sets them where mount_setattr(2) is lacking, knows attached mounts only.
 pub(crate) fn attach_with(mount: BorrowedFd<'_>, slot: &Slot<'_>, attrs: Attrs, recursive: Attrs) -> sys::Result<()> {
-    if attrs.is_empty() && recursive.is_empty() {
+    attach_over(mount, slot, [attrs; 2], recursive)
+}
+
+/// [`attach_with`] the first of these attributes, or the second where the first would clear flags that are locked.
+fn attach_over(mount: BorrowedFd<'_>, slot: &Slot<'_>, attrs: [Attrs; 2], recursive: Attrs) -> sys::Result<()> {
+    if attrs[0].is_empty() && recursive.is_empty() {
         return attach(mount, slot);
     }
-    let early = if attrs.is_empty() { Ok(()) } else { api::mount_setattr(mount, Tree::One, attrs.set, attrs.clear, 0) };
+    let early = over_locked(attrs, |attrs| api::mount_setattr(mount, Tree::One, attrs.set, attrs.clear, 0));
     match early {
         Err(error) if error.errno() == Errno::ENOSYS => {
             attach(mount, slot)?;
-            attributes(mount, attrs, recursive)
+            over_locked(attrs, |attrs| set_attrs(mount, Tree::One, attrs))?;
+            attributes(mount, Attrs::default(), recursive)
         }
         Err(error) => Err(error),
         Ok(()) => {
             attributes(mount, Attrs::default(), recursive)?;
             attach(mount, slot)
         }
+    }
+}
+
+/// Sets attributes, or others where these aren't permitted.
+fn over_locked([attrs, asked]: [Attrs; 2], set: impl Fn(Attrs) -> sys::Result<()>) -> sys::Result<()> {
+    let set = |attrs: Attrs| if attrs.is_empty() { Ok(()) } else { set(attrs) };
+    match set(attrs) {
+        Err(error) if error.errno() == Errno::EPERM && asked != attrs => set(asked),
+        done => done,
     }
 }
 

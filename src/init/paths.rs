@@ -22,9 +22,16 @@ pub(crate) struct Root {
     /// File systems just mounted whose content is ours or the kernel's, by the path they were mounted on. One name
     /// directly below such a root can't be a trap, so it needs no look-up: most mounts, nodes and masks are there.
     known: Vec<(String, OwnedFd, Content)>,
+    /// Those that something was mounted over since.
+    covered: Vec<(String, OwnedFd, Content)>,
+    /// Where the link led that the last place was found by, if it was found by one.
+    by_link: Cell<Option<Led>>,
+    /// Whether a mount may be anywhere, whatever its path says.
+    strayed: Cell<bool>,
     links_left: Cell<u32>,
     /// Descriptors that are done with, closed many at a time.
     done: RefCell<Vec<OwnedFd>>,
+    done_at_most: usize,
 }
 
 /// statfs(2).
@@ -32,6 +39,26 @@ pub(crate) const PROC_SUPER_MAGIC: i64 = 0x9fa0;
 
 /// How many descriptors are kept to be closed together: the usual limit is 1024, and a low one must do.
 const DONE_AT_MOST: usize = 96;
+
+/// The same for a container with more mounts than [`FEW_MOUNTS`], whose sources may be open all the while.
+const DONE_OF_MANY: usize = 16;
+const FEW_MOUNTS: usize = 24;
+
+/// Where a link of the image or of a volume leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Led {
+    /// To something on the root's own file system.
+    OnRoot,
+    Elsewhere,
+}
+
+/// How a path came to be the one that is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Via {
+    Name,
+    /// It is what a link held.
+    Link,
+}
 
 /// What a known file system holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +76,22 @@ pub(crate) enum Slot<'a> {
     Handle(OwnedFd),
     /// A name directly below the root of a known file system.
     Below(BorrowedFd<'a>, CString),
+    /// The root itself. Nothing that is mounted on it is ever seen: the root of the process stays below.
+    Root(BorrowedFd<'a>),
+}
+
+/// A place for a directory.
+#[derive(Debug)]
+pub(crate) struct Place<'a> {
+    pub(crate) slot: Slot<'a>,
+    pub(crate) was: Was,
+}
+
+/// What was at a place before this process needed it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Was {
+    There,
+    Missing,
 }
 
 impl Slot<'_> {
@@ -57,6 +100,7 @@ impl Slot<'_> {
         match self {
             Self::Handle(fd) => (fd.as_fd(), c""),
             Self::Below(dir, name) => (*dir, name),
+            Self::Root(fd) => (*fd, c""),
         }
     }
 
@@ -88,14 +132,30 @@ pub(crate) enum Links {
 
 impl Root {
     pub(crate) fn new(fd: OwnedFd) -> Self {
-        Self { fd, known: Vec::new(), links_left: Cell::new(256), done: RefCell::default() }
+        Self {
+            fd,
+            known: Vec::new(),
+            covered: Vec::new(),
+            by_link: Cell::new(None),
+            strayed: Cell::new(false),
+            links_left: Cell::new(256),
+            done: RefCell::default(),
+            done_at_most: DONE_AT_MOST,
+        }
+    }
+
+    /// Keeps fewer descriptors open if there are many mounts to come.
+    pub(crate) fn expect(&mut self, mounts: usize) {
+        if mounts > FEW_MOUNTS {
+            self.done_at_most = DONE_OF_MANY;
+        }
     }
 
     /// Closes a descriptor, some time: every mount leaves two or three behind, and one call closes many.
     pub(crate) fn done(&self, fd: OwnedFd) {
         let mut done = self.done.borrow_mut();
         done.push(fd);
-        if done.len() >= DONE_AT_MOST {
+        if done.len() >= self.done_at_most {
             close_all(std::mem::take(&mut done));
         }
     }
@@ -107,10 +167,38 @@ impl Root {
         }
     }
 
-    /// Notes that something was mounted at `path`: what was known there or below is covered.
+    /// Notes that something was mounted at `path`: what was known there or below is covered. A path that had a link in it
+    /// says little about where that is.
     pub(crate) fn mounted(&mut self, path: &str, fs: Option<(OwnedFd, Content)>) {
-        self.known.retain(|(known, ..)| known != path && !known.strip_prefix(path).is_some_and(|r| r.starts_with('/')));
+        let is_at =
+            |known: &str, path: &str| known == path || known.strip_prefix(path).is_some_and(|r| r.starts_with('/'));
+        let by_link = self.by_link.take();
+        let tops: Vec<String> =
+            self.known.iter().map(|(known, ..)| known.clone()).filter(|k| k.rfind('/') == Some(0)).collect();
+        let covers = |known: &str| match by_link {
+            None => is_at(known, path),
+            // Above what is mounted on a directory of the root, and all that is in it, is only the root.
+            Some(Led::OnRoot) => is_at(known, path) || !tops.iter().any(|top| is_at(known, top)),
+            Some(Led::Elsewhere) => true,
+        };
+        self.covered.extend(self.known.extract_if(.., |(known, ..)| covers(known)));
         self.known.extend(fs.map(|(fd, content)| (path.to_owned(), fd, content)));
+    }
+
+    /// Nothing is known any more: somebody else may have mounted something anywhere.
+    pub(crate) fn forget(&mut self) {
+        self.covered.append(&mut self.known);
+        self.strayed.set(true);
+    }
+
+    /// A mount has brought others with it.
+    pub(crate) fn stray(&self) {
+        self.strayed.set(true);
+    }
+
+    /// Whether a mount may be anywhere, whatever its path says.
+    pub(crate) fn strayed(&self) -> bool {
+        self.strayed.get()
     }
 
     /// The known file system directly above a path, and the name in it.
@@ -124,13 +212,30 @@ impl Root {
 
     /// A place for a directory, made where it is missing.
     pub(crate) fn dir_slot(&self, path: &str, links: Links) -> Result<Slot<'_>> {
+        self.dir_place(path, links).map(|place| place.slot)
+    }
+
+    /// [`Self::dir_slot`] that tells whether the directory had to be made.
+    pub(crate) fn dir_place(&self, path: &str, links: Links) -> Result<Place<'_>> {
         if let Some((dir, name, Content::Ours)) = self.below(path)? {
-            return match mkdirat(dir, name.as_c_str(), Mode::from_bits_truncate(0o755)) {
-                Ok(()) | Err(Errno::EEXIST) => Ok(Slot::Below(dir, name)),
-                Err(errno) => Err(errno).call("mkdir", path),
+            let was = match mkdirat(dir, name.as_c_str(), Mode::from_bits_truncate(0o755)) {
+                Ok(()) => Was::Missing,
+                Err(Errno::EEXIST) => Was::There,
+                Err(errno) => return Err(errno).call("mkdir", path),
             };
+            return Ok(Place { slot: Slot::Below(dir, name), was });
         }
-        self.dir(path, links).map(Slot::Handle)
+        self.by_link.set(None);
+        let (handle, was) = match self.place(path, libc::O_DIRECTORY, links) {
+            Err(error) if error.errno() == Errno::ENOENT => (self.make_dir(path, links, Via::Name)?, Was::Missing),
+            found => (found?, Was::There),
+        };
+        if self.by_link.get().is_some() && self.is_itself(handle.as_fd())? {
+            // Nothing that is mounted there would ever be seen.
+            let what = format!("{path:?}, which a symbolic link of the image leads onto the root itself");
+            return Err(Error::new("mount", what, Errno::EPERM));
+        }
+        Ok(Place { slot: Slot::Handle(handle), was })
     }
 
     /// A place for anything but a directory, made where it is missing.
@@ -141,21 +246,58 @@ impl Root {
                 Err(errno) => Err(errno).call("mknod", path),
             };
         }
+        self.by_link.set(None);
         self.file(path).map(Slot::Handle)
     }
 
     /// A place that may be there or not: one below a known file system is not looked up.
     pub(crate) fn slot(&self, path: &str) -> Result<Option<Slot<'_>>> {
-        match self.below(path)? {
-            Some((dir, name, _)) => Ok(Some(Slot::Below(dir, name))),
-            None => Ok(self.find(path)?.map(Slot::Handle)),
+        if let Some((dir, name, _)) = self.below(path)? {
+            return Ok(Some(Slot::Below(dir, name)));
         }
+        if path == "/" {
+            return Ok(Some(Slot::Root(self.as_fd())));
+        }
+        self.by_link.set(None);
+        let found = match self.open(path, libc::O_PATH, Links::Refuse) {
+            Err(error) if error.errno() == Errno::ELOOP => self.find(path)?,
+            Err(error) if matches!(error.errno(), Errno::ENOENT | Errno::ENOTDIR) => return Ok(None),
+            found => return Ok(Some(Slot::Handle(found?))),
+        };
+        let Some(found) = found else { return Ok(None) };
+        self.led_to(found.as_fd())?;
+        let itself = self.is_itself(found.as_fd())?;
+        Ok(Some(if itself { Slot::Root(self.as_fd()) } else { Slot::Handle(found) }))
     }
 
     /// The root of a file system that only this process has written to.
     pub(crate) fn ours(&self, path: &str) -> Option<BorrowedFd<'_>> {
-        let ours = |(known, _, content): &&(String, OwnedFd, Content)| known == path && *content == Content::Ours;
-        self.known.iter().find(ours).map(|(_, fd, _)| fd.as_fd())
+        ours(&self.known, path)
+    }
+
+    /// The same, whether something has been mounted over it or not.
+    pub(crate) fn ours_or_covered(&self, path: &str) -> Option<BorrowedFd<'_>> {
+        ours(&self.known, path).or_else(|| ours(&self.covered, path))
+    }
+
+    /// Notes where a link has led to.
+    fn led_to(&self, place: BorrowedFd<'_>) -> Result<()> {
+        let stat = |fd| nix::sys::stat::fstat(fd).call("fstat", "handle");
+        let led = if stat(self.as_fd())?.st_dev == stat(place)?.st_dev { Led::OnRoot } else { Led::Elsewhere };
+        if led == Led::Elsewhere {
+            self.strayed.set(true);
+        }
+        // A place is found in steps: the first link that leads elsewhere counts.
+        if self.by_link.get() != Some(Led::Elsewhere) {
+            self.by_link.set(Some(led));
+        }
+        Ok(())
+    }
+
+    fn is_itself(&self, place: BorrowedFd<'_>) -> Result<bool> {
+        let stat = |fd| nix::sys::stat::fstat(fd).call("fstat", "handle");
+        let (root, place) = (stat(self.as_fd())?, stat(place)?);
+        Ok((root.st_dev, root.st_ino) == (place.st_dev, place.st_ino))
     }
 
     /// Opens what is there.
@@ -170,17 +312,24 @@ impl Root {
     /// A handle on what is there already, to mount on. A link of the image doesn't lead onto proc: what covers a file there
     /// decides what is masked, and takes the writes that confine the process (CVE-2019-16884, CVE-2025-52881).
     pub(crate) fn place(&self, path: &str, flags: i32, links: Links) -> Result<OwnedFd> {
-        match self.open(path, libc::O_PATH | flags, Links::Refuse) {
+        self.place_via(path, flags, links, Via::Name)
+    }
+
+    /// `via`: a path that a link held is as little to be trusted as the link.
+    fn place_via(&self, path: &str, flags: i32, links: Links, via: Via) -> Result<OwnedFd> {
+        let found = match self.open(path, libc::O_PATH | flags, Links::Refuse) {
             Err(error) if error.errno() == Errno::ELOOP && links == Links::Follow => {
-                let found = self.open(path, libc::O_PATH | flags, links)?;
-                if fs_type(found.as_fd())? == PROC_SUPER_MAGIC {
-                    let what = format!("{path:?}, which a symbolic link of the image leads onto proc");
-                    return Err(Error::new("mount", what, Errno::EPERM));
-                }
-                Ok(found)
+                self.open(path, libc::O_PATH | flags, links)?
             }
-            found => found,
+            found if via == Via::Name => return found,
+            found => found?,
+        };
+        if fs_type(found.as_fd())? == PROC_SUPER_MAGIC {
+            let what = format!("{path:?}, which a symbolic link of the image leads onto proc");
+            return Err(Error::new("mount", what, Errno::EPERM));
         }
+        self.led_to(found.as_fd())?;
+        Ok(found)
     }
 
     /// A handle (O_PATH) on a path, or `None` where it doesn't exist.
@@ -194,17 +343,24 @@ impl Root {
 
     /// A handle on a directory, made (0755) with its parents where it is missing.
     pub(crate) fn dir(&self, path: &str, links: Links) -> Result<OwnedFd> {
-        match self.place(path, libc::O_DIRECTORY, links) {
-            Err(error) if error.errno() == Errno::ENOENT => {}
-            found => return found,
+        self.dir_via(path, links, Via::Name)
+    }
+
+    fn dir_via(&self, path: &str, links: Links, via: Via) -> Result<OwnedFd> {
+        match self.place_via(path, libc::O_DIRECTORY, links, via) {
+            Err(error) if error.errno() == Errno::ENOENT => self.make_dir(path, links, via),
+            found => found,
         }
-        let (parent, name) = self.parent(path)?;
+    }
+
+    fn make_dir(&self, path: &str, links: Links, via: Via) -> Result<OwnedFd> {
+        let (parent, name) = self.parent_via(path, via)?;
         let Some(name) = name else { return Ok(parent) };
         match mkdirat(&parent, name.as_c_str(), Mode::from_bits_truncate(0o755)) {
             // It is there but leads nowhere: what it leads to is made.
             Err(Errno::EEXIST) if links == Links::Follow => {
                 if let Some(target) = self.behind_link(path, parent.as_fd(), &name)? {
-                    return self.dir(&target, links);
+                    return self.dir_via(&target, links, Via::Link);
                 }
             }
             Ok(()) | Err(Errno::EEXIST) => {}
@@ -215,17 +371,21 @@ impl Root {
 
     /// A handle on anything but a directory, made as an empty file (0644) where it is missing.
     pub(crate) fn file(&self, path: &str) -> Result<OwnedFd> {
-        match self.place(path, 0, Links::Follow) {
+        self.file_via(path, Via::Name)
+    }
+
+    fn file_via(&self, path: &str, via: Via) -> Result<OwnedFd> {
+        match self.place_via(path, 0, Links::Follow, via) {
             Err(error) if error.errno() == Errno::ENOENT => {}
             found => return found,
         }
-        let (parent, name) = self.parent(path)?;
+        let (parent, name) = self.parent_via(path, via)?;
         let Some(name) = name else { return Ok(parent) };
         let flags = libc::O_CREAT | libc::O_EXCL | libc::O_WRONLY | libc::O_NOFOLLOW;
         match openat2(parent.as_fd(), &name, flags, 0o644, BENEATH_NO_LINKS) {
             Err(error) if error.errno() == Errno::EEXIST => {
                 if let Some(target) = self.behind_link(path, parent.as_fd(), &name)? {
-                    return self.file(&target);
+                    return self.file_via(&target, Via::Link);
                 }
             }
             made => drop(made?),
@@ -253,19 +413,23 @@ impl Root {
 
     /// The directory that holds `path`, made where it is missing, and the last component; none for the root itself.
     pub(crate) fn parent(&self, path: &str) -> Result<(OwnedFd, Option<CString>)> {
+        self.parent_via(path, Via::Name)
+    }
+
+    fn parent_via(&self, path: &str, via: Via) -> Result<(OwnedFd, Option<CString>)> {
         let path = path.trim_end_matches('/');
         let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
         if name.is_empty() {
             return Ok((self.fd.try_clone().call("dup", "root")?, None));
         }
-        Ok((self.dir(parent, Links::Follow)?, Some(c(name)?)))
+        Ok((self.dir_via(parent, Links::Follow, via)?, Some(c(name)?)))
     }
 }
 
 impl Drop for Root {
     fn drop(&mut self) {
         let mut done = self.done.take();
-        done.extend(self.known.drain(..).map(|(_, fd, _)| fd));
+        done.extend(self.known.drain(..).chain(self.covered.drain(..)).map(|(_, fd, _)| fd));
         close_all(done);
     }
 }
@@ -274,6 +438,11 @@ impl AsFd for Root {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+fn ours<'a>(list: &'a [(String, OwnedFd, Content)], path: &str) -> Option<BorrowedFd<'a>> {
+    let ours = |(known, _, content): &&(String, OwnedFd, Content)| known == path && *content == Content::Ours;
+    list.iter().find(ours).map(|(_, fd, _)| fd.as_fd())
 }
 
 /// openat2 takes the root itself as ".".

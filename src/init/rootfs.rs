@@ -4,20 +4,22 @@
 //! process is changed.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use nix::errno::Errno;
 use nix::sys::stat::SFlag;
 
-use super::dev;
-use super::mount::{self, Around, Late};
+use super::dev::{self, Nodes};
+use super::mount::{self, Around, BindTree, Late};
 use super::paths::{Links, Root, Slot, kind};
 use crate::error::invalid;
 use crate::host::in_user_namespace;
+use crate::launch::prepare::Source;
 use crate::plan::mounts::{MountStep, Pivot, Rootfs, What, clean};
-use crate::plan::options::{Attrs, Propagation, Reach, attr};
+use crate::plan::options::{Attrs, attr};
+use crate::sync::Inside;
 use crate::sys::mount::{self as api, Link, Tree};
 use crate::sys::{self, Context, fs::CWD};
 
@@ -51,8 +53,8 @@ impl Built {
 
 /// Makes the root a mount of its own and carries out the steps.
 ///
-/// `sources`: of each step, a bind mount's tree that is open already.
-pub(crate) fn build(plan: &Rootfs, sources: &[Option<OwnedFd>]) -> Result<Built> {
+/// `sources`: of each step; `outside` opens what has to wait for the steps before.
+pub(crate) fn build(plan: &Rootfs, sources: &[Source], outside: &Inside) -> Result<Built> {
     if plan.pivot == Pivot::Chroot {
         let flags = nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_DIRECTORY | nix::fcntl::OFlag::O_CLOEXEC;
         let fd = nix::fcntl::open(&plan.path, flags, nix::sys::stat::Mode::empty()).call("open", &plan.path)?;
@@ -61,6 +63,7 @@ pub(crate) fn build(plan: &Rootfs, sources: &[Option<OwnedFd>]) -> Result<Built>
         return Ok(built);
     }
     let mut root = attach_root(plan)?;
+    root.expect(plan.steps.len());
     let own_null = plan.own_dev && plan.nodes.iter().any(|node| node.path == "/dev/null" && !node.bind);
     let tmpfs = plan.steps.iter().any(|step| {
         step.destination == "/dev" && matches!(&step.what, What::FileSystem(fs) if fs.kind.as_c_str() == c"tmpfs")
@@ -69,26 +72,34 @@ pub(crate) fn build(plan: &Rootfs, sources: &[Option<OwnedFd>]) -> Result<Built>
     let mut null = if plan.masked.is_empty() || own_null && tmpfs { Null::None } else { host_null()? };
     let mut late = Vec::new();
     let around = Around::of(plan);
-    for (step, source) in plan.steps.iter().zip(sources) {
-        late.extend(mount::step(&mut root, step, source.as_ref(), around)?);
+    for (index, (step, source)) in plan.steps.iter().zip(sources).enumerate() {
+        let fetched;
+        let tree = match source {
+            Source::Inside => BindTree::Inside,
+            Source::Early(tree) => BindTree::Early(tree),
+            Source::Late => {
+                fetched = outside.source(index)?;
+                BindTree::Late(&fetched)
+            }
+        };
+        late.extend(mount::step(&mut root, step, tree, around)?);
     }
-    dev::populate(&root, plan)?;
+    let nodes = dev::populate(&root, plan)?;
     if !plan.masked.is_empty() && own_null && tmpfs {
-        // Something else may have come to be on /dev since.
-        null = if root.ours("/dev").is_some() { Null::Own } else { host_null()? };
+        // Something else may have come to be on /dev since, and the host's nodes.
+        let own = root.ours("/dev").is_some() && nodes == Nodes::Planned;
+        null = if own { Null::Own } else { host_null()? };
     }
     Ok(Built { root, late, null })
 }
 
 /// Gives "/" its propagation and binds the root file system onto itself.
 fn attach_root(plan: &Rootfs) -> Result<Root> {
-    let Propagation { kind, reach } = plan.propagation;
-    // An unbindable root couldn't be bound onto itself: it becomes so when everything is in place.
-    let first = Propagation { kind: if kind == libc::MS_UNBINDABLE { libc::MS_PRIVATE } else { kind }, reach };
+    let first = plan.first_propagation();
     api::mount(None, c"/", None, first.ms_flags(), None).context("propagation of \"/\"")?;
     let path = CString::new(plan.path.as_os_str().as_encoded_bytes())?;
-    if kind == libc::MS_SHARED {
-        make_parent_private(&plan.path)?;
+    if !first.cuts_off() {
+        make_parent_private(&path)?;
     }
     let missing = |error: sys::Error| {
         if error.errno() == Errno::ENOENT {
@@ -116,18 +127,34 @@ fn attach_root(plan: &Rootfs) -> Result<Root> {
 
 const UNREACHABLE: &str = "root of the container's user namespace must be able to reach it: each directory on the way needs to be searchable by it";
 
-/// pivot_root(2) refuses a new root whose parent mount is shared. The root is bound onto itself, so that is what is
-/// mounted on its own path (an engine's overlay), or the next mount upwards. It is found by trying each directory:
-/// mount(2) says EINVAL for what isn't a mount point, and no mount table is read.
-fn make_parent_private(path: &Path) -> Result<()> {
-    for directory in path.ancestors() {
-        let directory = CString::new(directory.as_os_str().as_encoded_bytes())?;
-        match api::mount(None, &directory, None, libc::MS_PRIVATE, None) {
+/// What is mounted on a shared mount comes to be on the host's, too; and pivot_root(2) refuses a new root whose parent
+/// mount is shared. The root is bound onto itself, so its parent is what is mounted on its own path (an engine's overlay),
+/// or the next mount upwards. It is found by trying each directory from there up, whatever names and links led to the
+/// first: the kernel says EINVAL for what isn't a mount point, and no mount table is read.
+fn make_parent_private(path: &CStr) -> Result<()> {
+    let flags = libc::O_PATH | libc::O_DIRECTORY;
+    let mut directory = sys::fs::openat2(CWD, path, flags, 0, 0).context("config.json: /root/path")?;
+    loop {
+        match make_private(directory.as_fd()) {
             Err(error) if error.errno() == Errno::EINVAL => {}
             result => return Ok(result?),
         }
+        let above = sys::fs::openat2(directory.as_fd(), c"..", flags, 0, 0)?;
+        let id = |fd: &OwnedFd| nix::sys::stat::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino)).call("fstat", path);
+        if id(&above)? == id(&directory)? {
+            anyhow::bail!("config.json: /root/path: no mount point is above it that could be made private");
+        }
+        directory = above;
     }
-    Ok(())
+}
+
+fn make_private(mount: BorrowedFd<'_>) -> sys::Result<()> {
+    match api::mount_setattr(mount, Tree::One, 0, 0, libc::MS_PRIVATE) {
+        Err(error) if error.errno() == Errno::ENOSYS => {
+            api::mount(None, &mount::by_fd(mount), None, libc::MS_PRIVATE, None)
+        }
+        result => result,
+    }
 }
 
 /// What covers masked files is the host's null device by number, not whatever an image calls /dev/null
@@ -169,8 +196,7 @@ pub(crate) fn enter(built: &Built, plan: &Rootfs) -> Result<()> {
 /// pivot_root(2) onto itself leaves the old root on top of the new one, and `.` below both: unmounting `.` takes the old
 /// root off.
 fn pivot(plan: &Rootfs) -> Result<()> {
-    let cut_off = plan.propagation.reach == Reach::Tree && plan.propagation.kind != libc::MS_SHARED;
-    if cut_off {
+    if plan.first_propagation().cuts_off() {
         api::pivot_root_here()?;
     } else {
         // The host's mounts in the old root may still be peers of the host's own: unmounting them would reach the host.
@@ -185,10 +211,13 @@ fn pivot(plan: &Rootfs) -> Result<()> {
 }
 
 /// `--no-pivot`: the host's mounts stay in the namespace below the new root, so the file systems that control the host
-/// are taken out of it first (runc: msMoveRoot). This is the one place that reads the mount table.
+/// are taken out of it first (runc: msMoveRoot). None of them is a peer of the host's own any more
+/// ([`Rootfs::first_propagation`]). This is the one place that reads the mount table.
 fn move_root() -> Result<()> {
     let own = nix::unistd::getcwd().call("getcwd", "root file system")?;
-    let table = std::fs::read_to_string("/proc/self/mountinfo").call("read", "/proc/self/mountinfo")?;
+    let table = std::fs::read("/proc/self/mountinfo").call("read", "/proc/self/mountinfo")?;
+    // Names of the host's mounts may be of any bytes.
+    let table = String::from_utf8_lossy(&table);
     let points: Vec<String> = table.lines().rev().filter_map(|line| control_mount(line, &own)).collect();
     for point in points {
         let point = CString::new(point)?;
@@ -217,28 +246,32 @@ fn control_mount(line: &str, own: &Path) -> Option<String> {
 
 /// Closes off what the container may not see or write. The last step: mount points and nodes were made before.
 ///
-/// `hooks`: whether some have run that may have mounted something.
-pub(crate) fn seal(built: &Built, plan: &Rootfs, hooks: Hooks) -> Result<()> {
+/// What is mounted later doesn't uncover what was mounted earlier: a read-only path is a copy of all that is there by then,
+/// and masks come after those. `hooks`: whether some have run that may have mounted something.
+pub(crate) fn seal(built: &mut Built, plan: &Rootfs, hooks: Hooks) -> Result<()> {
     for late in &built.late {
         late.make_readonly().context("read-only tmpfs")?;
     }
-    let label = plan.mount_label.as_deref();
-    let mut masks = Masks { null: &built.null, empty: None, label };
-    for (index, path) in plan.masked.iter().enumerate() {
-        masks.cover(&built.root, path).with_context(|| format!("config.json: /linux/maskedPaths/{index}: {path:?}"))?;
+    if hooks == Hooks::Some {
+        built.root.forget();
     }
-    masks.empty.into_iter().for_each(|fd| built.root.done(fd));
-    for (index, path) in plan.readonly_paths.iter().enumerate() {
+    let mut readonly = plan.readonly;
+    for (index, path) in once(&plan.readonly_paths) {
         let what = || format!("config.json: /linux/readonlyPaths/{index}: {path:?}");
         let clean = clean(path);
-        // No link of the image leads there, so nothing else is below than what is named so.
-        let kernels = ["/proc/", "/sys/"].iter().any(|kernels| clean.starts_with(kernels));
+        // On a new mount of the kernel's, to which no link has led, nothing else is below than what is named so.
         let below = |step: &MountStep| Path::new(&step.destination).starts_with(&clean);
-        let empty = kernels && hooks == Hooks::None && !plan.steps.iter().any(below);
+        let kernels = ["/proc/", "/sys/"].iter().any(|kernels| clean.starts_with(kernels));
+        let empty = kernels && !built.root.strayed() && !plan.steps.iter().any(below);
         let tree = if empty { Tree::One } else { Tree::Recursive };
-        make_readonly(&built.root, &clean, tree).with_context(what)?;
+        match make_readonly(&built.root, &clean, tree).with_context(what)? {
+            Sealed::Nothing | Sealed::Below => {}
+            Sealed::Place => built.root.mounted(&clean, None),
+            Sealed::Root => readonly = true,
+        }
     }
-    if plan.readonly {
+    lay_masks(built, plan)?;
+    if readonly {
         let attrs = Attrs { set: attr::RDONLY, clear: 0 };
         mount::set_attrs(built.root.as_fd(), Tree::One, attrs).context("config.json: /root/readonly")?;
     }
@@ -246,7 +279,37 @@ pub(crate) fn seal(built: &Built, plan: &Rootfs, hooks: Hooks) -> Result<()> {
         // The root was made private on the way here; and what is unbindable can't be covered by a bind of itself.
         mount::propagate(built.root.as_fd(), &[plan.propagation]).context("config.json: /linux/rootfsPropagation")?;
     }
+    let unbindable = plan.steps.iter().filter(|step| !step.late_unbindable.is_empty());
+    unbindable.into_iter().try_for_each(|step| make_unbindable(&built.root, step))
+}
+
+fn lay_masks(built: &Built, plan: &Rootfs) -> Result<()> {
+    let mut masks = Masks { null: &built.null, empty: None, label: plan.mount_label.as_deref() };
+    for (index, path) in once(&plan.masked) {
+        masks.cover(&built.root, path).with_context(|| format!("config.json: /linux/maskedPaths/{index}: {path:?}"))?;
+    }
+    masks.empty.into_iter().for_each(|fd| built.root.done(fd));
     Ok(())
+}
+
+/// Each path once, with its place in the list.
+fn once(paths: &[String]) -> impl Iterator<Item = (usize, &String)> {
+    let is_new = move |(index, path): &(usize, &String)| {
+        let earlier = paths.get(..*index).unwrap_or_default();
+        !earlier.iter().any(|other| other.trim_end_matches('/') == path.trim_end_matches('/'))
+    };
+    paths.iter().enumerate().filter(is_new)
+}
+
+/// A copy leaves out what is unbindable: for a read-only path that would uncover what is below it. What has been covered
+/// since needs nothing: nobody sees it.
+fn make_unbindable(root: &Root, step: &MountStep) -> Result<()> {
+    let what = || format!("{}: propagation of {:?}", step.asked_by(), step.destination);
+    let Some(mount) = root.find(&step.destination).with_context(what)? else { return Ok(()) };
+    match mount::propagate(mount.as_fd(), &step.late_unbindable) {
+        Err(error) if error.errno() == Errno::EINVAL => Ok(()),
+        done => done.with_context(what),
+    }
 }
 
 /// Whether hooks have run.
@@ -256,23 +319,41 @@ pub(crate) enum Hooks {
     Some,
 }
 
+/// Where a path that was made read-only is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sealed {
+    /// There is none.
+    Nothing,
+    /// Directly below a file system that is known.
+    Below,
+    /// Somewhere else.
+    Place,
+    /// It is the root itself, which can't be covered: it is still to be made read-only.
+    Root,
+}
+
 /// A path made read-only with everything else of it kept: a bind of itself. What isn't there needs nothing.
 ///
-/// `tree`: one mount if it is on a new mount of the kernel's and nothing was mounted below it.
-fn make_readonly(root: &Root, path: &str, tree: Tree) -> Result<()> {
-    let Some(slot) = root.slot(path)? else { return Ok(()) };
+/// `tree`: one mount if nothing was mounted below it and it is on a new mount of the kernel's.
+fn make_readonly(root: &Root, path: &str, tree: Tree) -> Result<Sealed> {
+    let Some(slot) = root.slot(path)? else { return Ok(Sealed::Nothing) };
+    let sealed = match slot {
+        Slot::Root(_) => return Ok(Sealed::Root),
+        Slot::Below(..) => Sealed::Below,
+        Slot::Handle(_) => Sealed::Place,
+    };
     let attrs = Attrs { set: attr::RDONLY, clear: 0 };
     let (dir, name) = slot.at();
-    if tree == Tree::One && matches!(slot, Slot::Below(..)) {
+    if tree == Tree::One && sealed == Sealed::Below {
         match api::open_tree_attr(dir, name, Link::Refuse, attr::RDONLY, 0, 0) {
             Ok(tree) => match mount::attach(tree.as_fd(), &slot) {
                 Err(error) if error.errno() == Errno::ENOSYS => {}
                 attached => {
                     root.done(tree);
-                    return Ok(attached?);
+                    return Ok(attached.map(|()| sealed)?);
                 }
             },
-            Err(error) if error.errno() == Errno::ENOENT => return Ok(()),
+            Err(error) if error.errno() == Errno::ENOENT => return Ok(Sealed::Nothing),
             // Before Linux 6.15, or in a sandbox: in two steps.
             Err(_) => {}
         }
@@ -283,16 +364,16 @@ fn make_readonly(root: &Root, path: &str, tree: Tree) -> Result<()> {
             root.done(tree);
             root.done_with(slot);
         }
-        Err(error) if error.errno() == Errno::ENOENT => {}
+        Err(error) if error.errno() == Errno::ENOENT => return Ok(Sealed::Nothing),
         Err(error) if error.errno() == Errno::ENOSYS => {
-            let Some(_) = root.find(path)? else { return Ok(()) };
+            let Some(_) = root.find(path)? else { return Ok(Sealed::Nothing) };
             api::mount(Some(&slot.path()), &slot.path(), None, libc::MS_BIND | libc::MS_REC, None)?;
             let mounted = root.open(path, libc::O_PATH, Links::Follow)?;
             mount::set_attrs(mounted.as_fd(), Tree::One, attrs)?;
         }
         Err(error) => return Err(error.into()),
     }
-    Ok(())
+    Ok(sealed)
 }
 
 /// What masked paths are covered with: one null device and one empty directory, however many paths there are (one
@@ -311,6 +392,9 @@ impl Masks<'_> {
     fn cover(&mut self, root: &Root, path: &str) -> Result<()> {
         let path = clean(path);
         let Some(slot) = root.slot(&path)? else { return Ok(()) };
+        if matches!(slot, Slot::Root(_)) {
+            anyhow::bail!("a link leads from there to the root itself, which can't be masked");
+        }
         match slot.kind()? {
             None => return Ok(()),
             Some(SFlag::S_IFDIR) => self.cover_directory(root, &slot)?,
@@ -328,7 +412,7 @@ impl Masks<'_> {
 
     /// `None` where the kernel lacks what it takes.
     fn copy_of_null(&self, root: &Root, slot: &Slot<'_>) -> Result<Option<OwnedFd>> {
-        let copy = match (self.null, root.ours("/dev")) {
+        let copy = match (self.null, root.ours_or_covered("/dev")) {
             (Null::Own, Some(dev)) => api::open_tree_nofollow(dev, c"null", Tree::One),
             (Null::Hosts(null), _) => match api::open_tree(null.as_fd(), c"", Tree::One) {
                 // Linux before 6.15 can't copy a detached mount: the original itself is attached first, and copied from

@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, umask};
 
+use super::identity::Hidden;
 use super::{exec, identity};
 use crate::launch::process::limit_refused;
 use crate::lsm::Attributes;
@@ -31,15 +32,25 @@ pub(super) struct Ready {
 /// Becomes the program's user with its capabilities, and finds its file.
 ///
 /// `early`: a program that can't be executed is an error now, and not only when it is.
-pub(super) fn assume(task: &Task, mut labels: Attributes, outside: &Inside, early: bool) -> Result<Ready> {
+pub(super) fn assume(
+    task: &Task,
+    mut labels: Attributes,
+    outside: &Inside,
+    early: bool,
+    hidden: Hidden,
+) -> Result<Ready> {
     let identity = &task.identity;
     if let Some(mask) = identity.umask {
         umask(Mode::from_bits_truncate(mask));
     }
     // The caller may be pinned (systemd's CPUAffinity): the container is bound by its cpuset alone, as in runc.
-    if let Err(error) = process::sched_setaffinity(0, &[u64::MAX; 128]) {
+    if !task.keeps_affinity
+        && let Err(error) = process::sched_setaffinity(0, &[u64::MAX; 128])
+    {
         log::debug!("CPU affinity stays the caller's: {error}");
     }
+    // Nothing is logged from here on, and a filter may not let the log be closed later.
+    crate::log::close_inside();
     if let Some(name) = &task.keyring {
         let new = task.new_keyring.then_some(task.user_namespace);
         labels.for_keys(&task.labels, || identity::join_keyring(name, new))?;
@@ -47,15 +58,10 @@ pub(super) fn assume(task: &Task, mut labels: Attributes, outside: &Inside, earl
     if let Some(personality) = task.limits.personality {
         process::personality(personality).context("config.json: /linux/personality")?;
     }
-    identity::own_stdio(identity.uid)?;
+    identity::own_stdio(identity.uid, task.streams)?;
     labels.set(&task.labels)?;
     if identity.no_new_privileges {
         process::set_no_new_privs()?;
-    }
-    let mut listener = None;
-    let order = Order::of(task);
-    if order == Order::AtFirst {
-        listener = load_filter(task, outside)?;
     }
     let envp = exec::environment(&task.program, identity.uid)?;
     let cwd = exec::enter_cwd(&task.program)?;
@@ -63,10 +69,11 @@ pub(super) fn assume(task: &Task, mut labels: Attributes, outside: &Inside, earl
         // While the process still has the host's rights. With a user namespace the outside has them, and does it.
         set_rlimits(task)?;
     }
-    identity::assume(identity, task.user_namespace)?;
+    identity::assume(identity, task.user_namespace, hidden)?;
     if cwd == exec::Cwd::AsUser {
         exec::enter_cwd_as_user(&task.program)?;
     }
+    let order = Order::of(task);
     if order == Order::BeforeCapabilities {
         identity::set_capabilities_to_filter(identity)?;
     } else {
@@ -74,10 +81,11 @@ pub(super) fn assume(task: &Task, mut labels: Attributes, outside: &Inside, earl
     }
     let file = match task.program.args.first() {
         Some(path) if !early && path.to_bytes().contains(&b'/') => path.clone(),
-        _ => exec::resolve(&task.program, order != Order::AtFirst || may_look(task))?,
+        _ => exec::resolve(&task.program)?,
     };
     let argv = CStrings::new(task.program.args.clone());
     reset_signals(task)?;
+    let mut listener = None;
     match order {
         Order::BeforeCapabilities => {
             listener = load_filter(task, outside)?;
@@ -85,7 +93,7 @@ pub(super) fn assume(task: &Task, mut labels: Attributes, outside: &Inside, earl
         }
         // Not as late as without a listener: whoever hands that over may be gone when the program is started.
         Order::AtLast if task.listener.is_some() => listener = load_filter(task, outside)?,
-        _ => {}
+        Order::AtLast => {}
     }
     let filtered = task.seccomp.is_some() && (order != Order::AtLast || task.listener.is_some());
     Ok(Ready { file, argv, envp: CStrings::new(envp), filtered, listener })
@@ -98,17 +106,11 @@ enum Order {
     AtLast,
     /// Without, it takes CAP_SYS_ADMIN, which the process keeps until then and gives up right after.
     BeforeCapabilities,
-    /// The change of ids will take that capability from the process.
-    AtFirst,
 }
 
 impl Order {
     fn of(task: &Task) -> Self {
-        match &task.identity {
-            identity if identity.no_new_privileges || task.seccomp.is_none() => Self::AtLast,
-            identity if identity.capabilities.is_none() && identity.uid != 0 => Self::AtFirst,
-            _ => Self::BeforeCapabilities,
-        }
+        if task.identity.no_new_privileges || task.seccomp.is_none() { Self::AtLast } else { Self::BeforeCapabilities }
     }
 }
 
@@ -155,21 +157,28 @@ fn next_descriptor() -> Result<i32> {
     Ok(probe.as_raw_fd())
 }
 
+/// Loads the filter, unless it is loaded already.
+pub(super) fn filter(task: &Task, ready: &mut Ready, outside: &Inside) -> Result<()> {
+    if !ready.filtered {
+        load_filter(task, outside)?;
+        ready.filtered = true;
+    }
+    Ok(())
+}
+
 /// Becomes the program. `announce` says that the next thing is execve.
 pub(super) fn execute(
     task: &Task,
-    ready: &Ready,
+    ready: &mut Ready,
     outside: &Inside,
     announce: impl FnOnce() -> Result<()>,
 ) -> Result<Infallible> {
-    for fd in 3..3 + task.preserve_fds {
-        sys::fs::set_cloexec(fd.cast_signed(), false)?;
+    for fd in &task.preserved {
+        sys::fs::set_cloexec(*fd, false)?;
     }
     announce()?;
-    if !ready.filtered {
-        // The very last step: a profile needs to allow nothing but execve for the runtime's sake.
-        load_filter(task, outside)?;
-    }
+    // The very last step: a profile needs to allow nothing but execve for the runtime's sake.
+    filter(task, ready, outside)?;
     Err(exec::exec(&ready.file, &ready.argv, &ready.envp, may_look(task)))
 }
 

@@ -3,26 +3,21 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use anyhow::{Context as _, Result, bail};
-use nix::fcntl::OFlag;
+use anyhow::{Context as _, Result, anyhow, bail};
+use nix::errno::Errno;
 use nix::unistd::Uid;
 
 use super::mount::bind_file;
-use super::paths::{Links, Root, fs_type, open_at};
+use super::paths::{Links, Root, fs_type};
 use crate::launch::tty;
 use crate::spec::ConsoleSize;
+use crate::sys::fs::{BENEATH_NO_LINKS, openat2};
 use crate::sys::{self, Context, tty as ioctl};
 
 const DEVPTS_SUPER_MAGIC: i64 = 0x1cd1;
 
 /// Makes the terminal, sends its master, and makes the slave the standard streams and the controlling terminal.
-pub(crate) fn set_up(
-    root: &Root,
-    size: &ConsoleSize,
-    uid: u32,
-    socket: BorrowedFd<'_>,
-    own_mounts: bool,
-) -> Result<()> {
+pub(crate) fn set_up(root: &Root, size: &ConsoleSize, uid: u32, socket: OwnedFd, own_mounts: bool) -> Result<()> {
     let master = open_master(root)?;
     ioctl::unlock(master.as_fd())?;
     let slave = ioctl::peer(master.as_fd())?;
@@ -53,7 +48,12 @@ fn open_master(root: &Root) -> Result<OwnedFd> {
     if fs_type(directory.as_fd())? != DEVPTS_SUPER_MAGIC {
         bail!("\"/dev/pts\" is not a devpts file system: a terminal needs one mounted at /dev/pts");
     }
-    Ok(open_at(directory.as_fd(), c"ptmx", OFlag::O_RDWR | OFlag::O_NOCTTY)?)
+    // Of that very mount: a process in the container may have mounted something else on the file.
+    let (flags, resolve) = (libc::O_RDWR | libc::O_NOCTTY, BENEATH_NO_LINKS | libc::RESOLVE_NO_XDEV);
+    openat2(directory.as_fd(), c"ptmx", flags, 0, resolve).map_err(|error| match error.errno() {
+        Errno::EXDEV => anyhow!("\"/dev/pts/ptmx\" is not the terminal multiplexer: something is mounted on it"),
+        _ => error.into(),
+    })
 }
 
 /// The slave by its descriptor onto a file that is no link (runtime-linux.md; CVE-2025-52565).

@@ -30,7 +30,7 @@ use nix::sys::statvfs::{FsFlags, fstatvfs};
 use crate::plan::options::attr;
 use crate::sys::clone::{CStrings, execve};
 use crate::sys::fs::{CWD, leave};
-use crate::sys::mount::{Tree, mount_setattr, try_open_tree};
+use crate::sys::mount::{Link, Tree, mount_setattr, open_tree_attr, try_open_tree};
 use crate::sys::{self, Context, exe};
 
 const EXE: &std::ffi::CStr = c"/proc/self/exe";
@@ -49,8 +49,11 @@ pub(crate) fn draw() -> Result<()> {
 
 fn give_up() -> sys::Result<()> {
     let empty = Nameless::new()?.finish()?;
-    let mount = try_open_tree(CWD, EXE, Tree::One)?;
-    mount_setattr(mount.as_fd(), Tree::One, attr::RDONLY, 0, 0)?;
+    // In one call since Linux 6.15.
+    let mount = open_tree_attr(CWD, EXE, Link::Follow, attr::RDONLY, 0, 0).or_else(|_| -> sys::Result<OwnedFd> {
+        let mount = try_open_tree(CWD, EXE, Tree::One)?;
+        mount_setattr(mount.as_fd(), Tree::One, attr::RDONLY, 0, 0).map(|()| mount)
+    })?;
     let image = reopen(&mount)?;
     exe::replace(image.as_fd(), empty.as_fd())?;
     // A clone that goes in closes what it doesn't need. To let go of a mount takes a grace period, so this process does it
@@ -139,6 +142,6 @@ fn restart() -> Result<std::convert::Infallible> {
         .split_inclusive(|byte| *byte == 0)
         .filter_map(|argument| CString::new(argument.strip_suffix(&[0]).unwrap_or(argument)).ok());
     let path = CString::new(format!("/proc/self/fd/{}", program.as_raw_fd()))?;
-    let environment = CStrings::new(crate::init::own_environment());
+    let environment = sys::environment::own();
     Err(execve(&path, &CStrings::new(arguments.collect()), &environment).into())
 }

@@ -16,13 +16,13 @@ use super::supervise::Interrupt;
 use super::{cover, descriptors, hooks, idmapped, idmaps, notify, prepare, process, terminal_sockets, tty};
 use crate::cgroup::{self, Cgroup};
 use crate::cli::{CreateArgs, Global};
-use crate::host::Host;
+use crate::host::{Hiding, Host};
 use crate::init::procfs::Procfs;
-use crate::init::{self, Go, Prepared, own_environment};
+use crate::init::{self, Go, Prepared};
 use crate::lsm;
 use crate::plan::labels;
 use crate::plan::namespaces::Kind;
-use crate::plan::task::Passed;
+use crate::plan::task::{Passed, Streams};
 use crate::plan::{Plan, Request};
 use crate::spec::{self, Hooks, Spec};
 use crate::state::{Folder, Identity, Lock, Phase, Record, Status, VERSION};
@@ -47,7 +47,8 @@ pub(crate) enum Stay {
 pub(crate) struct Created {
     pub(crate) folder: Folder,
     pub(crate) record: Record,
-    pub(crate) lock: Lock,
+    /// None once it was given back for hooks that run on the host.
+    pub(crate) lock: Option<Lock>,
     pub(crate) pid: Pid,
     pub(crate) pidfd: OwnedFd,
     pub(crate) outside: Outside,
@@ -73,7 +74,7 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay, interrupt: 
     cover::draw()?;
     let mut passed = descriptors::settle(args.preserve_fds)?;
     let manager = if stay == Stay::Created { Manager::named()? } else { Manager::connected()? };
-    passed.listen.extend(manager.as_ref().map(|_| notify::variable()));
+    passed.environment.extend(manager.as_ref().map(|_| notify::variable()));
     let paths = Paths::new(args)?;
     let bundle = enter_bundle(&args.bundle)?;
     let (spec, config) = spec::load::load(&bundle, paths.config.as_deref())?;
@@ -83,29 +84,31 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay, interrupt: 
     spec::validate::runnable(&spec)?;
     check_terminal(&spec, &paths, stay)?;
     let modules = lsm::modules(spec.process.as_ref(), &spec.linux.mount_label);
-    let host = Host { modules, ..Host::probe()? };
+    let host = Host { modules, callers_namespaces: prepare::callers_namespaces(&spec.linux), ..Host::probe()? };
     let request = Request {
         id: args.id.as_str().into(),
         bundle,
         manager: global.manager,
         rootless: global.is_rootless(&host),
+        delegated: delegated(global, args, &spec, &host),
         no_pivot: args.no_pivot,
         notify: manager.as_ref().map(|_| Folder::notify_path(&global.root, args.id.as_str())),
         passed: Passed {
             keyring: (!args.no_new_keyring).then(|| format!("_ses.{}", args.id)),
             new_keyring: true,
-            preserve_fds: passed.count,
-            listen: passed.listen,
+            preserved: passed.numbers,
+            environment: passed.environment,
+            listens: passed.listens,
+            streams: if stay == Stay::Foreground { Streams::Callers } else { Streams::Containers },
             labels: labels::Options::default(),
         },
     };
-    let plan = Plan::new(&spec, &host, &request)?;
-    check_rootfs(&plan)?;
+    let plan = decide(&spec, &host, &request)?;
     log::debug!("{}: config.json is valid, root file system {:?}", plan.id, plan.rootfs.path);
 
     let record = record(&plan, &spec, &host)?;
     let (folder, lock) = Folder::claim(&global.root, &plan.id)?;
-    let mut undo = Undo::new(folder, record, plan.hooks.clone(), interrupt);
+    let mut undo = Undo::new(Claimed { folder, lock }, record, plan.hooks.clone(), interrupt);
     undo.folder()?.write(&undo.record)?;
     undo.folder()?.write_config(&config)?;
     let notify = manager.map(|manager| prepare_notify(manager, undo.folder()?, stay)).transpose()?.flatten();
@@ -115,10 +118,10 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay, interrupt: 
     let agent = Agent::connect(&plan.task)?;
     let prepared = Prepared {
         joins: prepare::joins(&plan)?,
-        sources: prepare::sources(&plan)?,
+        opened: prepare::sources(&plan)?,
         procfs: if plan.writes_to_proc() { Some(Procfs::host()?) } else { None },
         gate: if stay == Stay::Created { Some(undo.folder()?.make_gate()?) } else { None },
-        console,
+        console: RefCell::new(console),
         proc: RefCell::new(lsm::host_proc(&plan.task.labels)?),
         state: undo.record.state(Status::Creating),
         plan,
@@ -127,29 +130,33 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay, interrupt: 
     // Without rights some of it may not have been made, and may be somebody else's.
     undo.record.cgroup = cgroup.location();
     undo.cgroup = Some(cgroup);
-    let (lock, outside, go) = spawn(&mut undo, &prepared, channel()?, lock)?;
-    converse(&mut undo, &prepared, (&outside, go), agent.as_ref(), |pid, pidfd| {
-        if let Some(socket) = &pidfd_socket {
-            tty::send(socket.as_fd(), b"standard", pidfd).context("--pidfd-socket")?;
+    let (outside, go) = spawn(&mut undo, &prepared, channel()?)?;
+    converse(&mut undo, &prepared, (&outside, go), agent, |pid, pidfd| {
+        if let Some(socket) = pidfd_socket {
+            tty::send(socket, b"standard", pidfd).context("--pidfd-socket")?;
         }
         paths.pid_file.as_deref().map_or(Ok(()), |path| process::write_pid_file(path, pid))
     })?;
     let master = terminal.map(|socket| tty::receive(socket.as_fd())).transpose()?;
     let start_container = !prepared.plan.hooks.start_container.is_empty();
-    let (folder, record, (pid, pidfd)) = undo.keep()?;
+    let (Claimed { folder, lock }, record, (pid, pidfd)) = undo.keep()?;
     prepared.close();
     std::mem::forget((spec, config, host, request));
-    Ok(Created { folder, record, lock, pid, pidfd, outside, master, notify, start_container })
+    Ok(Created { folder, record, lock: Some(lock), pid, pidfd, outside, master, notify, start_container })
 }
 
 impl Paths {
     fn new(args: &CreateArgs) -> Result<Self> {
         let absolute = |path: &Option<PathBuf>| path.as_deref().map(std::path::absolute).transpose();
+        let socket = |path: &Option<PathBuf>| match path {
+            Some(name) if tty::is_abstract(name) => Ok(Some(name.clone())),
+            path => absolute(path),
+        };
         Ok(Self {
             config: absolute(&args.config)?,
             pid_file: absolute(&args.pid_file)?,
-            console_socket: absolute(&args.console_socket)?,
-            pidfd_socket: absolute(&args.pidfd_socket)?,
+            console_socket: socket(&args.console_socket)?,
+            pidfd_socket: socket(&args.pidfd_socket)?,
         })
     }
 }
@@ -182,6 +189,20 @@ fn prepare_notify(manager: Manager, folder: &Folder, stay: Stay) -> Result<Optio
     if stay == Stay::Created { Ok(None) } else { Sockets::bind(manager, folder).map(Some) }
 }
 
+/// Where an ordinary user may have a cgroup made, if config.json doesn't say.
+fn delegated(global: &Global, args: &CreateArgs, spec: &Spec, host: &Host) -> Option<String> {
+    let unnamed = spec.linux.cgroups_path.is_empty() && global.manager == cgroup::Manager::Cgroupfs;
+    if unnamed && global.is_rootless(host) { host.cgroups.delegated(args.id.as_str()) } else { None }
+}
+
+/// What to do, and in words what of the limits isn't done or may be meant otherwise.
+fn decide(spec: &Spec, host: &Host, request: &Request) -> Result<Plan> {
+    let plan = Plan::new(spec, host, request)?;
+    check_rootfs(&plan)?;
+    cgroup::warnings(&spec.linux.resources, &host.cgroups).iter().for_each(|warning| log::warn!("{warning}"));
+    Ok(plan)
+}
+
 /// Looked at early, so that the error comes before any side effect.
 fn check_rootfs(plan: &Plan) -> Result<()> {
     let path = &plan.rootfs.path;
@@ -206,7 +227,8 @@ fn record(plan: &Plan, spec: &Spec, host: &Host) -> Result<Record> {
         creator: Identity::own().context("internal error: no /proc/self/stat")?,
         init: None,
         own_pid_namespace: plan.namespaces.makes(Kind::Pid),
-        cgroup: plan.cgroup.location.clone(),
+        cgroup: cgroup::planned(&plan.cgroup),
+        tells_execve: false,
         keyring: plan.task.keyring.is_some(),
         poststart: !spec.hooks.poststart.is_empty(),
         poststop: !spec.hooks.poststop.is_empty(),
@@ -214,16 +236,16 @@ fn record(plan: &Plan, spec: &Spec, host: &Host) -> Result<Record> {
 }
 
 /// Clones the container's process, or the bridge to it. The clone never returns from here.
-fn spawn(
-    undo: &mut Undo<'_>,
-    prepared: &Prepared,
-    (outside, inside): (Outside, Inside),
-    lock: Lock,
-) -> Result<(Lock, Outside, Go)> {
+fn spawn(undo: &mut Undo<'_>, prepared: &Prepared, (outside, inside): (Outside, Inside)) -> Result<(Outside, Go)> {
     log::debug!("{}: state directory and cgroup made: {:?}", undo.record.id, undo.record.cgroup);
+    if prepared.plan.task.hiding == Hiding::FromTheClone {
+        // What is cloned inherits it. This process has no need to be seen, either.
+        sys::process::set_dumpable(false)?;
+    }
     let bridge = prepared.plan.namespaces.bridge();
     let flags = if bridge { 0 } else { prepared.plan.namespaces.clone_flags() };
-    let cgroup = undo.cgroup.as_ref().and_then(|cgroup| cgroup.clone_fd());
+    // The bridge stays outside: as long as it is there it would count against the container's limits.
+    let cgroup = undo.cgroup.as_ref().filter(|_| !bridge).and_then(|cgroup| cgroup.clone_fd());
     let makes_user = prepared.plan.namespaces.makes(Kind::User);
     let (cloned, placed) = clone_into(flags, cgroup)
         .map_err(|error| if makes_user { idmaps::explain_clone(error) } else { error.into() })?;
@@ -233,26 +255,26 @@ fn spawn(
         Cloned::Child => {
             // The lock is the creator's: it must end with it. End-of-file must be seen. And nothing that waits in the
             // container may hold a folder of the host.
-            let proc = prepared.proc.borrow();
+            let (proc, console) = (prepared.proc.borrow(), prepared.console.borrow());
             let mut keep = prepared.descriptors();
-            keep.extend(proc.iter().map(AsFd::as_fd));
+            keep.extend(proc.iter().chain(&*console).map(AsFd::as_fd));
             keep.push(inside.as_fd());
-            keep.extend(crate::log::descriptor());
-            sys::fs::close_all_but(3 + prepared.plan.task.preserve_fds.cast_signed(), &keep);
-            drop(proc);
+            keep.extend(crate::log::descriptor_inside());
+            keep.extend(descriptors::kept(&prepared.plan.task.preserved));
+            sys::fs::close_all_but(3, &keep);
+            drop((proc, console));
             if bridge { init::bridge(prepared, &inside) } else { init::enter(prepared, &inside, go) }
         }
         Cloned::Parent { pid, pidfd } => {
             undo.process = Some((pid, pidfd));
-            let cgroup = undo.cgroup.as_mut().context("internal error: no cgroup")?;
-            if placed {
-                cgroup.add(pid)?
-            } else {
-                cgroup.add_all(pid)?
+            undo.begun = true;
+            // The process has them: whoever is at their other ends may wait for them to be closed.
+            drop(prepared.console.take());
+            sys::fs::close_passed(&prepared.plan.task.preserved);
+            if !bridge {
+                undo.confine(pid, if placed { Born::Inside } else { Born::Outside })?;
             }
-            // Where systemd has put it.
-            undo.record.cgroup = cgroup.location();
-            Ok((lock, outside, go))
+            Ok((outside, go))
         }
     }
 }
@@ -262,7 +284,7 @@ fn converse(
     undo: &mut Undo<'_>,
     prepared: &Prepared,
     (outside, go): (&Outside, Go),
-    agent: Option<&Agent>,
+    mut agent: Option<Agent>,
     announce: impl FnOnce(Pid, std::os::fd::BorrowedFd<'_>) -> Result<()>,
 ) -> Result<()> {
     let plan = &prepared.plan;
@@ -272,13 +294,16 @@ fn converse(
         outside.pass(Barrier::Go)?;
         cross_bridge(undo, outside)?;
     }
-    let (pid, _) = undo.process()?;
+    let (pid, pidfd) = undo.process()?;
     let pid = *pid;
     log::debug!("{}: container process {pid} cloned", undo.record.id);
-    undo.record.init = Identity::of_new(pid);
-    // One that goes at once is in a cgroup of its own, by which it is found after a crash; it ends without the runtime.
-    let asked_for = !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty();
-    if go == Go::Wait || asked_for {
+    let (init, seen) = Identity::of_new(pid, pidfd.as_fd())?;
+    undo.record.init = Some(init);
+    undo.record.tells_execve = seen.has_not_executed() == Some(true);
+    // One that goes at once ends without the runtime, unless a hook or the gate keeps it: then it must be known.
+    let Hooks { prestart, create_runtime, create_container, .. } = &plan.hooks;
+    let kept = [prestart, create_runtime, create_container].iter().any(|hooks| !hooks.is_empty());
+    if go == Go::Wait || kept || prepared.gate.is_some() {
         undo.folder()?.write(&undo.record)?;
     }
     if let Some(maps) = &plan.id_maps {
@@ -294,14 +319,17 @@ fn converse(
         match hear(undo, outside)? {
             Heard::Reached(Barrier::RuntimeHooks) => {
                 let state = undo.record.state(Status::Creating);
-                let environment = own_environment();
-                let run = |kind, list| hooks::run_unless(undo.interrupt, kind, list, &state, &environment);
+                let environment = sys::environment::own();
+                let (_, pidfd) = undo.process()?;
+                let until = hooks::Until { interrupt: undo.interrupt, container: Some(pidfd.as_fd()) };
+                let run = |kind, list| hooks::run_until(until, kind, list, &state, &environment);
                 run(hooks::Kind::Prestart, &plan.hooks.prestart)?;
                 run(hooks::Kind::CreateRuntime, &plan.hooks.create_runtime)?;
                 outside.pass(Barrier::RuntimeHooks)?;
             }
+            Heard::Source(step, namespaces) => prepare::open_late(plan, outside.as_fd(), step, &namespaces)?,
             Heard::Listener(number) => {
-                let agent = agent.context("internal error: a seccomp listener for nobody")?;
+                let agent = agent.take().context("internal error: a seccomp listener for nobody")?;
                 let (pid, pidfd) = undo.process()?;
                 let state = undo.record.state(Status::Creating);
                 agent.hand_over(outside, (*pid, pidfd.as_fd()), number, &state)?;
@@ -321,13 +349,25 @@ fn converse(
 
 /// Learns the pid of the final process; the bridge has done its part and is reaped.
 fn cross_bridge(undo: &mut Undo<'_>, outside: &Outside) -> Result<()> {
+    // The process behind it holds the other end of the channel, too, and tells nothing of the bridge's end.
+    let (_, bridge) = undo.process()?;
+    if !undo.interrupt.wait_unless_ended(outside.as_fd(), bridge.as_fd())? {
+        bail!("unable to start container process: {}", undo.post_mortem());
+    }
     let Heard::Process(pid, pidfd) = hear(undo, outside)? else {
         bail!("internal error: no pid from the bridge process")
     };
     if let Some((bridge, _)) = undo.process.replace((pid, pidfd)) {
         wait(bridge)?;
     }
-    Ok(())
+    undo.confine(pid, Born::Outside)
+}
+
+/// Where the clone has put a process: v2's cgroup of the container, or the runtime's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Born {
+    Inside,
+    Outside,
 }
 
 /// The next message that isn't a failure. A failure inside reads as if it had happened here.
@@ -340,27 +380,48 @@ fn hear(undo: &mut Undo<'_>, outside: &Outside) -> Result<Heard> {
     }
 }
 
+/// The folder of a container that is being made, with its lock.
+struct Claimed {
+    folder: Folder,
+    lock: Lock,
+}
+
 /// What has been made so far; dropped before [`Undo::keep`], it is unmade, newest first.
 struct Undo<'a> {
     interrupt: Interrupt<'a>,
-    folder: Option<Folder>,
+    /// Given back when the folder is gone, and not before: whoever has it next may rely on that.
+    folder: Option<Claimed>,
     record: Record,
     hooks: Hooks,
     cgroup: Option<Box<dyn Cgroup>>,
     process: Option<(Pid, OwnedFd)>,
+    /// Whether there was a process, which may have ended by itself since.
+    begun: bool,
 }
 
 impl<'a> Undo<'a> {
-    fn new(folder: Folder, record: Record, hooks: Hooks, interrupt: Interrupt<'a>) -> Self {
-        Self { interrupt, folder: Some(folder), record, hooks, cgroup: None, process: None }
+    fn new(folder: Claimed, record: Record, hooks: Hooks, interrupt: Interrupt<'a>) -> Self {
+        Self { interrupt, folder: Some(folder), record, hooks, cgroup: None, process: None, begun: false }
     }
 
     fn folder(&self) -> Result<&Folder> {
-        self.folder.as_ref().context("internal error: no folder")
+        self.folder.as_ref().map(|claimed| &claimed.folder).context("internal error: no folder")
     }
 
     fn process(&self) -> Result<&(Pid, OwnedFd)> {
         self.process.as_ref().context("internal error: no process")
+    }
+
+    /// Moves the process that becomes the container's into its cgroup, in every hierarchy.
+    fn confine(&mut self, pid: Pid, born: Born) -> Result<()> {
+        let cgroup = self.cgroup.as_mut().context("internal error: no cgroup")?;
+        match born {
+            Born::Inside => cgroup.add(pid)?,
+            Born::Outside => cgroup.add_all(pid)?,
+        }
+        // Where systemd has put it.
+        self.record.cgroup = cgroup.location();
+        Ok(())
     }
 
     /// How the process ended, when it ended without a word.
@@ -379,7 +440,7 @@ impl<'a> Undo<'a> {
     }
 
     /// Everything stays.
-    fn keep(mut self) -> Result<(Folder, Record, (Pid, OwnedFd))> {
+    fn keep(mut self) -> Result<(Claimed, Record, (Pid, OwnedFd))> {
         let process = self.process.take().context("internal error: no process")?;
         // Its descriptor pins nothing, and what is left of it is closed with this process.
         std::mem::forget(self.cgroup.take());
@@ -388,24 +449,33 @@ impl<'a> Undo<'a> {
     }
 
     fn undo(&mut self) -> Result<()> {
-        let had_process = self.process.is_some();
         if let Some((pid, pidfd)) = self.process.take() {
             // It may have ended by itself; it is a child of this process, so it is reaped either way.
             let _ = signal_child(pid, pidfd.as_fd(), libc::SIGKILL);
             wait(pid)?;
         }
-        if let Some(mut cgroup) = self.cgroup.take() {
-            if had_process && !self.record.own_pid_namespace {
+        let removed = self.cgroup.take().map_or(Ok(()), |mut cgroup| {
+            // Of a bridge that was killed there may be a process that nobody has heard of.
+            if self.begun && (!self.record.own_pid_namespace || self.record.init.is_none()) {
                 cgroup.kill()?;
             }
-            cgroup.remove()?;
+            cgroup.remove()
+        });
+        let Some(Claimed { folder, lock }) = self.folder.take() else { return removed };
+        let removed = match removed {
+            Ok(()) => folder.remove(),
+            // What is left is known by the record. The hooks run now, and not again.
+            Err(error) => {
+                self.record.poststop &= !self.begun;
+                Err(folder.write(&self.record).err().unwrap_or(error))
+            }
+        };
+        // Whoever waits for it doesn't wait for hooks.
+        drop(lock);
+        if self.begun {
+            hooks::run_poststop(&self.hooks.poststop, &self.record.state(Status::Stopped), &sys::environment::own());
         }
-        let Some(folder) = self.folder.take() else { return Ok(()) };
-        folder.remove()?;
-        if had_process {
-            hooks::run_poststop(&self.hooks.poststop, &self.record.state(Status::Stopped), &own_environment());
-        }
-        Ok(())
+        removed
     }
 }
 

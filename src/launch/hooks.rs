@@ -19,7 +19,7 @@ use nix::unistd::{Pid, pipe2, read, setpgid, write};
 
 use super::supervise::Interrupt;
 use crate::spec::{Hook, State};
-use crate::sys::clone::{CStrings, Cloned, Ended, execve_errno, fork, signal_child, wait};
+use crate::sys::clone::{CStrings, Cloned, Ended, execve_errno, fork, fork_again, signal_child, wait};
 use crate::sys::poll::{self, poll};
 use crate::sys::{self, Context as _, fs, process};
 
@@ -65,29 +65,37 @@ enum Manners {
     Frugal,
 }
 
-/// Runs hooks in order; the first that fails ends it. `environment` is for hooks that name none of their own.
-pub(crate) fn run(kind: Kind, hooks: &[Hook], state: &State, environment: &[CString]) -> Result<()> {
-    run_unless(Interrupt::default(), kind, hooks, state, environment)
+/// What a hook isn't waited for any longer after: then it is killed. The default is nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Until<'a> {
+    pub(crate) interrupt: Interrupt<'a>,
+    /// The end of the container's process, where there is nothing to be done for a container that has none.
+    pub(crate) container: Option<BorrowedFd<'a>>,
 }
 
-/// [`run`] until it is interrupted: then the hook is killed.
-pub(crate) fn run_unless(
-    interrupt: Interrupt<'_>,
+/// Runs hooks in order; the first that fails ends it. `environment` is for hooks that name none of their own.
+pub(crate) fn run(kind: Kind, hooks: &[Hook], state: &State, environment: &CStrings) -> Result<()> {
+    run_until(Until::default(), kind, hooks, state, environment)
+}
+
+/// [`run`] until something else comes before its end.
+pub(crate) fn run_until(
+    until: Until<'_>,
     kind: Kind,
     hooks: &[Hook],
     state: &State,
-    environment: &[CString],
+    environment: &CStrings,
 ) -> Result<()> {
-    for_each(kind, hooks, state, (environment, interrupt), Err)
+    for_each(kind, hooks, state, (environment, until), Err)
 }
 
 /// Runs every poststop hook: the container is gone, so a failure is a warning and the next one runs all the same.
-pub(crate) fn run_poststop(hooks: &[Hook], state: &State, environment: &[CString]) {
+pub(crate) fn run_poststop(hooks: &[Hook], state: &State, environment: &CStrings) {
     let warn = |error: anyhow::Error| {
         log::warn!("{error:#}");
         Ok(())
     };
-    if let Err(error) = for_each(Kind::Poststop, hooks, state, (environment, Interrupt::default()), warn) {
+    if let Err(error) = for_each(Kind::Poststop, hooks, state, (environment, Until::default()), warn) {
         log::warn!("{error:#}");
     }
 }
@@ -96,7 +104,7 @@ fn for_each(
     kind: Kind,
     hooks: &[Hook],
     state: &State,
-    (environment, interrupt): (&[CString], Interrupt<'_>),
+    (environment, until): (&CStrings, Until<'_>),
     mut failed: impl FnMut(anyhow::Error) -> Result<()>,
 ) -> Result<()> {
     if hooks.is_empty() {
@@ -105,12 +113,8 @@ fn for_each(
     // serde_json is compact, keeps the struct's order of keys and leaves "/" alone: hooks broke over less (crun 1.29).
     let state = serde_json::to_vec(state).context("state for hooks")?;
     let manners = kind.manners();
-    if manners == Manners::Thorough {
-        // Inherited as ignored from a careless parent, it would make the kernel reap the hooks and lose how they ended.
-        process::signal_default(libc::SIGCHLD);
-    }
     for (index, hook) in hooks.iter().enumerate() {
-        let result = run_one(hook, &state, environment, (interrupt, manners));
+        let result = run_one(hook, &state, environment, (until, manners));
         let named = result.with_context(|| {
             let kind = kind.name();
             format!("config.json: /hooks/{kind}/{index}: error running {kind} hook #{index} ({:?})", hook.path)
@@ -120,16 +124,11 @@ fn for_each(
     Ok(())
 }
 
-fn run_one(
-    hook: &Hook,
-    state: &[u8],
-    environment: &[CString],
-    (interrupt, manners): (Interrupt<'_>, Manners),
-) -> Result<()> {
+fn run_one(hook: &Hook, state: &[u8], environment: &CStrings, (until, manners): (Until<'_>, Manners)) -> Result<()> {
     let program = Program::of(hook, environment)?;
     let timeout = hook.timeout.and_then(|seconds| u64::try_from(seconds).ok()).filter(|seconds| *seconds > 0);
     let mut running = Running::start(&program, manners, timeout)?;
-    let end = running.attend(state, timeout, interrupt)?;
+    let end = running.attend(state, timeout, until)?;
     running.stdout.drain();
     running.stderr.drain();
     match (end, running.exec_failure()) {
@@ -146,24 +145,27 @@ fn lower_case(errno: Errno) -> String {
 
 /// What to execute, complete before the clone.
 #[derive(Debug)]
-struct Program {
+struct Program<'a> {
     path: CString,
     argv: CStrings,
-    envp: CStrings,
+    /// The hook's own, if it has one.
+    envp: Option<CStrings>,
+    environment: &'a CStrings,
 }
 
-impl Program {
-    fn of(hook: &Hook, environment: &[CString]) -> Result<Self> {
+impl<'a> Program<'a> {
+    fn of(hook: &Hook, environment: &'a CStrings) -> Result<Self> {
         let path = CString::new(hook.path.as_os_str().as_bytes()).context("path with a NUL byte")?;
         let argv = match hook.args.as_slice() {
             [] => vec![path.clone()],
             args => strings(args).context("argument with a NUL byte")?,
         };
-        let envp = match &hook.env {
-            Some(env) => strings(env).context("environment with a NUL byte")?,
-            None => environment.to_vec(),
-        };
-        Ok(Self { path, argv: CStrings::new(argv), envp: CStrings::new(envp) })
+        let envp = hook.env.as_deref().map(strings).transpose().context("environment with a NUL byte")?;
+        Ok(Self { path, argv: CStrings::new(argv), envp: envp.map(CStrings::new), environment })
+    }
+
+    fn envp(&self) -> &CStrings {
+        self.envp.as_ref().unwrap_or(self.environment)
     }
 }
 
@@ -209,14 +211,15 @@ impl fmt::Display for End {
 }
 
 impl Running {
-    fn start(program: &Program, manners: Manners, timeout: Option<u64>) -> Result<Self> {
+    fn start(program: &Program<'_>, manners: Manners, timeout: Option<u64>) -> Result<Self> {
         let pipe = || pipe2(OFlag::O_CLOEXEC).call("pipe", "hook");
         let ((reader, writer), (stdout, out), (stderr, err)) = (pipe()?, pipe()?, pipe()?);
         let (failure, failed) = pipe()?;
         for ours in [&writer, &stdout, &stderr, &failure] {
             fcntl(ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).call("fcntl F_SETFL", "hook pipe")?;
         }
-        let Cloned::Parent { pid, pidfd } = fork()? else {
+        let cloned = if manners == Manners::Frugal { fork_again()? } else { fork()? };
+        let Cloned::Parent { pid, pidfd } = cloned else {
             become_hook(program, [reader.as_fd(), out.as_fd(), err.as_fd()], failed.as_fd(), (manners, timeout));
         };
         // The child does the same: whoever comes first, the group exists before it may have to be killed. After the
@@ -229,7 +232,7 @@ impl Running {
     }
 
     /// Feeds and hears the hook until its process ends or its time is up.
-    fn attend(&mut self, state: &[u8], timeout: Option<u64>, interrupt: Interrupt<'_>) -> Result<End> {
+    fn attend(&mut self, state: &[u8], timeout: Option<u64>, until: Until<'_>) -> Result<End> {
         // A time beyond the clock's range is no limit.
         let deadline = timeout.and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
         let mut left = state;
@@ -241,9 +244,10 @@ impl Running {
             if remaining == Some(Duration::ZERO) {
                 return self.kill().map(|()| End::TimedOut(timeout.unwrap_or(0)));
             }
-            let [interrupted, ended, stdin, stdout, stderr] = poll(
+            let [interrupted, orphaned, ended, stdin, stdout, stderr] = poll(
                 [
-                    interrupt.interest(),
+                    until.interrupt.interest(),
+                    until.container.map(|container| (container, poll::IN)),
                     Some((self.pidfd.as_fd(), poll::IN)),
                     self.stdin.as_ref().map(|stdin| (stdin.writer.as_fd(), poll::OUT)),
                     self.stdout.interest(),
@@ -251,9 +255,13 @@ impl Running {
                 ],
                 remaining,
             )?;
-            if interrupted && let Err(error) = interrupt.check() {
+            if interrupted && let Err(error) = until.interrupt.check() {
                 self.kill()?;
                 return Err(error);
+            }
+            if orphaned && !ended {
+                self.kill()?;
+                bail!("the container's process has ended meanwhile");
             }
             if ended {
                 return Ok(End::Ended(wait(self.pid)?));
@@ -300,13 +308,13 @@ fn feed<'a>(writer: BorrowedFd<'_>, left: &'a [u8]) -> &'a [u8] {
 /// Runs in the clone, which shares nothing but must not allocate either: it may be a clone of a process with threads
 /// (the tests'), whose locks it can't trust.
 fn become_hook(
-    program: &Program,
+    program: &Program<'_>,
     streams: [BorrowedFd<'_>; 3],
     failed: BorrowedFd<'_>,
     (manners, timeout): (Manners, Option<u64>),
 ) -> ! {
     let errno = match prepare_hook(streams, manners, timeout) {
-        Ok(()) => execve_errno(&program.path, &program.argv, &program.envp),
+        Ok(()) => execve_errno(&program.path, &program.argv, program.envp()),
         Err(error) => error.errno(),
     };
     let _ = write(failed, &(errno as i32).to_ne_bytes());

@@ -11,13 +11,14 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, fstat};
 use nix::unistd::Pid;
 
 use super::idmaps;
+use super::prepare::Source;
 use crate::error::invalid;
 use crate::host::INITIAL_USER_NAMESPACE;
 use crate::init::Prepared;
@@ -34,9 +35,13 @@ use crate::sys::{self, Context};
 pub(super) fn map(prepared: &Prepared, pid: Pid) -> Result<()> {
     let plan = &prepared.plan;
     let mut namespaces: Vec<(Option<&IdMaps>, Rc<OwnedFd>)> = Vec::new();
-    for (step, tree) in plan.rootfs.steps.iter().zip(&prepared.sources) {
+    for (step, source) in plan.rootfs.steps.iter().zip(&prepared.opened.sources) {
         let What::Bind { idmap: Some(idmap), .. } = &step.what else { continue };
-        let tree = tree.as_ref().context("internal error: an id-mapped mount without its tree")?;
+        let tree = match source {
+            Source::Early(tree) => tree,
+            Source::Late => continue,
+            Source::Inside => bail!("internal error: an id-mapped mount without its tree"),
+        };
         let own = idmap.own.as_ref();
         let namespace = match namespaces.iter().find(|(maps, _)| *maps == own) {
             Some((_, namespace)) => Rc::clone(namespace),
@@ -50,10 +55,23 @@ pub(super) fn map(prepared: &Prepared, pid: Pid) -> Result<()> {
                 namespace
             }
         };
-        api::idmap(tree.as_fd(), reach(idmap), namespace.as_fd())
-            .map_err(|error| refused(plan, step, namespace.as_fd(), error))?;
+        map_one(plan, step, tree, namespace.as_fd())?;
     }
     Ok(())
+}
+
+/// Maps one mount that asks for it.
+pub(super) fn map_one(plan: &Plan, step: &MountStep, tree: &OwnedFd, namespace: BorrowedFd<'_>) -> Result<()> {
+    let What::Bind { idmap: Some(idmap), .. } = &step.what else { return Ok(()) };
+    api::idmap(tree.as_fd(), reach(idmap), namespace).map_err(|error| refused(plan, step, namespace, error))
+}
+
+/// The user namespace whose mapping a mount asks for, of a container that is in its own already.
+pub(super) fn namespace(idmap: &IdMapped, containers: &OwnedFd, step: &MountStep) -> Result<OwnedFd> {
+    match &idmap.own {
+        Some(maps) => user_namespace(maps, &step.pointer),
+        None => Ok(containers.try_clone().call("dup", "user namespace")?),
+    }
 }
 
 fn reach(idmap: &IdMapped) -> Tree {
@@ -108,7 +126,7 @@ fn refused(plan: &Plan, step: &MountStep, namespace: BorrowedFd<'_>, error: sys:
         return lacking(step, &error);
     }
     let joined = plan.namespaces.joins(Kind::User);
-    let What::Bind { source, tree, idmap: Some(idmap) } = &step.what else { return error.into() };
+    let What::Bind { source, tree, idmap: Some(idmap), .. } = &step.what else { return error.into() };
     if joined && idmap.own.is_none() && fstat(namespace).is_ok_and(|stat| stat.st_ino == INITIAL_USER_NAMESPACE) {
         return invalid(
             &step.pointer,

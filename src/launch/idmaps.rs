@@ -13,7 +13,6 @@ use nix::unistd::{Pid, getuid};
 use super::process::write_proc;
 use crate::plan::id_maps::{IdMap, IdMaps, Writer};
 use crate::sys;
-use crate::sys::process::signal_default;
 
 /// Where the helpers are looked for without a PATH, as by execvp(3) and with the folders that it leaves out.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -65,17 +64,17 @@ fn by_helper(pid: Pid, map: &IdMap, kind: &Kind) -> Result<()> {
              shadow-utils); without it an ordinary user can map one id, his own"
         )
     })?;
-    // Inherited as ignored, it would lose how the helper ended.
-    signal_default(libc::SIGCHLD);
     let mut command = Command::new(&program);
     command.arg(pid.to_string()).args(map.lines.split_ascii_whitespace()).stdin(Stdio::null());
-    let output = command.output().with_context(|| format!("{program:?}"))?;
+    let output = sys::process::output(&mut command).with_context(|| format!("{program:?}"))?;
     if output.status.success() {
         return Ok(());
     }
     let said = [output.stderr, output.stdout].concat();
     let said = one_line(&String::from_utf8_lossy(&said));
-    bail!("{helper}: {said} ({}): does {ranges} give these ids to {}?", output.status, user());
+    let ended = output.status;
+    let said = if said.is_empty() { ended.to_string() } else { format!("{said} ({ended})") };
+    bail!("{helper}: {said}: does {ranges} give these ids to {}?", user());
 }
 
 /// Why no user namespace is made (user_namespaces(7), clone(2)).

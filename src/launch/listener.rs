@@ -22,7 +22,7 @@ use crate::sync::Outside;
 use crate::sys::clone::pidfd_getfd;
 use crate::sys::{self, Context};
 
-const POINTER: &str = "config.json: /linux/seccomp/listenerPath:";
+const POINTER: &str = "config.json: /linux/seccomp/listenerPath";
 
 /// A connection to the agent, made before anything else is: that it isn't there is then an early error.
 #[derive(Debug)]
@@ -52,12 +52,13 @@ impl Agent {
         Ok(Some(Self { socket, metadata: listener.metadata.clone() }))
     }
 
-    /// Fetches the listener from the process when its filter is loaded, and sends it.
+    /// Fetches the listener from the process when its filter is loaded, sends it, and closes the connection at once: an
+    /// agent may read to its end before it answers the first notification, which the process may be waiting for.
     ///
     /// `number`: which of its descriptors. `channel`: says something when loading has failed, and the process waits
     /// at the next barrier or is gone.
     pub(crate) fn hand_over(
-        &self,
+        self,
         channel: &Outside,
         (pid, pidfd): (Pid, BorrowedFd<'_>),
         number: i32,

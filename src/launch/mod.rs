@@ -11,6 +11,7 @@ pub(crate) mod hooks;
 mod idmapped;
 mod idmaps;
 mod listener;
+pub(crate) mod lost;
 pub(crate) mod notify;
 pub(crate) mod prepare;
 pub(crate) mod process;

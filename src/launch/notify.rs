@@ -5,9 +5,13 @@
 //! until the container is ready. Everything is said in the runtime's own name: it is the process that the manager knows
 //! (`NotifyAccess=main`).
 //!
-//! Only the pid of the main process is put right, for the container numbers its processes otherwise: the runtime's own
-//! in the foreground, where the service ends with it, else that of the container's init. Descriptors go on as they came
-//! (`FDSTORE=1`; with `BARRIER=1` the manager closes the one that the container waits for).
+//! That gives it the rights of the service, so it says no more than a container may: [`is_allowed`] is the whole list.
+//! `NOTIFYACCESS=` would widen who may speak, `WATCHDOG=trigger` fail the service, and `FDSTORE=1` keep descriptors of
+//! the container's in the manager and hand them to the service's next start.
+//!
+//! The pid of the main process is put right, for the container numbers its processes otherwise: the runtime's own in the
+//! foreground, where the service ends with it, else that of the container's init. The one descriptor that goes on is the
+//! pipe of `BARRIER=1`, which the manager closes when it has heard everything before.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -72,10 +76,7 @@ impl Manager {
     }
 
     fn connect(&mut self) -> sys::Result<()> {
-        let (_at, address) = match self.name.as_bytes().strip_prefix(b"@") {
-            Some(name) => (None, UnixAddr::new_abstract(name).call("connect", &self.name)?),
-            None => tty::address(Path::new(&self.name))?,
-        };
+        let (_at, address) = tty::address(Path::new(&self.name))?;
         let socket = datagram_socket()?;
         connect(socket.as_raw_fd(), &address).call("connect", &self.name)?;
         self.socket = Some(socket);
@@ -230,7 +231,7 @@ impl Proxy {
     fn barrier(&mut self) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         let (closed, end) = pipe2(OFlag::O_CLOEXEC).call("pipe", "barrier")?;
-        self.queue.push_back(Message { text: b"BARRIER=1".into(), fds: vec![end] });
+        self.queue.push_back(Message { text: BARRIER.into(), fds: vec![end] });
         self.flush();
         while self.wait_for_room(deadline) {
             self.flush();
@@ -275,9 +276,11 @@ impl Proxy {
             log::warn!("NOTIFY_SOCKET: a message of more than {LONGEST} bytes is left out");
             return true;
         }
-        let said = Said::new(&text[..datagram.length], self.main);
+        let barrier = barrier_of(datagram.fds);
+        let said = Said::new(&text[..datagram.length], self.main, barrier.is_some());
         if !said.text.is_empty() {
-            self.queue.push_back(Message { text: said.text, fds: datagram.fds });
+            let fds = barrier.into_iter().filter(|_| said.barrier).collect();
+            self.queue.push_back(Message { text: said.text, fds });
         }
         if said.ready && !self.ready {
             self.ready = true;
@@ -289,27 +292,70 @@ impl Proxy {
     }
 }
 
+/// The descriptor of a barrier: one, and a pipe's, as sd_notify_barrier(3) sends it. What else a container may send is
+/// not handed to the manager: closing a file of a FUSE file system or a socket may take as long as its other end likes.
+fn barrier_of(fds: Vec<OwnedFd>) -> Option<OwnedFd> {
+    let [fd] = <[OwnedFd; 1]>::try_from(fds).ok()?;
+    // The one question that only a pipe answers, and that asks no file system.
+    nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_GETPIPE_SZ).is_ok().then_some(fd)
+}
+
 /// A message of the container's in the host's terms.
 #[derive(Debug, PartialEq, Eq)]
 struct Said {
     text: Vec<u8>,
     ready: bool,
+    /// Whether it is a barrier, which is alone in its message.
+    barrier: bool,
 }
 
 impl Said {
-    fn new(text: &[u8], main: Option<u32>) -> Self {
-        let mut lines: Vec<Vec<u8>> = Vec::new();
-        for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-            if line.starts_with(b"MAINPID=") {
-                lines.extend(main.map(|pid| format!("MAINPID={pid}").into()));
-            } else if !line.starts_with(b"MAINPIDFD") {
-                // Left out: MAINPIDFD and MAINPIDFDID name a process of the container otherwise.
-                lines.push(line.into());
+    /// `pipe`: whether a barrier's descriptor came with it.
+    fn new(text: &[u8], main: Option<u32>, pipe: bool) -> Self {
+        let lines: Vec<&[u8]> = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
+        if lines == [BARRIER] && pipe {
+            return Self { text: BARRIER.into(), ready: false, barrier: true };
+        }
+        let reloading = lines.contains(&b"RELOADING=1".as_slice());
+        let mut kept: Vec<Vec<u8>> = Vec::new();
+        for line in lines {
+            let (name, value) = field(line);
+            match name {
+                b"MAINPID" => kept.extend(main.map(|pid| format!("MAINPID={pid}").into())),
+                b"MONOTONIC_USEC" if reloading && is_number(value) => kept.push(line.into()),
+                name if is_allowed(name, value) => kept.push(line.into()),
+                _ => log::debug!("NOTIFY_SOCKET: not passed on: {}", line[..line.len().min(SHOWN)].escape_ascii()),
             }
         }
-        let ready = lines.iter().any(|line| line == b"READY=1");
-        Self { text: lines.join(&b'\n'), ready }
+        let ready = kept.iter().any(|line| line == b"READY=1");
+        Self { text: kept.join(&b'\n'), ready, barrier: false }
     }
+}
+
+const BARRIER: &[u8] = b"BARRIER=1";
+
+/// How much of a line that is left out is logged.
+const SHOWN: usize = 80;
+
+/// What goes on as it came (sd_notify(3)). `MAINPID`, `MONOTONIC_USEC` and `BARRIER` have rules of their own.
+fn is_allowed(name: &[u8], value: &[u8]) -> bool {
+    match name {
+        b"READY" | b"RELOADING" | b"STOPPING" | b"WATCHDOG" => value == b"1",
+        b"STATUS" | b"EXIT_STATUS" => std::str::from_utf8(value).is_ok(),
+        b"ERRNO" | b"EXTEND_TIMEOUT_USEC" => is_number(value),
+        _ => false,
+    }
+}
+
+fn field(line: &[u8]) -> (&[u8], &[u8]) {
+    match line.iter().position(|byte| *byte == b'=') {
+        Some(at) => (&line[..at], &line[at + 1..]),
+        None => (line, &[]),
+    }
+}
+
+fn is_number(value: &[u8]) -> bool {
+    !value.is_empty() && value.iter().all(u8::is_ascii_digit)
 }
 
 /// The variable that tells the program.
@@ -321,20 +367,109 @@ pub(crate) fn variable() -> String {
 mod tests {
     use super::*;
 
+    fn said(text: &str, main: Option<u32>, pipe: bool) -> (String, bool, bool) {
+        let Said { text, ready, barrier } = Said::new(text.as_bytes(), main, pipe);
+        (String::from_utf8(text).unwrap(), ready, barrier)
+    }
+
     #[test]
     fn only_the_main_process_is_put_right() {
         for (text, main, want, ready) in [
             ("READY=1", Some(7), "READY=1", true),
             ("STATUS=a b\nREADY=1\n", Some(7), "STATUS=a b\nREADY=1", true),
             ("MAINPID=1", Some(7), "MAINPID=7", false),
-            ("MAINPID=1\nX_Y=z", None, "X_Y=z", false),
+            ("MAINPID=1\nSTATUS=z", None, "STATUS=z", false),
             ("MAINPIDFD=1\nMAINPIDFDID=99\nMAINPID=1\nREADY=1", Some(7), "MAINPID=7\nREADY=1", true),
             ("MAINPIDFDID=99", Some(7), "", false),
-            ("READY=0\nREADY=11\nSTATUS=READY=1", Some(7), "READY=0\nREADY=11\nSTATUS=READY=1", false),
-            ("BARRIER=1", Some(7), "BARRIER=1", false),
+            ("READY=0\nREADY=11\nSTATUS=READY=1", Some(7), "STATUS=READY=1", false),
             ("", Some(7), "", false),
         ] {
-            assert_eq!(Said::new(text.as_bytes(), main), Said { text: want.into(), ready }, "{text:?}");
+            assert_eq!(said(text, main, false), (want.into(), ready, false), "{text:?}");
+        }
+    }
+
+    /// Every field of sd_notify(3), and what was never one.
+    #[test]
+    fn nothing_goes_on_but_what_is_allowed() {
+        for kept in [
+            "READY=1",
+            "RELOADING=1",
+            "STOPPING=1",
+            "STATUS=",
+            "STATUS=a=b",
+            "ERRNO=2",
+            "EXIT_STATUS=7",
+            "WATCHDOG=1",
+            "EXTEND_TIMEOUT_USEC=5000000",
+            "RELOADING=1\nMONOTONIC_USEC=77",
+            "MONOTONIC_USEC=77\nRELOADING=1",
+        ] {
+            assert_eq!(said(kept, None, false).0, kept);
+            assert_eq!(said(&format!("X=1\n{kept}\nFDSTORE=1"), None, true).0, kept);
+        }
+        for dropped in [
+            "READY=0",
+            "READY",
+            "READY=1 ",
+            " READY=1",
+            "ready=1",
+            "RELOADING=0",
+            "STOPPING=2",
+            "STATUS",
+            "ERRNO=",
+            "ERRNO=-2",
+            "MONOTONIC_USEC=77",
+            "NOTIFYACCESS=all",
+            "NOTIFYACCESS=none",
+            "WATCHDOG=trigger",
+            "WATCHDOG=11",
+            "WATCHDOG_USEC=1",
+            "EXTEND_TIMEOUT_USEC=x",
+            "FDSTORE=1",
+            "FDSTOREREMOVE=1",
+            "FDNAME=x",
+            "FDPOLL=0",
+            "BUSERROR=a.b",
+            "VARLINKERROR=a.b",
+            "RESTART_RESET=1",
+            "MAINPIDFD=1",
+            "MAINPIDFDID=5",
+            "X_OWN=1",
+            "BARRIER=1",
+            "BARRIER=0",
+            "RELOADED=1",
+            "=",
+            "=1",
+            "\0READY=1",
+            "READY=1\0",
+        ] {
+            assert_eq!(said(dropped, None, false).0, "", "{dropped:?}");
+            assert_eq!(said(&format!("{dropped}\nSTATUS=x"), None, true).0, "STATUS=x", "{dropped:?}");
+        }
+        assert_eq!(said("MONOTONIC_USEC=x\nRELOADING=1", None, false).0, "RELOADING=1");
+        assert!(Said::new(b"STATUS=\xff", None, false).text.is_empty());
+    }
+
+    #[test]
+    fn a_barrier_is_alone_and_brings_a_pipe() {
+        assert_eq!(said("BARRIER=1", None, true), ("BARRIER=1".into(), false, true));
+        assert_eq!(said("BARRIER=1\n", None, true), ("BARRIER=1".into(), false, true));
+        for (text, pipe, want) in
+            [("BARRIER=1", false, ""), ("STATUS=x\nBARRIER=1", true, "STATUS=x"), ("BARRIER=2", true, "")]
+        {
+            assert_eq!(said(text, None, pipe), (want.into(), false, false), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_barriers_descriptor_is_one_pipe() {
+        let pipe = || pipe2(OFlag::O_CLOEXEC).unwrap();
+        let file = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+        assert!(barrier_of(vec![pipe().1]).is_some());
+        for others in
+            [vec![], vec![file()], vec![datagram_socket().unwrap()], vec![pipe().0, pipe().1], vec![pipe().1, file()]]
+        {
+            assert!(barrier_of(others).is_none());
         }
     }
 }

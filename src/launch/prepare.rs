@@ -1,22 +1,28 @@
 //! Opens, in the caller's namespaces, every descriptor that a plan takes.
 
-use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, fstat, stat};
 
 use super::idmapped;
-use crate::error::invalid;
-use crate::init::mount::open_source;
+use crate::error::{Invalid, invalid};
+use crate::init::mount::{missing_source, open_source};
 use crate::plan::Plan;
 use crate::plan::mounts::{MountStep, Rootfs, Sources, What};
 use crate::plan::namespaces::{Join, Kind};
 use crate::plan::options::{Bind, Propagation, Reach};
+use crate::spec::Linux;
 use crate::spec::validate::sysctl;
+use crate::sync::{self, Namespaces};
+use crate::sys::clone::{Cloned, clone_process, wait};
 use crate::sys::mount::{Tree, mount_setattr};
+use crate::sys::process::{self, Limit};
 use crate::sys::{self, Context as _};
 
 /// The namespaces to join, each verified to be of its kind.
@@ -29,6 +35,22 @@ pub(crate) fn joins(plan: &Plan) -> Result<Vec<OwnedFd>> {
     plan.namespaces.joins.iter().map(open).collect()
 }
 
+/// The namespaces that config.json names by a path and that this process is in already, as CLONE_NEW* flags. For a mount
+/// namespace that of the first process counts, too.
+pub(crate) fn callers_namespaces(linux: &Linux) -> i32 {
+    let id = |path: &Path| stat(path).map(|stat| (stat.st_dev, stat.st_ino)).ok();
+    let mut flags = 0;
+    for namespace in &linux.namespaces {
+        let (Some(path), Some(kind)) = (namespace.joined(), Kind::parse(&namespace.kind)) else { continue };
+        let Some(joined) = id(path) else { continue };
+        let of = |process: &str| id(Path::new(&format!("/proc/{process}/ns/{}", kind.file()))) == Some(joined);
+        if of("self") || kind == Kind::Mount && of("1") {
+            flags |= kind.flag();
+        }
+    }
+    flags
+}
+
 /// A sysctl is a setting of the container. Engines name the host's namespace by a path, too (`docker run --network
 /// host`), and there it would be one of the host.
 fn keep_own_sysctls(plan: &Plan, join: &Join, namespace: &OwnedFd) -> Result<()> {
@@ -36,7 +58,7 @@ fn keep_own_sysctls(plan: &Plan, join: &Join, namespace: &OwnedFd) -> Result<()>
     let Some((path, _)) = plan.sysctl.iter().find(|(path, _)| sysctl::namespace(path) == Some(name)) else {
         return Ok(());
     };
-    let own = format!("/proc/self/ns/{}", if join.kind == Kind::Network { "net" } else { name });
+    let own = format!("/proc/self/ns/{}", join.kind.file());
     let (own, joined) = (stat(own.as_str()).call("stat", &own)?, fstat(namespace).call("fstat", &join.path)?);
     if (own.st_dev, own.st_ino) == (joined.st_dev, joined.st_ino) {
         // runc's words.
@@ -61,30 +83,171 @@ fn open_namespace(join: &Join) -> Result<OwnedFd> {
     Ok(fd)
 }
 
+/// The source of a step that is a bind mount.
+#[derive(Debug)]
+pub(crate) enum Source {
+    /// The container's process opens it, or there is none.
+    Inside,
+    Early(OwnedFd),
+    /// It is asked for when its turn comes: it lies on the container's file system, on which earlier steps mount, or there
+    /// are too many to have them all open.
+    Late,
+}
+
+/// The sources of all steps.
+#[derive(Debug, Default)]
+pub(crate) struct Opened {
+    pub(crate) sources: Vec<Source>,
+    /// What RLIMIT_NOFILE was, if it had to be raised.
+    pub(crate) limit: Option<Limit>,
+}
+
+impl Opened {
+    /// The trees that are open.
+    pub(crate) fn trees(&self) -> impl Iterator<Item = &OwnedFd> {
+        self.sources.iter().filter_map(|source| if let Source::Early(tree) = source { Some(tree) } else { None })
+    }
+}
+
 /// Trees of the bind mounts, by step: all of them where root of the user namespace may not reach them, else those whose
 /// ids are to be mapped, which takes rights that only the outside has.
-pub(crate) fn sources(plan: &Plan) -> Result<Vec<Option<OwnedFd>>> {
+pub(crate) fn sources(plan: &Plan) -> Result<Opened> {
     match plan.rootfs.sources {
-        Sources::Outside => open_sources(&plan.rootfs),
+        Sources::Outside => {
+            let propagation = propagation(plan.rootfs.propagation, plan.namespaces.has(Kind::User));
+            open_some(&plan.rootfs, propagation, |_| true)
+        }
         Sources::Inside | Sources::AsCaller => {
-            let propagation = propagation(plan.rootfs.propagation, false);
-            let open = |step: &MountStep| match step.what {
-                What::Bind { idmap: Some(_), .. } => source(step, propagation),
-                _ => Ok(None),
-            };
-            plan.rootfs.steps.iter().map(open).collect()
+            open_some(&plan.rootfs, propagation(plan.rootfs.propagation, false), MountStep::is_idmapped)
         }
     }
 }
 
 /// Opened by whoever calls it, with the rights of this moment, and attached inside, in a user namespace.
-pub(crate) fn open_sources(rootfs: &Rootfs) -> Result<Vec<Option<OwnedFd>>> {
-    let propagation = propagation(rootfs.propagation, true);
-    rootfs.steps.iter().map(|step| source(step, propagation)).collect()
+pub(crate) fn open_sources(rootfs: &Rootfs) -> Result<Opened> {
+    open_some(rootfs, propagation(rootfs.propagation, true), |_| true)
+}
+
+fn open_some(rootfs: &Rootfs, propagation: u64, wanted: impl Fn(&MountStep) -> bool) -> Result<Opened> {
+    let mut opened = Opened { sources: Vec::with_capacity(rootfs.steps.len()), limit: None };
+    let mut room = Room::new();
+    let mut own = Own { path: &rootfs.path, device: None };
+    for (index, step) in rootfs.steps.iter().enumerate() {
+        let source = match &step.what {
+            What::Bind { .. } if wanted(step) && room.is_full(&mut opened.limit)? => Source::Late,
+            What::Bind { source: path, .. } if wanted(step) => match source(step, propagation) {
+                // What isn't there may be on an earlier mount.
+                Err(error) if index > 0 && error.is::<Invalid>() && own.may_have(path) => Source::Late,
+                Err(error) => return Err(error),
+                Ok(Some(tree)) if index > 0 && own.has(&tree, path)? => Source::Late,
+                Ok(Some(tree)) => {
+                    room.last = tree.as_raw_fd();
+                    Source::Early(tree)
+                }
+                Ok(None) => Source::Inside,
+            },
+            _ => Source::Inside,
+        };
+        opened.sources.push(source);
+    }
+    Ok(opened)
+}
+
+/// The container's file system on the host, on which its mounts are made.
+struct Own<'a> {
+    path: &'a Path,
+    /// Of stat(2), when it was needed.
+    device: Option<u64>,
+}
+
+impl Own<'_> {
+    /// Whether an open source lies on it. One look at its device is enough for most.
+    fn has(&mut self, source: &OwnedFd, path: &CStr) -> Result<bool> {
+        let device = match self.device {
+            Some(device) => device,
+            None => *self.device.insert(stat(self.path).call("stat", self.path)?.st_dev),
+        };
+        Ok(fstat(source).call("fstat", path)?.st_dev == device && self.may_have(path))
+    }
+
+    /// Whether a source would lie on it, if it was there.
+    fn may_have(&self, path: &CStr) -> bool {
+        std::fs::canonicalize(self.path).is_ok_and(|real| lies_below(path, &real))
+    }
+}
+
+/// Whether a path, as far as it is there, leads below a directory.
+fn lies_below(path: &CStr, directory: &Path) -> bool {
+    let path = Path::new(std::ffi::OsStr::from_bytes(path.to_bytes()));
+    path.ancestors().find_map(|path| std::fs::canonicalize(path).ok()).is_some_and(|real| real.starts_with(directory))
+}
+
+/// How many descriptors may yet be opened (getrlimit(2), RLIMIT_NOFILE).
+struct Room {
+    /// The highest descriptor of a source.
+    last: i32,
+    /// From here on the limit is looked at; then the highest number that is left to sources.
+    most: i32,
+    looked: bool,
+}
+
+impl Room {
+    fn new() -> Self {
+        Self { last: 0, most: 24, looked: false }
+    }
+
+    /// Raises the soft limit to the hard one before sources take more than a quarter of it.
+    fn is_full(&mut self, old: &mut Option<Limit>) -> Result<bool> {
+        if self.last >= self.most && !self.looked {
+            let limit = process::open_files()?;
+            if limit.soft < limit.hard && process::set_open_files(Limit { soft: limit.hard, ..limit }).is_ok() {
+                *old = Some(limit);
+            }
+            let most = if old.is_some() { limit.hard } else { limit.soft } / 4;
+            self.most = i32::try_from(most).unwrap_or(i32::MAX);
+            self.looked = true;
+        }
+        Ok(self.last >= self.most)
+    }
+}
+
+/// Opens the source of a step as the container's mounts are now, in a process of its own, and answers the container's
+/// process itself. Where the runtime has no rights over the mounts but in the container's user namespace it goes there.
+pub(super) fn open_late(plan: &Plan, outside: BorrowedFd<'_>, index: usize, namespaces: &Namespaces) -> Result<()> {
+    match clone_process(0)? {
+        Cloned::Parent { pid, .. } => Ok(wait(pid).map(drop)?),
+        Cloned::Child => {
+            sys::fs::close_all_but(3, &[outside, namespaces.mount.as_fd(), namespaces.user.as_fd()]);
+            let answered = sync::answer(outside, late_source(plan, index, namespaces));
+            sys::exit(i32::from(answered.is_err()))
+        }
+    }
+}
+
+fn late_source(plan: &Plan, index: usize, namespaces: &Namespaces) -> Result<OwnedFd> {
+    // Nothing of the container may look into this process.
+    process::set_dumpable(false)?;
+    let step = plan.rootfs.steps.get(index).context("internal error: no such step")?;
+    let What::Bind { source, tree, idmap, .. } = &step.what else { anyhow::bail!("internal error: not a bind mount") };
+    let mapping = idmap.as_ref().map(|idmap| idmapped::namespace(idmap, &namespaces.user, step)).transpose()?;
+    if plan.rootfs.sources == Sources::AsCaller {
+        match sys::clone::setns(namespaces.user.as_fd(), libc::CLONE_NEWUSER) {
+            // It is in there already.
+            Err(error) if error.errno() == Errno::EINVAL => {}
+            joined => joined?,
+        }
+    }
+    sys::clone::setns(namespaces.mount.as_fd(), libc::CLONE_NEWNS)?;
+    let reach = if *tree == Bind::Tree { Tree::Recursive } else { Tree::One };
+    let opened = open_source(source, reach).map_err(|error| missing_source(step, source, reach, error))?;
+    if let Some(mapping) = mapping {
+        idmapped::map_one(plan, step, &opened, mapping.as_fd())?;
+    }
+    Ok(opened)
 }
 
 fn source(step: &MountStep, propagation: u64) -> Result<Option<OwnedFd>> {
-    let What::Bind { source, tree, idmap } = &step.what else { return Ok(None) };
+    let What::Bind { source, tree, idmap, .. } = &step.what else { return Ok(None) };
     let error = match open_tree(source, *tree, propagation) {
         Ok(tree) => return Ok(Some(tree)),
         Err(error) => error,
@@ -98,7 +261,10 @@ fn source(step: &MountStep, propagation: u64) -> Result<Option<OwnedFd>> {
         Errno::EPERM if idmap.is_some() => {
             Err(invalid(&step.pointer, format!("mapping ids takes CAP_SYS_ADMIN on the host: {error}")))
         }
-        _ => Err(anyhow::Error::from(error).context(step.asked_by())),
+        _ => {
+            let reach = if *tree == Bind::Tree { Tree::Recursive } else { Tree::One };
+            Err(missing_source(step, source, reach, error).context(step.asked_by()))
+        }
     }
 }
 

@@ -84,7 +84,7 @@ pub(crate) fn limit_refused(error: sys::Error, limit: &Limit) -> anyhow::Error {
     if error.errno() != Errno::EPERM {
         return error.into();
     }
-    if limit.resource == libc::RLIMIT_NOFILE as u32
+    if u64::from(limit.resource) == libc::RLIMIT_NOFILE as u64
         && let Some(most) = most_descriptors()
         && limit.hard > most
     {

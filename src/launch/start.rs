@@ -1,31 +1,22 @@
 //! `start`: opens the gate and learns whether the program runs.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::create::Created;
 use super::hooks;
 use super::notify::{Manager, Proxy, Sockets};
 use super::supervise::Interrupt;
 use crate::error::phrase;
-use crate::init::own_environment;
-use crate::state::{Folder, Record, STARTING, Status};
+use crate::state::{Folder, Identity, LONGEST_ERROR, Lock, Record, STARTING, Status};
 use crate::sync::{Barrier, Heard};
-use crate::sys::Context;
+use crate::sys::poll::{self, poll};
+use crate::sys::{self, Context};
 
 const DIED: &str = "unable to start container process: it died before its program was executed";
-
-/// What kept a container from being started.
-#[derive(Debug)]
-pub(crate) enum Failure {
-    /// It wasn't there to be started, or its program can't be executed: it is as it is, or stopped.
-    Start(anyhow::Error),
-    /// A poststart hook failed: the container must be stopped and deleted (config.md, "Hooks").
-    Poststart(anyhow::Error),
-}
 
 /// What is to be waited for after a start that a service manager has asked for.
 #[derive(Debug)]
@@ -41,17 +32,12 @@ impl Notifying {
     }
 }
 
-/// Starts a container in whatever state it is, with its poststart hooks. Returns when the program runs.
-pub(crate) fn start(folder: &Folder, record: &Record) -> Result<Option<Notifying>, Failure> {
-    let begin = || {
-        let manager = Manager::connected()?;
-        let gate = open_gate(folder, record)?;
-        let notifying = manager.map(|manager| notifying(manager, folder, record)).transpose()?;
-        release(folder, gate).map(|()| notifying)
-    };
-    let notifying = begin().map_err(Failure::Start)?;
-    poststart(folder, record, Interrupt::default()).map_err(Failure::Poststart)?;
-    Ok(notifying)
+/// Starts a container in whatever state it is. Returns when the program runs.
+pub(crate) fn start(folder: &Folder, record: &Record, lock: &Lock) -> Result<Option<Notifying>> {
+    let manager = Manager::connected()?;
+    let gate = open_gate(folder, record, lock)?;
+    let notifying = manager.map(|manager| notifying(manager, folder, record)).transpose()?;
+    release(folder, record, gate).map(|()| notifying)
 }
 
 /// Before the program runs: what it says first must find a socket.
@@ -64,7 +50,7 @@ fn notifying(manager: Manager, folder: &Folder, record: &Record) -> Result<Notif
 
 /// [`start`] of a container that this very process has created: over the channel. Unless it is interrupted.
 pub(crate) fn start_created(created: &Created, interrupt: Interrupt<'_>) -> Result<()> {
-    let Created { folder, record, outside, .. } = created;
+    let outside = &created.outside;
     outside.pass(Barrier::Start)?;
     let mut starting = false;
     // Nothing else lasts.
@@ -74,17 +60,16 @@ pub(crate) fn start_created(created: &Created, interrupt: Interrupt<'_>) -> Resu
     loop {
         match outside.hear()? {
             Heard::Starting => starting = true,
-            Heard::Closed if starting => break,
+            Heard::Closed if starting => return Ok(()),
             Heard::Closed => bail!(DIED),
             Heard::Failed(text) => bail!("unable to start container process: {text}"),
             other => bail!("internal error: unexpected message from the container process: {other:?}"),
         }
     }
-    poststart(folder, record, interrupt)
 }
 
-fn open_gate(folder: &Folder, record: &Record) -> Result<OwnedFd> {
-    let gate = match folder.status(record)? {
+fn open_gate(folder: &Folder, record: &Record, lock: &Lock) -> Result<OwnedFd> {
+    let gate = match folder.status_locked(record, lock)? {
         Status::Created => folder.open_gate()?,
         Status::Stopped => bail!("{}: {:?}", phrase::START_STOPPED, record.id),
         Status::Running => None,
@@ -94,54 +79,95 @@ fn open_gate(folder: &Folder, record: &Record) -> Result<OwnedFd> {
 }
 
 /// Opens the gate and waits until the program runs; an error is why it doesn't.
-fn release(folder: &Folder, gate: OwnedFd) -> Result<()> {
+fn release(folder: &Folder, record: &Record, gate: OwnedFd) -> Result<()> {
     let result = folder.open_result()?;
     nix::unistd::write(&gate, &[0]).call("write", "start gate")?;
-    await_exec(&result)?;
-    await_closed(&gate)
+    let said = await_exec(&result, record, &gate)?;
+    match said.as_slice() {
+        _ if said.as_slice() != [STARTING] && progress(record) == Progress::Executed => {
+            log::debug!("the program runs, but somebody else has written to what tells how its start went");
+        }
+        [STARTING] => {}
+        [] => bail!(DIED),
+        [STARTING, rest @ ..] | rest => {
+            let error = anyhow::anyhow!("{}", String::from_utf8_lossy(rest));
+            return Err(error.context("unable to start container process"));
+        }
+    }
+    if record.tells_execve { Ok(()) } else { await_closed(&gate) }
 }
 
-/// Waits until nobody reads the gate. execve closes it and the result one after the other, and the status is derived from
-/// the gate: who asks after `start` shall not be told "created".
+/// Waits until nobody reads the gate. execve closes it and the result one after the other, and where the kernel doesn't
+/// tell of execve the status is derived from the gate: who asks after `start` shall not be told "created".
 fn await_closed(gate: &OwnedFd) -> Result<()> {
     // No event but the one that is always told: POLLERR, when the last reader is gone.
-    while crate::sys::poll::poll([Some((gate.as_fd(), 0))], None)? == [false] {}
+    while poll([Some((gate.as_fd(), 0))], None)? == [false] {}
     Ok(())
 }
 
-fn poststart(folder: &Folder, record: &Record, interrupt: Interrupt<'_>) -> Result<()> {
+/// How far the container's process has come, as the kernel tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// It has not executed its program, or nothing tells whether it has.
+    Waits,
+    Executed,
+    Gone,
+}
+
+fn progress(record: &Record) -> Progress {
+    match record.init.and_then(Identity::seen) {
+        None => Progress::Gone,
+        Some(seen) if record.tells_execve && seen.has_not_executed() == Some(false) => Progress::Executed,
+        Some(_) => Progress::Waits,
+    }
+}
+
+/// Runs the poststart hooks, if there are any. If one fails, the container must be stopped and deleted (config.md, "Hooks").
+///
+/// Without the container's lock: they are programs of the host that may do anything, such as to call the runtime for
+/// this very container, or take for ever.
+pub(crate) fn poststart(folder: &Folder, record: &Record, interrupt: Interrupt<'_>) -> Result<()> {
     if !record.poststart {
         return Ok(());
     }
     let hooks = folder.config()?.hooks.poststart;
     let state = record.state(Status::Running);
-    hooks::run_unless(interrupt, hooks::Kind::Poststart, &hooks, &state, &own_environment())
+    // A container that has ended meanwhile was started all the same.
+    let until = hooks::Until { interrupt, container: None };
+    hooks::run_until(until, hooks::Kind::Poststart, &hooks, &state, &sys::environment::own())
 }
 
-/// Reads the result to its end: the process closes it by executing its program, or by dying.
-fn await_exec(result: &OwnedFd) -> Result<()> {
+/// How often the process itself is looked at while nothing is heard from it.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Reads the result to its end: the process closes it by executing its program, or by dying. Returns what it has said.
+///
+/// A process in the container may have got hold of both FIFOs: it could keep the result open, and read what was written to
+/// the gate. So the process is looked at, too, and the gate opened again. Before its program is executed a hook may run as
+/// long as it wants to.
+fn await_exec(result: &OwnedFd, record: &Record, gate: &OwnedFd) -> Result<Vec<u8>> {
     let mut text = Vec::new();
     let mut buffer = [0; 4096];
+    let mut now = Progress::Waits;
     loop {
         match nix::unistd::read(result, &mut buffer) {
-            Ok(0) => break,
+            Ok(0) => return Ok(text),
             Ok(length) => text.extend_from_slice(&buffer[..length]),
+            // Looked at before this read, so that nothing that the process has said is missed.
+            Err(Errno::EAGAIN) if now == Progress::Executed => return Ok(vec![STARTING]),
+            Err(Errno::EAGAIN) if now == Progress::Gone => return Ok(text),
             Err(Errno::EAGAIN) => {
-                let mut fds = [PollFd::new(result.as_fd(), PollFlags::POLLIN)];
-                match poll(&mut fds, PollTimeout::NONE) {
-                    Ok(_) | Err(Errno::EINTR) => {}
-                    Err(errno) => return Err(errno).call("poll", "start result").map_err(Into::into),
+                if poll([Some((result.as_fd(), poll::IN))], Some(LOOK))? == [false] {
+                    now = progress(record);
+                    // A full FIFO has been opened well enough.
+                    let _ = nix::unistd::write(gate, &[0]);
                 }
             }
             Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno).call("read", "start result").map_err(Into::into),
         }
-    }
-    match text.as_slice() {
-        [STARTING] => Ok(()),
-        [] => bail!(DIED),
-        [STARTING, rest @ ..] | rest => {
-            Err(anyhow::anyhow!("{}", String::from_utf8_lossy(rest))).context("unable to start container process")
+        if text.len() > LONGEST_ERROR {
+            return Ok(text);
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::error::Interrupted;
 use crate::sys::Context as _;
 use crate::sys::clone::{Ended, peek_ended, reap, reap_any, signal_child, wait};
 use crate::sys::poll::{self, poll};
-use crate::sys::process::{every_signal, signal_default, signal_ignored};
+use crate::sys::process::{every_signal, signal_ignored};
 
 use super::tty::{self, Raw};
 use relay::Relay;
@@ -42,8 +42,6 @@ pub(crate) fn hear_all(signals: &mut SignalFd) -> Result<()> {
 }
 
 fn block_and_hear(set: &SigSet) -> Result<SignalFd> {
-    // Inherited as ignored, the kernel would reap the payload and lose how it ended.
-    signal_default(libc::SIGCHLD);
     every_signal().thread_block().call("sigprocmask", "all")?;
     Ok(SignalFd::with_flags(set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).call("signalfd", "all")?)
 }
@@ -86,6 +84,23 @@ impl<'a> Interrupt<'a> {
             }
         }
         Ok(())
+    }
+}
+
+impl Interrupt<'_> {
+    /// [`Self::wait`] for what a process may say; false if it ends without a word.
+    pub(crate) fn wait_unless_ended(self, fd: BorrowedFd<'_>, process: BorrowedFd<'_>) -> Result<bool> {
+        loop {
+            // In this order: what it said before its end is there when the end is.
+            let wanted = [self.interest(), Some((process, poll::IN)), Some((fd, poll::IN))];
+            let [interrupted, ended, said] = poll(wanted, None)?;
+            if interrupted {
+                self.check()?;
+            }
+            if said || ended {
+                return Ok(said);
+            }
+        }
     }
 }
 

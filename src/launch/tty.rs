@@ -4,6 +4,7 @@
 //! the engine, without (`run` in the foreground) to the runtime, which relays it (see [`super::supervise`]).
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -13,7 +14,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect as c
 use nix::sys::stat::Mode;
 use nix::sys::termios::{OutputFlags, SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 
-use crate::sys::socket::{receive_fds, send_fd};
+use crate::sys::socket::{receive_fds, send_fds};
 use crate::sys::tty::{set_size, size};
 use crate::sys::{self, Context as _, fs};
 
@@ -27,7 +28,7 @@ pub(crate) fn connect(path: &Path) -> Result<OwnedFd> {
 
 /// Connects to a listening AF_UNIX stream socket; an error names the option it was given by.
 pub(crate) fn connect_for(option: &str, path: &Path) -> Result<OwnedFd> {
-    connect_stream(path).with_context(|| format!("{option} {path:?}"))
+    connect_stream(path).with_context(|| format!("{option}: {path:?}"))
 }
 
 fn connect_stream(path: &Path) -> sys::Result<OwnedFd> {
@@ -42,8 +43,16 @@ fn connect_stream(path: &Path) -> sys::Result<OwnedFd> {
     }
 }
 
-/// The address of a socket in the file system, and what it must not outlive.
+/// Whether a name is that of an abstract socket (unix(7)), as Go's net.Dial, and so runc, reads it: `@` and the name.
+pub(crate) fn is_abstract(path: &Path) -> bool {
+    path.as_os_str().as_bytes().starts_with(b"@")
+}
+
+/// The address of a socket, abstract or in the file system, and what it must not outlive.
 pub(super) fn address(path: &Path) -> sys::Result<(Option<OwnedFd>, UnixAddr)> {
+    if let Some(name) = path.as_os_str().as_bytes().strip_prefix(b"@") {
+        return Ok((None, UnixAddr::new_abstract(name).call("connect", path)?));
+    }
     match UnixAddr::new(path) {
         Ok(address) => Ok((None, address)),
         // Longer than sockaddr_un holds (youki#2915), as a state folder below a test's temporary folder easily is.
@@ -57,11 +66,12 @@ pub(super) fn address(path: &Path) -> sys::Result<(Option<OwnedFd>, UnixAddr)> {
     }
 }
 
-/// Sends one descriptor with a payload, which must not be empty (a stream carries no descriptor without a byte). Waits
-/// for no answer: go-runc accepts the connection only after `create` has returned.
-pub(crate) fn send(socket: BorrowedFd<'_>, payload: &[u8], fd: BorrowedFd<'_>) -> Result<()> {
+/// Sends one descriptor with a payload, which must not be empty (a stream carries no descriptor without a byte), and
+/// closes the connection: whoever reads to its end waits for nothing else. Waits for no answer: go-runc accepts the
+/// connection only after `create` has returned.
+pub(crate) fn send(socket: OwnedFd, payload: &[u8], fd: BorrowedFd<'_>) -> Result<()> {
     ensure!(!payload.is_empty(), "internal error: a descriptor sent without a payload");
-    Ok(send_fd(socket, payload, fd)?)
+    Ok(send_fds(socket.as_fd(), payload, &[fd])?)
 }
 
 /// Receives the master that [`send`] sent and makes it ready for the relay, before the payload can write to it.

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use super::c_string;
-use super::mounts::{Fallback, FileSystem, MountStep, What, clean, destination};
+use super::mounts::{self, Fallback, FileSystem, Locks, MountStep, What, clean, destination};
 use super::namespaces::{Kind as Namespace, Namespaces};
-use super::options::{Bind, Parsed};
+use super::options::{Bind, Parsed, Propagation, Reach};
 use crate::cgroup;
 use crate::error::invalid;
 use crate::host::Host;
-use crate::spec::Mount;
+use crate::spec::{Mount, Spec};
 
 /// One v1 hierarchy in the container.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,6 +31,17 @@ pub(crate) enum CgroupSource {
     Bind(Vec<CString>),
 }
 
+/// Whether a mount is one of these: `type: cgroup`; and `type: cgroup2` where that is the host's, too.
+pub(super) fn decides(mount: &Mount, host: &Host, namespaces: &Namespaces) -> bool {
+    let kind = match mount.kind.as_str() {
+        "cgroup" => true,
+        "cgroup2" => !namespaces.own(Namespace::Cgroup) && host.cgroups.v2.is_some(),
+        _ => false,
+    };
+    let parsed = Parsed::of(mount);
+    kind && parsed.bind == Bind::No && !parsed.remount
+}
+
 /// `type: cgroup`: the one v2 hierarchy, or every v1 hierarchy below a tmpfs, as the host has it.
 pub(super) fn steps(
     steps: &mut Vec<MountStep>,
@@ -42,7 +53,7 @@ pub(super) fn steps(
 ) -> Result<()> {
     let parsed = Parsed::of(mount);
     let destination = destination(mount, &pointer)?;
-    let own_namespace = namespaces.has(Namespace::Cgroup);
+    let own_namespace = namespaces.own(Namespace::Cgroup);
     let base = MountStep {
         pointer: pointer.clone(),
         destination: destination.clone(),
@@ -51,6 +62,7 @@ pub(super) fn steps(
         recursive: parsed.recursive,
         propagation: parsed.propagation.clone(),
         late_readonly: false,
+        late_unbindable: Vec::new(),
     };
     let file_system = |kind: &str, data: Vec<(&str, Option<&str>)>| -> Result<FileSystem> {
         let data = data.into_iter().map(|(key, value)| {
@@ -69,20 +81,17 @@ pub(super) fn steps(
         })
     };
     let path = |path: &Path| c_string(path.as_os_str().as_encoded_bytes(), &pointer);
-    if host.cgroups.v1.is_empty() {
+    if host.cgroups.v1.is_empty() || mount.kind == "cgroup2" {
         let Some(v2) = &host.cgroups.v2 else {
             return Err(invalid(&pointer, "this host has no cgroup file system mounted"));
         };
-        let mut what = file_system("cgroup2", Vec::new())?;
-        let paths = match (own_namespace, &cgroup.v2) {
-            (true, Some(own)) => vec![path(own)?, path(&callers(v2))?, path(&v2.mount)?],
-            (true, None) => vec![path(&callers(v2))?, path(&v2.mount)?],
-            (false, _) => vec![path(&v2.mount)?],
-        };
-        what.fallback = Some(Fallback { paths, tree: Bind::One, attrs: 0 });
-        steps.push(MountStep { what: What::FileSystem(what), ..base });
+        steps.push(match own_namespace {
+            true => own_v2(base, mount, v2, cgroup)?,
+            false => shared(base, &parsed, path(&v2.mount)?)?,
+        });
         return Ok(());
     }
+    no_options(&parsed, &pointer, "is of cgroup v1, whose hierarchies have their options")?;
     let mut hierarchies = Vec::new();
     let mut links = Vec::new();
     for hierarchy in &host.cgroups.v1 {
@@ -103,6 +112,71 @@ pub(super) fn steps(
     let tmpfs = file_system("tmpfs", vec![("mode", Some("755"))])?;
     steps.push(MountStep { what: What::CgroupV1 { tmpfs, hierarchies, links }, ..base });
     Ok(())
+}
+
+/// cgroup2 as the container's cgroup namespace shows it.
+fn own_v2(base: MountStep, mount: &Mount, v2: &cgroup::Hierarchy, cgroup: &cgroup::Location) -> Result<MountStep> {
+    let path = |path: &Path| c_string(path.as_os_str().as_encoded_bytes(), &base.pointer);
+    let made = mounts::file_system(mount, &Parsed::of(mount), &base.pointer)?;
+    let mut paths = vec![path(&callers(v2))?, path(&v2.mount)?];
+    if let Some(own) = &cgroup.v2 {
+        paths.insert(0, path(own)?);
+    }
+    // What is bound has the options that it has.
+    let fallback = made.data.is_empty().then_some(Fallback { paths, tree: Bind::One, attrs: 0 });
+    let source = Some(c_string("cgroup", &base.pointer)?);
+    let what = FileSystem { kind: c_string("cgroup2", &base.pointer)?, source, fallback, ..made };
+    Ok(MountStep { what: What::FileSystem(what), ..base })
+}
+
+/// The flags of cgroup2 are those of its superblock, and a new mount sets them anew, for the host, unless it is made in a
+/// cgroup namespace (cgroups(7)): what is the host's hierarchy is bound.
+fn shared(base: MountStep, parsed: &Parsed, source: CString) -> Result<MountStep> {
+    let why = "is the host's own cgroup2, which is only bound: new options take a cgroup namespace";
+    no_options(parsed, &base.pointer, why)?;
+    let mut propagation = vec![Propagation { kind: libc::MS_PRIVATE, reach: Reach::One }];
+    propagation.extend(base.propagation);
+    Ok(MountStep {
+        what: What::Bind { source, tree: Bind::One, asked: base.attrs, locks: Locks::Kernel, idmap: None },
+        propagation,
+        ..base
+    })
+}
+
+fn no_options(parsed: &Parsed, pointer: &str, why: &str) -> Result<()> {
+    match parsed.data.first() {
+        Some(option) => {
+            let option = option.to_string();
+            Err(invalid(
+                format!("{pointer}/options"),
+                format!("{option:?} is an option of a file system, and this {why}"),
+            ))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Whom the container's cgroup is given to, a uid of the host, by the rules of config-linux.md, "Cgroup ownership": a
+/// cgroup namespace is made for it, and it is mounted to be written to.
+pub(super) fn owner(spec: &Spec, namespaces: &Namespaces, host: &Host) -> Option<u32> {
+    let mounted = |mount: &&Mount| {
+        matches!(mount.kind.as_str(), "cgroup" | "cgroup2") && clean(&mount.destination) == "/sys/fs/cgroup"
+    };
+    let mount = spec.mounts.iter().rfind(mounted).filter(|_| namespaces.makes(Namespace::Cgroup))?;
+    if mount.options.iter().any(|option| ["ro", "rro"].contains(&option.as_str())) {
+        return None;
+    }
+    let uid = spec.process.as_ref()?.user.uid;
+    let owner = if namespaces.has(Namespace::User) {
+        spec.linux.uid_mappings.iter().find_map(|mapping| {
+            let offset = uid.checked_sub(mapping.container_id).filter(|offset| *offset < mapping.size)?;
+            mapping.host_id.checked_add(offset)
+        })?
+    } else {
+        uid
+    };
+    // What the caller makes is the caller's.
+    (owner != host.euid).then_some(owner)
 }
 
 /// The runtime's own cgroup in a hierarchy.

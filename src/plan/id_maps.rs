@@ -4,6 +4,7 @@
 use anyhow::Result;
 
 use super::namespaces::{Kind, Namespaces};
+use super::options::words;
 use crate::error::invalid;
 use crate::host::{CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN, Host};
 use crate::spec::{IdMapping, Linux, Mount, Process};
@@ -92,7 +93,8 @@ pub(crate) fn check_options(mount: &Mount, pointer: &str, linux: &Linux) -> Resu
     if !["devpts", "tmpfs"].contains(&mount.kind.as_str()) {
         return Ok(());
     }
-    for (index, option) in mount.options.iter().enumerate() {
+    let options = mount.options.iter().enumerate();
+    for (index, option) in options.flat_map(|(index, option)| words(option).map(move |word| (index, word))) {
         let (mappings, id) = match option.split_once('=') {
             Some(("uid", id)) => (&linux.uid_mappings, id),
             Some(("gid", id)) => (&linux.gid_mappings, id),

@@ -12,6 +12,7 @@ pub(crate) mod labels;
 pub(crate) mod limits;
 pub(crate) mod mounts;
 pub(crate) mod namespaces;
+pub(crate) mod nodes;
 pub(crate) mod options;
 pub(crate) mod program;
 pub(crate) mod task;
@@ -43,6 +44,9 @@ pub(crate) struct Request {
     /// The folder with the socket by which the container notifies (NOTIFY_SOCKET).
     pub(crate) notify: Option<PathBuf>,
     pub(crate) passed: Passed,
+    /// Where the caller may make a cgroup, if config.json doesn't say: a path below the hierarchy's mount, the container's
+    /// name last.
+    pub(crate) delegated: Option<String>,
 }
 
 /// Everything that creating this container takes, decided.
@@ -69,7 +73,8 @@ impl Plan {
     /// Decides. Errors name the property.
     pub(crate) fn new(spec: &Spec, host: &Host, request: &Request) -> Result<Self> {
         let (process, linux) = (spec.process.clone().unwrap_or_default(), &spec.linux);
-        let namespaces = Namespaces::new(linux, host.privileged())?;
+        let namespaces = Namespaces { callers: host.callers_namespaces, ..Namespaces::new(linux, host.privileged())? };
+        namespaces.check_callers(spec)?;
         id_maps::check_rights(linux, &namespaces, host)?;
         let id_maps = IdMaps::of(linux, &namespaces, host);
         id_maps.as_ref().map_or(Ok(()), |maps| maps.check_groups(&process))?;
@@ -83,8 +88,12 @@ impl Plan {
                 };
                 cgroup::systemd::plan(asked, &linux.resources, &host.cgroups)?
             }
-            manager => cgroup::plan(manager, &linux.cgroups_path, &request.id, &linux.resources, &host.cgroups)?,
+            manager => {
+                let id = request.delegated.as_deref().unwrap_or(&request.id);
+                cgroup::plan(manager, &linux.cgroups_path, id, &linux.resources, &host.cgroups)?
+            }
         };
+        cgroup.give_to(cgroup_mounts::owner(spec, &namespaces, host));
         cgroup.optional &= request.rootless;
         Ok(Self {
             id: request.id.clone(),

@@ -10,12 +10,13 @@ use libc::c_ulong;
 use super::cgroup_mounts::CgroupV1;
 use super::labels::mount_label;
 use super::namespaces::{Kind as Namespace, Namespaces};
-use super::options::{Attrs, Bind, IdMap, Parsed, Propagation, Reach, attr};
+use super::nodes::{self, Node};
+use super::options::{Attrs, Bind, CONTEXTS, IdMap, Parsed, Propagation, Reach, attr};
 use super::{IdMaps, Request, c_string, cgroup_mounts, id_maps};
 use crate::cgroup;
 use crate::error::invalid;
 use crate::host::Host;
-use crate::spec::{Device, Mount, Spec};
+use crate::spec::{Mount, Spec};
 
 /// Everything about the root file system.
 #[derive(Debug, Clone, PartialEq)]
@@ -77,6 +78,8 @@ pub(crate) struct MountStep {
     pub(crate) propagation: Vec<Propagation>,
     /// Made read-only only when everything else is in place, for mount points and nodes are made in it.
     pub(crate) late_readonly: bool,
+    /// The end of `propagation`, where that would keep it out of a read-only path's copy.
+    pub(crate) late_unbindable: Vec<Propagation>,
 }
 
 /// What is mounted.
@@ -86,6 +89,10 @@ pub(crate) enum What {
         source: CString,
         tree: Bind,
         idmap: Option<IdMapped>,
+        /// Beside [`MountStep::attrs`], which start from no flags: what the words themselves change, where the source
+        /// keeps its other flags.
+        asked: Attrs,
+        locks: Locks,
     },
     FileSystem(FileSystem),
     Remount {
@@ -98,6 +105,15 @@ pub(crate) enum What {
         hierarchies: Vec<CgroupV1>,
         links: Vec<(CString, CString)>,
     },
+}
+
+/// Who sees to it that a container in a user namespace clears no flag of a source: mount_namespaces(7), "locked".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Locks {
+    /// The kernel, if there is a user namespace: the source's mount was copied into the container's mount namespace.
+    Kernel,
+    /// The runtime: the source is opened in the runtime's own mount namespace, with rights that the container lacks.
+    Runtime,
 }
 
 /// The mapping of an id-mapped mount.
@@ -127,27 +143,12 @@ pub(crate) struct FileSystem {
     /// For mount(2), where the kernel lacks fsopen(2) or fsopen can't say it (iversion).
     pub(crate) flags: c_ulong,
     pub(crate) only_mount2: bool,
-    /// A tmpfs without `mode=` takes over the mode of the directory it covers.
+    /// A tmpfs without `mode=` takes over the mode of the directory it covers, if the image has one.
     pub(crate) copy_mode: bool,
     pub(crate) copy_up: bool,
     pub(crate) fallback: Option<Fallback>,
     /// An SELinux label for its root, where the file system takes none as an option.
     pub(crate) root_label: Option<CString>,
-}
-
-/// A device node.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Node {
-    /// Absolute and clean, in the container.
-    pub(crate) path: String,
-    /// S_IFCHR, S_IFBLK or S_IFIFO.
-    pub(crate) kind: u32,
-    pub(crate) mode: u32,
-    pub(crate) dev: u64,
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
-    /// Bound from the host where mknod(2) isn't permitted (user namespaces).
-    pub(crate) bind: bool,
 }
 
 impl MountStep {
@@ -172,10 +173,26 @@ impl Rootfs {
         let root = spec.root.clone().unwrap_or_default();
         let linux = &spec.linux;
         let in_user_namespace = namespaces.has(Namespace::User) || !host.initial_user_namespace;
+        let pivot = match (namespaces.has(Namespace::Mount), request.no_pivot) {
+            (false, _) => Pivot::Chroot,
+            (true, true) => Pivot::Move,
+            (true, false) => Pivot::Root,
+        };
+        let propagation = propagation(&linux.rootfs_propagation)?;
+        if pivot == Pivot::Move && propagation.kind == libc::MS_PRIVATE {
+            // runc's words.
+            let what = format!("{:?} is not safe without pivot_root (--no-pivot)", linux.rootfs_propagation);
+            return Err(invalid("/linux/rootfsPropagation", what));
+        }
+        let sources = match (pivot, propagation.kind) {
+            // Inside they are no peers of the host's any more when the steps begin.
+            (Pivot::Move, libc::MS_SHARED) if !namespaces.has(Namespace::User) => Sources::Outside,
+            _ => sources(namespaces, host),
+        };
         let mut steps = Vec::new();
         for (index, mount) in spec.mounts.iter().enumerate() {
             let pointer = format!("/mounts/{index}");
-            if mount.kind == "cgroup" && Parsed::of(mount).bind == Bind::No {
+            if cgroup_mounts::decides(mount, host, namespaces) {
                 cgroup_mounts::steps(&mut steps, mount, pointer, host, namespaces, cgroup)?;
             } else {
                 if namespaces.makes(Namespace::User) {
@@ -184,7 +201,13 @@ impl Rootfs {
                 let containers = IdMaps::of(linux, namespaces, host);
                 let idmap = id_mapped(mount, containers.as_ref(), host);
                 let mut step = step(mount, pointer, &request.bundle, idmap)?;
-                if let (What::FileSystem(fs), true) = (&mut step.what, in_user_namespace) {
+                step.remount_alone(&steps)?;
+                step.lock(sources, namespaces);
+                // What is bound has the options that it has.
+                if let What::FileSystem(fs) = &mut step.what
+                    && in_user_namespace
+                    && fs.data.is_empty()
+                {
                     fs.fallback = fallback(&mount.kind, namespaces);
                 }
                 steps.push(step);
@@ -193,21 +216,21 @@ impl Rootfs {
         steps.extend(request.notify.as_deref().map(|folder| notify(folder, namespaces)).transpose()?);
         let mount_label = mount_label(&linux.mount_label, host.modules)?;
         if let Some(label) = &mount_label {
-            steps.iter_mut().for_each(|step| step.label(label));
+            let own_ipc = if namespaces.own(Namespace::Ipc) { Ipc::Own } else { Ipc::Host };
+            steps.iter_mut().for_each(|step| step.label(label, own_ipc));
+        }
+        if !linux.readonly_paths.is_empty() {
+            steps.iter_mut().for_each(MountStep::unbindable_late);
         }
         let own_dev = !steps.iter().any(binds_dev);
         let rootfs = Self {
             path: request.bundle.join(&root.path),
             readonly: root.readonly,
-            propagation: propagation(&linux.rootfs_propagation)?,
-            pivot: match (namespaces.has(Namespace::Mount), request.no_pivot) {
-                (false, _) => Pivot::Chroot,
-                (true, true) => Pivot::Move,
-                (true, false) => Pivot::Root,
-            },
+            propagation,
+            pivot,
             steps,
-            sources: sources(namespaces, host),
-            nodes: if own_dev { nodes(&linux.devices, in_user_namespace)? } else { Vec::new() },
+            sources,
+            nodes: if own_dev { nodes::of(&linux.devices, in_user_namespace)? } else { Vec::new() },
             own_dev,
             masked: linux.masked_paths.clone(),
             readonly_paths: linux.readonly_paths.clone(),
@@ -217,6 +240,17 @@ impl Rootfs {
             rootfs.needs_no_mount_namespace()?;
         }
         Ok(rootfs)
+    }
+
+    /// What "/" is given first of all, with what the host has mounted on it.
+    pub(crate) fn first_propagation(&self) -> Propagation {
+        match (self.pivot, self.propagation) {
+            // The host's mounts stay, and some of them are unmounted: not on the host.
+            (Pivot::Move, _) => Propagation { kind: libc::MS_SLAVE, reach: Reach::Tree },
+            // An unbindable root couldn't be bound onto itself: it becomes so when everything is in place.
+            (_, Propagation { kind: libc::MS_UNBINDABLE, reach }) => Propagation { kind: libc::MS_PRIVATE, reach },
+            (_, propagation) => propagation,
+        }
     }
 
     /// Without a mount namespace every mount would be the host's: what needs one is refused.
@@ -234,21 +268,74 @@ impl Rootfs {
     }
 }
 
-/// The options of SELinux (mount(8), "SELinux context").
-const CONTEXTS: [&CStr; 4] = [c"context", c"fscontext", c"defcontext", c"rootcontext"];
+/// Whether an option of a file system is one of SELinux, whose value may have commas.
+pub(crate) fn is_context(key: &CStr) -> bool {
+    CONTEXTS.iter().any(|context| context.as_bytes() == key.to_bytes())
+}
 
 impl MountStep {
+    /// A source opened outside keeps the flags that the kernel would lock inside.
+    fn lock(&mut self, sources: Sources, namespaces: &Namespaces) {
+        if let (What::Bind { locks, .. }, Sources::Outside) = (&mut self.what, sources)
+            && namespaces.has(Namespace::User)
+        {
+            *locks = Locks::Runtime;
+        }
+    }
+
     /// Gives what is made here the label of linux.mountLabel, as runc: not the kernel's own file systems, and not what
     /// has a label of its own.
-    fn label(&mut self, label: &CStr) {
+    ///
+    /// `own_ipc`: whether the container's ipc namespace isn't the caller's. The root of mqueue is one for all of a namespace.
+    fn label(&mut self, label: &CStr, own_ipc: Ipc) {
         let (What::FileSystem(fs) | What::CgroupV1 { tmpfs: fs, .. }) = &mut self.what else { return };
         match fs.kind.to_bytes() {
             b"proc" | b"sysfs" | b"cgroup" | b"cgroup2" => {}
             // It has labels, but takes none as an option.
+            b"mqueue" if own_ipc == Ipc::Host => {}
             b"mqueue" => fs.root_label = Some(label.into()),
-            _ if fs.data.iter().any(|(key, _)| CONTEXTS.contains(&key.as_c_str())) => {}
+            _ if fs.data.iter().any(|(key, _)| is_context(key)) => {}
             _ => fs.data.push((c"context".into(), Some(label.into()))),
         }
+    }
+}
+
+/// Whose ipc namespace it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ipc {
+    Own,
+    Host,
+}
+
+impl MountStep {
+    /// A remount without "bind" is one of the superblock, for all who have that mounted: of what isn't the container's own
+    /// alone only the mount is changed.
+    fn remount_alone(&mut self, earlier: &[Self]) -> Result<()> {
+        const OWN: [&CStr; 6] = [c"tmpfs", c"ramfs", c"overlay", c"proc", c"devpts", c"hugetlbfs"];
+        let What::Remount { flags, data } = &mut self.what else { return Ok(()) };
+        let is_mount =
+            |step: &&Self| step.destination == self.destination && !matches!(step.what, What::Remount { .. });
+        let own = match earlier.iter().rfind(is_mount).map(|step| &step.what) {
+            Some(What::FileSystem(fs)) => OWN.contains(&fs.kind.as_c_str()),
+            Some(What::CgroupV1 { .. }) => true,
+            _ => false,
+        };
+        if own || *flags & libc::MS_BIND != 0 {
+            return Ok(());
+        }
+        if let Some(data) = data {
+            let what =
+                format!("{data:?} would change a file system that isn't the container's alone, expected \"bind\"");
+            return Err(invalid(format!("{}/options", self.pointer), what));
+        }
+        *flags |= libc::MS_BIND;
+        Ok(())
+    }
+
+    /// A copy of a tree leaves out what is unbindable: it becomes so when all copies are made.
+    fn unbindable_late(&mut self) {
+        let bindable = self.propagation.iter().rposition(|change| change.kind != libc::MS_UNBINDABLE);
+        self.late_unbindable = self.propagation.split_off(bindable.map_or(0, |last| last + 1));
     }
 }
 
@@ -286,7 +373,7 @@ fn id_mapped(mount: &Mount, containers: Option<&IdMaps>, host: &Host) -> Option<
     Some(IdMapped { reach, own: own.filter(|own| containers != Some(own)) })
 }
 
-fn step(mount: &Mount, pointer: String, bundle: &Path, idmap: Option<IdMapped>) -> Result<MountStep> {
+pub(super) fn step(mount: &Mount, pointer: String, bundle: &Path, idmap: Option<IdMapped>) -> Result<MountStep> {
     let parsed = Parsed::of(mount);
     let destination = destination(mount, &pointer)?;
     let mut attrs = parsed.attrs;
@@ -298,7 +385,11 @@ fn step(mount: &Mount, pointer: String, bundle: &Path, idmap: Option<IdMapped>) 
         }
     } else if parsed.bind != Bind::No {
         let source = c_string(bundle.join(&mount.source).into_os_string().into_encoded_bytes(), &pointer)?;
-        What::Bind { source, tree: parsed.bind, idmap }
+        let asked = attrs;
+        if parsed.flagged {
+            attrs = asked.of_bind();
+        }
+        What::Bind { source, tree: parsed.bind, idmap, asked, locks: Locks::Kernel }
     } else {
         // A bind is looked at when its source is open.
         if destination == "/proc" && mount.kind != "proc" {
@@ -320,6 +411,7 @@ fn step(mount: &Mount, pointer: String, bundle: &Path, idmap: Option<IdMapped>) 
         recursive: parsed.recursive,
         propagation: parsed.propagation,
         late_readonly,
+        late_unbindable: Vec::new(),
     })
 }
 
@@ -335,10 +427,11 @@ fn notify(folder: &Path, namespaces: &Namespaces) -> Result<MountStep> {
         ..Mount::default()
     };
     let source = c_string(folder.as_os_str().as_encoded_bytes(), POINTER)?;
-    Ok(MountStep {
-        what: What::Bind { source, tree: Bind::One, idmap: None },
-        ..step(&mount, POINTER.into(), folder, None)?
-    })
+    let mut step = step(&mount, POINTER.into(), folder, None)?;
+    if let What::Bind { source: path, .. } = &mut step.what {
+        *path = source;
+    }
+    Ok(step)
 }
 
 /// Files of /proc that may be covered: those that lxcfs provides.
@@ -360,7 +453,9 @@ pub(super) fn destination(mount: &Mount, pointer: &str) -> Result<String> {
     let refuse =
         |what: &str| Err(invalid(format!("{pointer}/destination"), format!("{:?}: {what}", mount.destination)));
     if clean == "/" {
-        return refuse("the root file system itself can't be mounted over");
+        return refuse(
+            "the root file system itself can't be mounted over: set /root/path to the folder that is to be \"/\"",
+        );
     }
     // A faked /proc would take the writes that confine the process (CVE-2019-16884).
     if clean.starts_with("/proc/") && !PROC_FILES.contains(&clean.as_str()) {
@@ -369,20 +464,40 @@ pub(super) fn destination(mount: &Mount, pointer: &str) -> Result<String> {
     Ok(clean)
 }
 
-fn file_system(mount: &Mount, parsed: &Parsed, pointer: &str) -> Result<FileSystem> {
+/// File systems that the kernel makes up, some of them with one superblock for the whole host: flags and options that it
+/// were given would be everybody's.
+const KERNELS: [&str; 18] = [
+    "proc",
+    "sysfs",
+    "tmpfs",
+    "devpts",
+    "mqueue",
+    "cgroup",
+    "cgroup2",
+    "bpf",
+    "debugfs",
+    "tracefs",
+    "securityfs",
+    "configfs",
+    "pstore",
+    "efivarfs",
+    "binfmt_misc",
+    "selinuxfs",
+    "fusectl",
+    "rpc_pipefs",
+];
+
+pub(super) fn file_system(mount: &Mount, parsed: &Parsed, pointer: &str) -> Result<FileSystem> {
     let mut data = Vec::new();
     let c = |text: &str| c_string(text, &format!("{pointer}/options"));
     // Every devpts has been an instance of its own since Linux 4.7: the word means nothing.
     let means_nothing = |key: &str| mount.kind == "devpts" && key == "newinstance";
     for word in parsed.data.iter().filter(|word| !means_nothing(&word.key)) {
         // Quotes keep the commas of a context together in mount(2)'s one string; fsconfig(2) takes them literally.
-        let value = word.value.as_deref().map(|value| {
-            if CONTEXTS.iter().any(|key| key.to_bytes() == word.key.as_bytes()) {
-                value.trim_matches('"')
-            } else {
-                value
-            }
-        });
+        let value = word
+            .value
+            .as_deref()
+            .map(|value| if CONTEXTS.contains(&word.key.as_str()) { value.trim_matches('"') } else { value });
         data.push((c(&word.key)?, value.map(c).transpose()?));
     }
     for word in parsed.superblock.fsconfig() {
@@ -390,7 +505,7 @@ fn file_system(mount: &Mount, parsed: &Parsed, pointer: &str) -> Result<FileSyst
     }
     // A file system on a device or of layers must know that it won't be written; for the kernel's own the mount's flag
     // is enough, and their superblocks may be shared.
-    let own = ["proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2"].contains(&mount.kind.as_str());
+    let own = KERNELS.contains(&mount.kind.as_str());
     if parsed.attrs.set & attr::RDONLY != 0 && !own {
         data.push((c("ro")?, None));
     }
@@ -443,60 +558,6 @@ fn propagation(name: &str) -> Result<Propagation> {
     Ok(Propagation { kind, reach: reach(recursive) })
 }
 
-/// config-linux.md, "Default Devices"; the console is a step of its own.
-const DEFAULT_NODES: [(&str, u32, u32); 6] = [
-    ("/dev/null", 1, 3),
-    ("/dev/zero", 1, 5),
-    ("/dev/full", 1, 7),
-    ("/dev/random", 1, 8),
-    ("/dev/urandom", 1, 9),
-    ("/dev/tty", 5, 0),
-];
-
-/// config.json's devices and the default ones that it doesn't name.
-fn nodes(devices: &[Device], bind: bool) -> Result<Vec<Node>> {
-    let mut nodes = Vec::with_capacity(devices.len() + DEFAULT_NODES.len());
-    for (index, device) in devices.iter().enumerate() {
-        nodes.push(node(device, index, bind)?);
-    }
-    for (path, major, minor) in DEFAULT_NODES {
-        if !nodes.iter().any(|node| node.path == path) {
-            let dev = libc::makedev(major, minor);
-            let path = path.into();
-            nodes.push(Node { path, kind: libc::S_IFCHR, mode: 0o666, dev, uid: 0, gid: 0, bind });
-        }
-    }
-    Ok(nodes)
-}
-
-fn node(device: &Device, index: usize, bind: bool) -> Result<Node> {
-    let kind = match device.kind.as_str() {
-        "c" | "u" => libc::S_IFCHR,
-        "b" => libc::S_IFBLK,
-        "p" => libc::S_IFIFO,
-        other => {
-            let what = format!("{other:?} is not a device type: expected c, b, u or p");
-            return Err(invalid(format!("/linux/devices/{index}/type"), what));
-        }
-    };
-    let number = |name: &str, value: i64| {
-        u32::try_from(value)
-            .map_err(|_| invalid(format!("/linux/devices/{index}/{name}"), format!("{value} is not a device number")))
-    };
-    let fifo = kind == libc::S_IFIFO;
-    let dev = if fifo { 0 } else { libc::makedev(number("major", device.major)?, number("minor", device.minor)?) };
-    Ok(Node {
-        path: clean(&device.path),
-        kind,
-        mode: device.file_mode.unwrap_or(0o666) & 0o7777,
-        dev,
-        uid: device.uid,
-        gid: device.gid,
-        // A FIFO can be made in any user namespace.
-        bind: bind && !fifo,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -508,15 +569,6 @@ mod tests {
         {
             assert_eq!(clean(path), want, "{path:?}");
         }
-    }
-
-    #[test]
-    fn default_nodes_give_way_to_those_of_the_config() {
-        let null =
-            Device { kind: "c".into(), path: "/dev/null".into(), major: 1, minor: 3, uid: 5, ..Device::default() };
-        let nodes = nodes(&[null], false).unwrap();
-        assert_eq!(nodes.len(), 6);
-        assert_eq!((nodes[0].path.as_str(), nodes[0].uid, nodes[0].mode), ("/dev/null", 5, 0o666));
     }
 
     #[test]
@@ -545,6 +597,75 @@ mod tests {
         let What::FileSystem(fs) = step.what else { panic!("not a file system") };
         assert!(fs.copy_mode);
         assert_eq!(fs.data, [(c"size".into(), Some(c"1k".into()))]);
+    }
+
+    #[test]
+    fn a_superblock_of_the_whole_host_is_not_made_read_only() {
+        let data = |kind: &str| {
+            let options = vec!["ro".to_owned()];
+            let mount = Mount { destination: "/x".into(), kind: kind.into(), options, ..Mount::default() };
+            let step = step(&mount, "/mounts/0".into(), Path::new("/b"), None).unwrap();
+            assert!(step.attrs.set & attr::RDONLY != 0 || step.late_readonly, "{kind}");
+            let What::FileSystem(fs) = step.what else { panic!("not a file system") };
+            fs.data
+        };
+        for kind in KERNELS {
+            assert_eq!(data(kind), [], "{kind}");
+        }
+        for kind in ["ext4", "overlay", "nfs", "9p"] {
+            assert_eq!(data(kind), [(CString::from(c"ro"), None)], "{kind}");
+        }
+    }
+
+    #[test]
+    fn a_remount_changes_no_superblock_of_others() {
+        let of = |kind: &str, options: &[&str]| {
+            let options = options.iter().map(|option| (*option).to_owned()).collect();
+            let mount =
+                Mount { destination: "/x".into(), kind: kind.into(), source: "/s".into(), options, ..Mount::default() };
+            step(&mount, "/mounts/0".into(), Path::new("/b"), None).unwrap()
+        };
+        for (kind, own) in [("tmpfs", true), ("overlay", true), ("sysfs", false), ("cgroup2", false), ("bind", false)] {
+            for (options, passes) in [(vec!["remount", "ro"], true), (vec!["remount", "size=5k"], own)] {
+                let mut remount = of("", &options);
+                let result = remount.remount_alone(&[of(kind, &[]), of("", &["remount"])]);
+                assert_eq!(result.is_ok(), passes, "{kind} {options:?}");
+                let What::Remount { flags, .. } = remount.what else { panic!("no remount") };
+                assert_eq!(passes && flags & libc::MS_BIND == 0, own, "{kind} {options:?}");
+            }
+        }
+        let mut nothing = of("", &["remount", "ro"]);
+        nothing.remount_alone(&[]).unwrap();
+        assert!(matches!(nothing.what, What::Remount { flags, .. } if flags & libc::MS_BIND != 0));
+    }
+
+    #[test]
+    fn the_root_of_the_hosts_mqueue_keeps_its_label() {
+        let mount = Mount { destination: "/dev/mqueue".into(), kind: "mqueue".into(), ..Mount::default() };
+        for (ipc, labelled) in [(Ipc::Own, true), (Ipc::Host, false)] {
+            let mut step = step(&mount, "/mounts/0".into(), Path::new("/b"), None).unwrap();
+            step.label(c"a:b", ipc);
+            let What::FileSystem(fs) = step.what else { panic!("not a file system") };
+            assert_eq!(fs.root_label.is_some(), labelled, "{ipc:?}");
+        }
+    }
+
+    #[test]
+    fn what_becomes_unbindable_does_so_late() {
+        let one = |kind| Propagation { kind, reach: Reach::One };
+        let (shared, unbindable) = (one(libc::MS_SHARED), one(libc::MS_UNBINDABLE));
+        for (options, early, late) in [
+            (vec!["shared"], vec![shared], vec![]),
+            (vec!["unbindable"], vec![], vec![unbindable]),
+            (vec!["unbindable", "shared", "unbindable"], vec![unbindable, shared], vec![unbindable]),
+            (vec!["unbindable", "shared"], vec![unbindable, shared], vec![]),
+        ] {
+            let options = options.into_iter().map(Into::into).collect();
+            let mount = Mount { destination: "/x".into(), kind: "tmpfs".into(), options, ..Mount::default() };
+            let mut step = step(&mount, "/mounts/0".into(), Path::new("/b"), None).unwrap();
+            step.unbindable_late();
+            assert_eq!((step.propagation, step.late_unbindable), (early, late));
+        }
     }
 
     #[test]
@@ -578,12 +699,9 @@ mod tests {
             let options = options.iter().map(|option| (*option).to_owned()).collect();
             let mount = Mount { destination: "/x".into(), kind: kind.into(), options, ..Mount::default() };
             let mut step = step(&mount, "/mounts/0".into(), Path::new("/b"), None).unwrap();
-            step.label(c"u:r:t:s0:c1,c2");
+            step.label(c"u:r:t:s0:c1,c2", Ipc::Own);
             let What::FileSystem(fs) = step.what else { panic!("not a file system") };
-            (
-                fs.data.into_iter().filter(|(key, _)| CONTEXTS.contains(&key.as_c_str())).collect::<Vec<_>>(),
-                fs.root_label,
-            )
+            (fs.data.into_iter().filter(|(key, _)| is_context(key)).collect::<Vec<_>>(), fs.root_label)
         };
         let context = |label: &CStr| vec![(CString::from(c"context"), Some(CString::from(label)))];
         for kind in ["tmpfs", "overlay", "devpts"] {
@@ -602,7 +720,7 @@ mod tests {
         )
         .unwrap();
         let before = bind.clone();
-        bind.label(c"a:b");
+        bind.label(c"a:b", Ipc::Own);
         assert_eq!(bind, before);
     }
 
@@ -615,7 +733,9 @@ mod tests {
             ..Mount::default()
         };
         let step = step(&mount, "/mounts/0".into(), Path::new("/bundle"), None).unwrap();
-        assert_eq!(step.what, What::Bind { source: c"/bundle/data".into(), tree: Bind::Tree, idmap: None });
-        assert_eq!(step.attrs.set, attr::RDONLY);
+        let asked = Attrs { set: attr::RDONLY, clear: 0 };
+        let source = c"/bundle/data".into();
+        assert_eq!(step.what, What::Bind { source, tree: Bind::Tree, idmap: None, asked, locks: Locks::Kernel });
+        assert_eq!(step.attrs, asked.of_bind());
     }
 }

@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 
 use crate::error::invalid;
-use crate::spec::{Linux, Namespace};
+use crate::spec::{Linux, Spec};
 
 /// The kinds of namespaces(7), with the names of config.json.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +63,7 @@ impl Kind {
         }
     }
 
-    fn parse(name: &str) -> Option<Self> {
+    pub(crate) fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 }
@@ -84,6 +84,8 @@ pub(crate) struct Namespaces {
     pub(crate) new: i32,
     /// In the order to join them.
     pub(crate) joins: Vec<Join>,
+    /// CLONE_NEW* of those among them that are the caller's own.
+    pub(crate) callers: i32,
 }
 
 impl Namespaces {
@@ -91,17 +93,17 @@ impl Namespaces {
     /// the right to join the others only from the user namespace.
     pub(crate) fn new(linux: &Linux, privileged: bool) -> anyhow::Result<Self> {
         let mut namespaces = Self::default();
-        for (index, Namespace { kind: name, path }) in linux.namespaces.iter().enumerate() {
+        for (index, namespace) in linux.namespaces.iter().enumerate() {
             let pointer = format!("/linux/namespaces/{index}");
-            let Some(kind) = Kind::parse(name) else {
-                return Err(invalid(format!("{pointer}/type"), format!("{name:?} is not a namespace")));
+            let Some(kind) = Kind::parse(&namespace.kind) else {
+                return Err(invalid(format!("{pointer}/type"), format!("{:?} is not a namespace", namespace.kind)));
             };
-            match path {
-                Some(path) if !path.as_os_str().is_empty() => {
+            match namespace.joined() {
+                Some(path) => {
                     let pointer = format!("{pointer}/path");
-                    namespaces.joins.push(Join { kind, path: path.clone(), pointer });
+                    namespaces.joins.push(Join { kind, path: path.to_owned(), pointer });
                 }
-                _ => namespaces.new |= kind.flag(),
+                None => namespaces.new |= kind.flag(),
             }
         }
         namespaces.joins.sort_by_key(|join| (join.kind == Kind::User) == privileged);
@@ -119,6 +121,30 @@ impl Namespaces {
     /// Made or joined.
     pub(crate) fn has(&self, kind: Kind) -> bool {
         self.makes(kind) || self.joins(kind)
+    }
+
+    /// Made, or joined and not the caller's: what is done to it isn't done to the caller's.
+    pub(crate) fn own(&self, kind: Kind) -> bool {
+        self.has(kind) && self.callers & kind.flag() == 0
+    }
+
+    /// What would be changed of the caller's own namespaces: each is refused, as its sysctls are.
+    pub(crate) fn check_callers(&self, spec: &Spec) -> anyhow::Result<()> {
+        for join in self.joins.iter().filter(|join| self.callers & join.kind.flag() != 0) {
+            let names = [("/hostname", &spec.hostname), ("/domainname", &spec.domainname)];
+            match (join.kind, names.into_iter().find(|(_, name)| !name.is_empty())) {
+                (Kind::Uts, Some((pointer, name))) => {
+                    let what = format!("{name:?} not allowed in host uts namespace, which {:?} is", join.path);
+                    return Err(invalid(pointer, what));
+                }
+                (Kind::Mount, _) => {
+                    let what = format!("{:?} is the host's mount namespace: its root would be changed", join.path);
+                    return Err(invalid(&join.pointer, what));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Whether an intermediate process must do the joins and make the final clone.
@@ -150,6 +176,7 @@ impl Namespaces {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spec::Namespace;
 
     fn namespaces(list: &[(&str, Option<&str>)], privileged: bool) -> Namespaces {
         let namespaces =
@@ -195,6 +222,15 @@ mod tests {
         let order = |privileged| namespaces(&list, privileged).joins.iter().map(|j| j.kind).collect::<Vec<_>>();
         assert_eq!(order(true), [Kind::Network, Kind::Ipc, Kind::User]);
         assert_eq!(order(false), [Kind::User, Kind::Network, Kind::Ipc]);
+    }
+
+    #[test]
+    fn what_is_the_callers_is_not_the_containers_own() {
+        let flags = Kind::Cgroup.flag();
+        let joined = Namespaces { callers: flags, ..namespaces(&[("cgroup", Some("/c")), ("ipc", Some("/i"))], true) };
+        assert!(
+            joined.has(Kind::Cgroup) && !joined.own(Kind::Cgroup) && joined.own(Kind::Ipc) && !joined.own(Kind::Uts)
+        );
     }
 
     #[test]

@@ -38,6 +38,8 @@ pub(crate) struct Parsed {
     pub(crate) bind: Bind,
     pub(crate) remount: bool,
     pub(crate) tmpcopyup: bool,
+    /// Whether any word speaks of the flags of the one mount, even if it comes to nothing: a bind mount starts from none then.
+    pub(crate) flagged: bool,
     pub(crate) idmap: IdMap,
     /// For the file system, in the order given.
     pub(crate) data: Vec<Data>,
@@ -200,13 +202,46 @@ pub(crate) const NAMES: &[&str] = &{
 pub(crate) fn parse(options: &[String]) -> Parsed {
     let mut parsed = Parsed::default();
     // An empty word comes from engines that split an empty string at commas.
-    for option in options.iter().filter(|o| !o.is_empty()) {
-        match WORDS.binary_search_by_key(&option.as_str(), |(name, _)| name) {
+    for option in options.iter().flat_map(|option| words(option)).filter(|word| !word.is_empty()) {
+        match WORDS.binary_search_by_key(&option, |(name, _)| name) {
             Ok(at) => parsed.apply(WORDS[at].1),
             Err(_) => parsed.data.push(Data::new(option)),
         }
     }
     parsed
+}
+
+/// The options of SELinux (mount(8), "SELinux context"), whose values may have commas.
+pub(crate) const CONTEXTS: [&str; 4] = ["context", "fscontext", "defcontext", "rootcontext"];
+
+/// One option as mount(2) splits it: at each comma, but not in the quotes of a context, nor before its categories
+/// (`c1,c2`), nor after a backslash, by which overlayfs escapes it. The backslash stays.
+pub(crate) fn words(option: &str) -> impl Iterator<Item = &str> {
+    let mut rest = Some(option);
+    std::iter::from_fn(move || {
+        let text = rest?;
+        let end = end_of_word(text);
+        rest = text.get(end + 1..);
+        text.get(..end)
+    })
+}
+
+fn end_of_word(text: &str) -> usize {
+    let context = text.split_once('=').is_some_and(|(key, _)| CONTEXTS.contains(&key));
+    let category =
+        |rest: &str| rest.strip_prefix('c').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+    let (mut quoted, mut escaped) = (false, false);
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' if context => quoted = !quoted,
+            b',' if quoted || context && text.get(at + 1..).is_some_and(category) => {}
+            b',' => return at,
+            _ => {}
+        }
+    }
+    text.len()
 }
 
 impl Parsed {
@@ -220,12 +255,23 @@ impl Parsed {
     }
 
     fn apply(&mut self, word: Word) {
+        let (Set(reach, _) | Clear(reach, _) | Time(reach, _) | NoTime(reach, _)) = word else {
+            self.flagged |= matches!(word, SetSuper(_) | ClearSuper(_));
+            return self.apply_other(word);
+        };
+        self.flagged |= reach == One;
         match word {
-            Word::Nothing => {}
-            Set(reach, bit) => self.attrs_of(reach).set(bit),
-            Clear(reach, bit) => self.attrs_of(reach).clear(bit),
-            Time(reach, value) => self.attrs_of(reach).time(value),
-            NoTime(reach, value) => self.attrs_of(reach).no_time(value),
+            Set(_, bit) => self.attrs_of(reach).set(bit),
+            Clear(_, bit) => self.attrs_of(reach).clear(bit),
+            Time(_, value) => self.attrs_of(reach).time(value),
+            NoTime(_, value) => self.attrs_of(reach).no_time(reach, value),
+            _ => {}
+        }
+    }
+
+    fn apply_other(&mut self, word: Word) {
+        match word {
+            Word::Nothing | Set(..) | Clear(..) | Time(..) | NoTime(..) => {}
             SetSuper(flag) => self.superblock = self.superblock.with(flag),
             ClearSuper(flag) => self.superblock = self.superblock.without(flag),
             Propagate(reach, kind) => self.propagation.push(Propagation { kind, reach }),
@@ -274,15 +320,30 @@ impl Attrs {
         self.clear |= attr::ATIME;
     }
 
-    /// `nostrictatime` and `atime` go back to the kernel's default, relatime, unless another value was
-    /// chosen; `norelatime` only takes back a `relatime`, for there is no other default to go to.
-    fn no_time(&mut self, value: u64) {
+    /// Takes back the value, if it was chosen: what was there before stays, and a new mount has relatime. Of a tree
+    /// mount_setattr(2) can't clear one value alone: `rnostrictatime` and `ratime` choose the kernel's default, relatime.
+    fn no_time(&mut self, reach: Reach, value: u64) {
         let chosen = (self.clear & attr::ATIME != 0).then_some(self.set & attr::ATIME);
         match chosen {
             Some(chosen) if chosen != value => {}
-            Some(attr::RELATIME) => self.clear &= !attr::ATIME,
-            None if value == attr::RELATIME => {}
-            _ => self.time(attr::RELATIME),
+            _ if reach == Tree && value != attr::RELATIME => self.time(attr::RELATIME),
+            Some(_) => {
+                self.set &= !attr::ATIME;
+                self.clear &= !attr::ATIME;
+            }
+            None => {}
+        }
+    }
+
+    /// The flags of a bind mount for which some are asked, as mount(2) has them on MS_REMOUNT|MS_BIND: what isn't asked
+    /// for is cleared, but the access time and `nodiratime` stay, unless one of these is asked for.
+    pub(crate) fn of_bind(self) -> Self {
+        const PLAIN: u64 = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC | attr::NOSYMFOLLOW;
+        let clear = self.clear | PLAIN & !self.set;
+        let time = self.clear & attr::ATIME != 0 || self.set & attr::NODIRATIME != 0;
+        match time {
+            true => Self { clear: clear | attr::ATIME | attr::NODIRATIME & !self.set, ..self },
+            false => Self { clear: clear & !attr::NODIRATIME, ..self },
         }
     }
 
@@ -373,6 +434,11 @@ impl Superblock {
 }
 
 impl Propagation {
+    /// Whether nothing done to mounts that this was given reaches those that they were peers of.
+    pub(crate) fn cuts_off(self) -> bool {
+        self.reach == Tree && self.kind != libc::MS_SHARED
+    }
+
     /// The flags of mount(2).
     pub(crate) fn ms_flags(self) -> c_ulong {
         match self.reach {

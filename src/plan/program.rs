@@ -15,14 +15,16 @@ pub(crate) struct Program {
     pub(crate) cwd: CString,
     /// HOME is to be looked up in the container's /etc/passwd.
     pub(crate) wants_home: bool,
+    /// LISTEN_PID is to be the program's own pid, which nobody knows yet (sd_listen_fds(3)).
+    pub(crate) listens: bool,
 }
 
 impl Program {
-    pub(crate) fn new(process: &spec::Process, listen: &[String]) -> Result<Self> {
+    pub(crate) fn new(process: &spec::Process, added: &[String]) -> Result<Self> {
         let args = process.args.iter().enumerate();
         let args = args.map(|(index, arg)| c_string(arg.as_str(), &format!("/process/args/{index}")));
-        let listen = listen.iter().map(String::as_str);
-        let kept = last_of_each(process.env.iter().map(String::as_str).chain(listen));
+        let added = added.iter().map(String::as_str);
+        let kept = last_of_each(process.env.iter().map(String::as_str).chain(added));
         // As runc: an empty HOME is looked up too.
         let has_home = kept.iter().any(|entry| entry.strip_prefix("HOME=").is_some_and(|home| !home.is_empty()));
         let env = kept.into_iter().filter(|entry| has_home || *entry != "HOME=");
@@ -31,6 +33,7 @@ impl Program {
             env: env.map(|entry| c_string(entry, "/process/env")).collect::<Result<_>>()?,
             cwd: c_string(process.cwd.as_str(), "/process/cwd")?,
             wants_home: !has_home,
+            listens: false,
         })
     }
 

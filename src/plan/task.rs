@@ -11,7 +11,7 @@ use super::namespaces::{Kind, Namespaces};
 use super::program::Program;
 use super::{c_string, caps, limits};
 use crate::error::invalid;
-use crate::host::Host;
+use crate::host::{Hiding, Host};
 use crate::seccomp;
 use crate::spec::{self, ConsoleSize, IdMapping};
 
@@ -30,11 +30,17 @@ pub(crate) struct Task {
     /// Whether it is made, and not one that the container has.
     pub(crate) new_keyring: bool,
     pub(crate) terminal: Option<ConsoleSize>,
-    pub(crate) preserve_fds: u32,
+    /// Whether it runs on the CPUs that it was started on (`execCPUAffinity.initial`), and not on all of its cpuset's.
+    pub(crate) keeps_affinity: bool,
+    /// Whose standard streams it has.
+    pub(crate) streams: Streams,
+    /// Descriptors of the caller's that it keeps.
+    pub(crate) preserved: Vec<i32>,
     /// Signals that the caller ignores, to be reset for the program.
     pub(crate) ignored_signals: u64,
     /// Whether it runs in a user namespace that the runtime isn't in.
     pub(crate) user_namespace: bool,
+    pub(crate) hiding: Hiding,
 }
 
 impl Task {
@@ -54,10 +60,20 @@ impl Task {
 /// An agent that decides about system calls (config-linux.md, "Seccomp").
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Listener {
-    /// Absolute: a listening unix stream socket on the host.
+    /// Of a listening unix stream socket on the host: absolute, or @ and an abstract name.
     pub(crate) path: PathBuf,
     /// For the agent alone to understand.
     pub(crate) metadata: String,
+}
+
+/// Whose the standard streams are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Streams {
+    /// Given away with the container: its user is to own them, as in runc.
+    #[default]
+    Containers,
+    /// Of a command in the foreground: what else has a name on the host stays its owner's. runc passes pipes of its own.
+    Callers,
 }
 
 /// What the command line says about it.
@@ -66,10 +82,13 @@ pub(crate) struct Passed {
     /// The session keyring to make or join; none keeps the caller's.
     pub(crate) keyring: Option<String>,
     pub(crate) new_keyring: bool,
-    /// Descriptors from 3 on that it keeps.
-    pub(crate) preserve_fds: u32,
+    /// Descriptors of the caller's, all above 2, that it keeps.
+    pub(crate) preserved: Vec<i32>,
     /// Variables that the runtime adds: `LISTEN_FDS` and its kin when they are meant for this process, `NOTIFY_SOCKET`.
-    pub(crate) listen: Vec<String>,
+    pub(crate) environment: Vec<String>,
+    /// Whether the program is to find its own pid in `LISTEN_PID`.
+    pub(crate) listens: bool,
+    pub(crate) streams: Streams,
     pub(crate) labels: labels::Options,
 }
 
@@ -81,8 +100,7 @@ pub(crate) struct Identity {
     pub(crate) groups: Vec<u32>,
     /// None: it is so already.
     pub(crate) umask: Option<u32>,
-    /// `None` keeps what the runtime has.
-    pub(crate) capabilities: Option<caps::Masks>,
+    pub(crate) capabilities: caps::Masks,
     /// What may be in the bounding set when it is reduced: entering a user namespace fills it (user_namespaces(7)).
     pub(crate) bounding: u64,
     pub(crate) no_new_privileges: bool,
@@ -117,7 +135,7 @@ impl Task {
         });
         let keyring = passed.keyring.as_ref().map(|name| c_string(name.as_str(), "ID"));
         Ok(Self {
-            program: Program::new(process, &passed.listen)?,
+            program: Program { listens: passed.listens, ..Program::new(process, &passed.environment)? },
             identity: identity(process, linux, namespaces, host)?,
             limits: limits(process, linux)?,
             labels: Labels::new(process, host.modules, passed.labels)?,
@@ -126,9 +144,12 @@ impl Task {
             keyring: keyring.transpose()?,
             new_keyring: passed.new_keyring,
             terminal: process.terminal.then(|| process.console_size.clone().unwrap_or_default()),
-            preserve_fds: passed.preserve_fds,
+            keeps_affinity: false,
+            streams: passed.streams,
+            preserved: passed.preserved.clone(),
             ignored_signals: host.ignored_signals,
             user_namespace: namespaces.has(Kind::User),
+            hiding: host.hiding(),
         })
     }
 }
@@ -161,7 +182,8 @@ fn identity(process: &spec::Process, linux: &spec::Linux, namespaces: &Namespace
         gid: user.gid,
         groups: user.additional_gids.clone(),
         umask: Some(limits::umask(user)).filter(|umask| host.umask != Some(*umask)),
-        capabilities: process.capabilities.as_ref().map(caps::masks),
+        // Without the property there are none, as with an empty one.
+        capabilities: process.capabilities.as_ref().map(caps::masks).unwrap_or_default(),
         bounding: host.bounding.filter(|_| !namespaces.has(Kind::User)).unwrap_or(u64::MAX),
         no_new_privileges: process.no_new_privileges,
         same_ids: host.all_root

@@ -85,6 +85,11 @@ struct Action {
 }
 
 impl Action {
+    /// The largest number that it takes; a tracer may be told any.
+    fn largest(&self) -> u32 {
+        if self.ret == libc::SECCOMP_RET_ERRNO { 4095 } else { 0xffff }
+    }
+
     /// The return value of a filter. `pointer` is where the errno would be.
     fn with(&self, pointer: impl Display, errno: Option<u32>) -> Result<u32> {
         match errno {
@@ -95,9 +100,9 @@ impl Action {
                     format!("{errno} has no meaning with {}, expected SCMP_ACT_ERRNO or SCMP_ACT_TRACE", self.name);
                 Err(invalid(pointer, what))
             }
-            // The kernel keeps 16 bits for it.
-            Some(errno) if errno > 0xffff => {
-                Err(invalid(pointer, format!("{errno} is too large, expected at most 65535")))
+            // The kernel keeps 16 bits for it, of which an errno has 12 (MAX_ERRNO): the kernel makes 4095 of more.
+            Some(errno) if errno > self.largest() => {
+                Err(invalid(pointer, format!("{errno} is too large, expected at most {}", self.largest())))
             }
             Some(errno) => Ok(self.ret | errno),
         }
@@ -156,8 +161,8 @@ fn listener(profile: &spec::Seccomp, notifies: bool, warnings: &mut Vec<String>)
             (false, true) => Ok(()),
         };
     }
-    if !path.starts_with('/') || path.contains('\0') {
-        let what = format!("{path:?}, expected the absolute path of a unix socket");
+    if !path.starts_with(['/', '@']) || path.contains('\0') {
+        let what = format!("{path:?}, expected the absolute path of a unix socket, or @ and an abstract name");
         return Err(invalid("/linux/seccomp/listenerPath", what));
     }
     if !notifies {

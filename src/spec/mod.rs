@@ -238,6 +238,13 @@ object! {
     Namespace { #[serde(rename = "type")] kind: String, path: Option<PathBuf> }
 }
 
+impl Namespace {
+    /// Where the namespace is that is to be joined. An empty path is a new one: Go's types can't tell it from an absent one.
+    pub(crate) fn joined(&self) -> Option<&std::path::Path> {
+        self.path.as_deref().filter(|path| !path.as_os_str().is_empty())
+    }
+}
+
 object! {
     /// time_namespaces(7).
     TimeOffset { secs: i64, nanosecs: u32 }
@@ -248,8 +255,9 @@ object! {
     Device {
         #[serde(rename = "type")] kind: String,
         path: String,
-        major: i64,
-        minor: i64,
+        /// Both are absent of a fifo only.
+        major: Option<i64>,
+        minor: Option<i64>,
         /// Absent is 0666. With or without the bits of the type.
         file_mode: Option<u32>,
         uid: u32,

@@ -29,69 +29,76 @@ const LICENSE: &std::ffi::CStr = c"Apache-2.0";
 /// `struct bpf_insn`, eight bytes in the machine's byte order.
 pub(crate) type Insn = [u8; 8];
 
-#[repr(C)]
-struct ProgLoad {
-    prog_type: u32,
-    insn_cnt: u32,
-    insns: u64,
-    license: u64,
-    log_level: u32,
-    log_size: u32,
-    log_buf: u64,
-    kern_version: u32,
-    prog_flags: u32,
-    prog_name: [u8; 16],
+kernel_struct! {
+    struct ProgLoad {
+        prog_type: u32,
+        insn_cnt: u32,
+        insns: u64,
+        license: u64,
+        log_level: u32,
+        log_size: u32,
+        log_buf: u64,
+        kern_version: u32,
+        prog_flags: u32,
+        prog_name: [u8; 16],
+    }
 }
 
-#[repr(C)]
-struct ProgAttach {
-    target_fd: u32,
-    attach_bpf_fd: u32,
-    attach_type: u32,
-    attach_flags: u32,
-    replace_bpf_fd: u32,
+kernel_struct! {
+    struct ProgAttach {
+        target_fd: u32,
+        attach_bpf_fd: u32,
+        attach_type: u32,
+        attach_flags: u32,
+        replace_bpf_fd: u32,
+    }
 }
 
-#[repr(C)]
-struct ProgQuery {
-    target_fd: u32,
-    attach_type: u32,
-    query_flags: u32,
-    attach_flags: u32,
-    prog_ids: u64,
-    prog_cnt: u32,
+kernel_struct! {
+    struct ProgQuery {
+        target_fd: u32,
+        attach_type: u32,
+        query_flags: u32,
+        attach_flags: u32,
+        prog_ids: u64,
+        prog_cnt: u32,
+        padding: u32,
+    }
 }
 
-#[repr(C)]
-struct GetFdById {
-    prog_id: u32,
-    next_id: u32,
-    open_flags: u32,
+kernel_struct! {
+    struct GetFdById {
+        prog_id: u32,
+        next_id: u32,
+        open_flags: u32,
+    }
 }
 
-#[repr(C)]
-struct GetInfo {
-    bpf_fd: u32,
-    info_len: u32,
-    info: u64,
+kernel_struct! {
+    struct GetInfo {
+        bpf_fd: u32,
+        info_len: u32,
+        info: u64,
+    }
 }
 
-/// The head of `struct bpf_prog_info`, up to the name.
-#[repr(C)]
-#[derive(Default)]
-struct ProgInfo {
-    prog_type: u32,
-    id: u32,
-    tag: [u8; 8],
-    jited_prog_len: u32,
-    xlated_prog_len: u32,
-    jited_prog_insns: u64,
-    xlated_prog_insns: u64,
-    load_time: u64,
-    created_by_uid: u32,
-    nr_map_ids: u32,
-    map_ids: u64,
-    name: [u8; 16],
+kernel_struct! {
+    /// The head of `struct bpf_prog_info`, up to the name.
+    #[derive(Default)]
+    struct ProgInfo {
+        prog_type: u32,
+        id: u32,
+        tag: [u8; 8],
+        jited_prog_len: u32,
+        xlated_prog_len: u32,
+        jited_prog_insns: u64,
+        xlated_prog_insns: u64,
+        load_time: u64,
+        created_by_uid: u32,
+        nr_map_ids: u32,
+        map_ids: u64,
+        name: [u8; 16],
+    }
 }
 
 /// bpf(2) with an attribute struct of one of the commands above.
@@ -215,6 +222,7 @@ pub(crate) fn device_programs(cgroup: BorrowedFd<'_>) -> Result<Vec<u32>> {
         attach_flags: 0,
         prog_ids: ids.as_mut_ptr() as u64,
         prog_cnt: 64,
+        padding: 0,
     };
     bpf("bpf", BPF_PROG_QUERY, &mut attr, || "PROG_QUERY, BPF_CGROUP_DEVICE".into())?;
     ids.truncate(attr.prog_cnt as usize);

@@ -69,6 +69,12 @@ pub(crate) fn clone3(args: CloneArgs<'_>) -> Result<Cloned> {
 /// Like fork(2), with a pidfd. By clone(2), which has CLONE_PIDFD since 5.2: inside a container the payload's own seccomp
 /// filter may deny clone3(2), by an error or by death, as it can't look into its arguments.
 pub(crate) fn fork() -> Result<Cloned> {
+    hear_of_children();
+    clone(0)
+}
+
+/// [`fork`] in a process that has heard of children before: one system call, and no other.
+pub(crate) fn fork_again() -> Result<Cloned> {
     clone(0)
 }
 
@@ -87,6 +93,7 @@ pub(crate) fn clone_process(flags: u64) -> Result<Cloned> {
 /// caller, whose own attempt says why.
 pub(crate) fn clone_into(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<(Cloned, bool)> {
     super::heap::settle();
+    hear_of_children();
     match clone3(CloneArgs { flags, cgroup }) {
         Err(error) if error.errno() == Errno::ENOSYS => Ok((clone(flags)?, false)),
         Err(error) if cgroup.is_some() && matches!(error.errno(), Errno::EBUSY | Errno::EOPNOTSUPP | Errno::EACCES) => {
@@ -94,6 +101,13 @@ pub(crate) fn clone_into(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<(
         }
         result => Ok((result?, cgroup.is_some())),
     }
+}
+
+/// Before the first child is made: where the caller has SIGCHLD ignored, which a program inherits, the kernel reaps children
+/// by itself, and waiting for one is an error (ECHILD) that says nothing of how it ended. What is executed in the end gets
+/// the default as well.
+pub(crate) fn hear_of_children() {
+    super::process::signal_default(libc::SIGCHLD);
 }
 
 /// clone(2) without a stack of its own. CLONE_PIDFD is always added.
@@ -119,6 +133,15 @@ pub(crate) fn pidfd_open(pid: Pid) -> Result<OwnedFd> {
     // SAFETY: no memory is passed.
     let ret = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
     let fd = newer::PIDFD_OPEN.check(ret, || pid.to_string())?;
+    // SAFETY: a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// A pidfd of one thread of a process (PIDFD_THREAD, Linux 6.9): EINVAL before.
+pub(crate) fn pidfd_open_thread(tid: Pid) -> Result<OwnedFd> {
+    // SAFETY: no memory is passed.
+    let ret = unsafe { libc::syscall(libc::SYS_pidfd_open, tid.as_raw(), libc::O_EXCL) };
+    let fd = newer::PIDFD_OPEN.check(ret, || format!("PIDFD_THREAD {tid}"))?;
     // SAFETY: a new descriptor that nobody else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
@@ -254,6 +277,7 @@ pub(crate) fn execve_errno(path: &CStr, argv: &CStrings, envp: &CStrings) -> Err
 pub(crate) struct CStrings {
     pointers: Vec<*const libc::c_char>,
     /// Owns what `pointers` point to; the heap blocks of the strings don't move with the vector.
+    #[allow(dead_code)]
     strings: Vec<std::ffi::CString>,
 }
 
@@ -263,8 +287,10 @@ impl CStrings {
         Self { pointers, strings }
     }
 
-    pub(crate) fn strings(&self) -> &[std::ffi::CString] {
-        &self.strings
+    /// Of strings that are nobody's to free.
+    pub(crate) fn of_static(strings: impl Iterator<Item = &'static CStr>) -> Self {
+        let pointers = strings.map(CStr::as_ptr).chain([std::ptr::null()]).collect();
+        Self { pointers, strings: Vec::new() }
     }
 }
 

@@ -14,17 +14,19 @@ pub(crate) struct Error {
     errno: Errno,
     /// Of a call that can't be made here: what was answered in the kernel's place.
     answered: Option<Errno>,
+    /// Of a failure that has no number: a file that ends too early, text that isn't UTF-8. `errno` is then the unknown.
+    words: Option<String>,
 }
 
 impl Error {
     /// `args` names the object, quoted where it is a path; it may be empty.
     pub(crate) fn new(call: &'static str, args: impl Into<String>, errno: Errno) -> Self {
-        Self { call, args: args.into(), errno, answered: None }
+        Self { call, args: args.into(), errno, answered: None, words: None }
     }
 
     /// A call that this kernel lacks, or that a filter around the runtime denies by the error number `answered`.
     pub(super) fn lacking(call: &'static str, args: String, answered: Errno) -> Self {
-        Self { call, args, errno: Errno::ENOSYS, answered: Some(answered) }
+        Self { call, args, errno: Errno::ENOSYS, answered: Some(answered), words: None }
     }
 
     /// The call's own error number; ENOSYS if a filter around the runtime denies the call, whatever it answers.
@@ -36,8 +38,12 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let space = if self.args.is_empty() { "" } else { " " };
+        write!(f, "{}{space}{}: ", self.call, self.args)?;
         let errno = self.answered.unwrap_or(self.errno);
-        write!(f, "{}{space}{}: {} ({errno:?})", self.call, self.args, words(errno))?;
+        match &self.words {
+            Some(words) => f.write_str(words)?,
+            None => write!(f, "{} ({errno:?})", words(errno))?,
+        }
         match self.answered {
             None => Ok(()),
             Some(Errno::ENOSYS) => {
@@ -128,8 +134,11 @@ impl<T> Context<T> for nix::Result<T> {
 impl<T> Context<T> for std::io::Result<T> {
     fn call(self, name: &'static str, object: impl fmt::Debug) -> Result<T> {
         self.map_err(|error| {
-            let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
-            Error::new(name, format!("{object:?}"), errno)
+            let (errno, words) = match error.raw_os_error() {
+                Some(number) => (Errno::from_raw(number), None),
+                None => (Errno::UnknownErrno, Some(error.to_string())),
+            };
+            Error { words, ..Error::new(name, format!("{object:?}"), errno) }
         })
     }
 }
@@ -142,6 +151,23 @@ pub(super) fn check(call: &'static str, ret: libc::c_long, args: impl FnOnce() -
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Whatever std makes up by itself, and a number that it takes from the kernel.
+    #[test]
+    fn a_failure_without_a_number_says_what_it_is() {
+        use std::io::{Error, ErrorKind};
+        for error in [
+            Error::from(ErrorKind::UnexpectedEof),
+            Error::new(ErrorKind::InvalidData, "stream did not contain valid UTF-8"),
+            Error::other("words of its own"),
+        ] {
+            let want = format!("read \"/x\": {error}");
+            let error = Err::<(), _>(error).call("read", "/x").unwrap_err();
+            assert_eq!((error.to_string(), error.errno()), (want, Errno::UnknownErrno));
+        }
+        let error = Err::<(), _>(Error::from_raw_os_error(2)).call("read", "/x").unwrap_err();
+        assert_eq!(error.to_string(), "read \"/x\": no such file or directory (ENOENT)");
+    }
 
     #[test]
     fn words_are_those_of_glibc() {

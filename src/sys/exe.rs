@@ -10,25 +10,26 @@ use nix::errno::Errno;
 use super::error::{Error, Result, check};
 use super::newer;
 
-/// linux/prctl.h, `struct prctl_mm_map`.
-#[repr(C)]
-#[derive(Debug, Default, PartialEq, Eq)]
-struct MmMap {
-    start_code: u64,
-    end_code: u64,
-    start_data: u64,
-    end_data: u64,
-    start_brk: u64,
-    brk: u64,
-    start_stack: u64,
-    arg_start: u64,
-    arg_end: u64,
-    env_start: u64,
-    env_end: u64,
-    /// With size 0 the auxiliary vector stays.
-    auxv: u64,
-    auxv_size: u32,
-    exe_fd: u32,
+kernel_struct! {
+    /// linux/prctl.h, `struct prctl_mm_map`.
+    #[derive(Debug, Default, PartialEq, Eq)]
+    struct MmMap {
+        start_code: u64,
+        end_code: u64,
+        start_data: u64,
+        end_data: u64,
+        start_brk: u64,
+        brk: u64,
+        start_stack: u64,
+        arg_start: u64,
+        arg_end: u64,
+        env_start: u64,
+        env_end: u64,
+        /// With size 0 the auxiliary vector stays.
+        auxv: u64,
+        auxv_size: u32,
+        exe_fd: u32,
+    }
 }
 
 /// elf(5), `Elf64_Phdr`.

@@ -64,20 +64,20 @@ pub(crate) fn cloexec_from(first: u32) -> Result<()> {
     }
 }
 
-/// The descriptors of this process from `first` on; one of them is gone already.
-fn open_from(first: i32) -> Result<Vec<i32>> {
-    let entries = std::fs::read_dir("/proc/self/fd").call("open", "/proc/self/fd")?;
-    let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    Ok(numbers.filter(|fd| *fd >= first).collect())
-}
-
 /// For kernels before 5.11, and sandboxes that don't know close_range.
 fn cloexec_one_by_one(first: u32) -> Result<()> {
-    for fd in open_from(first.cast_signed())? {
+    for fd in open_descriptors()?.into_iter().filter(|fd| *fd >= first.cast_signed()) {
         // SAFETY: F_SETFD takes an integer; a descriptor that is gone gives EBADF, which is fine.
         unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
     }
     Ok(())
+}
+
+/// The numbers of this process's descriptors, in no order; that by which they were listed is closed again.
+pub(crate) fn open_descriptors() -> Result<Vec<i32>> {
+    const PATH: &str = "/proc/self/fd";
+    let entries = std::fs::read_dir(PATH).call("open", PATH)?;
+    Ok(entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
 }
 
 /// Whether `fd` came from the caller: open and not close-on-exec, which everything is that this process opens.
@@ -116,8 +116,7 @@ pub(crate) fn open_to_read(path: &std::path::Path, flags: OFlag) -> nix::Result<
 /// What [`flock`] does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flock {
-    Wait,
-    /// EWOULDBLOCK rather than waiting.
+    /// EWOULDBLOCK rather than waiting, which nothing would end.
     Try,
     Unlock,
 }
@@ -184,7 +183,7 @@ pub(crate) fn close_all_but(first: i32, keep: &[BorrowedFd<'_>]) {
 
 /// For sandboxes that don't know close_range. Without /proc it is left to close-on-exec.
 fn close_one_by_one(first: i32, keep: &[i32]) {
-    for fd in open_from(first).unwrap_or_default().into_iter().filter(|fd| !keep.contains(fd)) {
+    for fd in open_descriptors().unwrap_or_default().into_iter().filter(|fd| *fd >= first && !keep.contains(fd)) {
         // SAFETY: no frame that owns one of these descriptors runs again in this process.
         unsafe { libc::close(fd) };
     }
@@ -199,10 +198,32 @@ pub(crate) fn may_execute(path: &CStr) -> std::result::Result<(), Errno> {
     newer::FACCESSAT2.check(ret, String::new).map(drop).map_err(|error| error.errno())
 }
 
+/// close(2) of a descriptor whose owner is neither used nor dropped in this process any more.
+pub(crate) fn close_borrowed(fd: BorrowedFd<'_>) {
+    // SAFETY: the caller's promise.
+    unsafe { libc::close(fd.as_raw_fd()) };
+}
+
+/// Closes descriptors that the caller passed for the container, once its process has them: whoever is at their other end
+/// may wait for the container to close them.
+pub(crate) fn close_passed(numbers: &[i32]) {
+    for fd in numbers {
+        // SAFETY: what was inherited from 3 on is owned by nothing in this process, and none of it is used after this.
+        unsafe { libc::close(*fd) };
+    }
+}
+
+/// Closes some descriptors in a clone that never returns to whoever owns them.
+pub(crate) fn close_in_clone<'a>(fds: impl Iterator<Item = &'a OwnedFd>) {
+    for fd in fds {
+        // SAFETY: no frame that owns this descriptor runs again in this process.
+        unsafe { libc::close(fd.as_raw_fd()) };
+    }
+}
+
 /// flock(2), exclusive. The lock belongs to the open file description: it ends when its last descriptor closes.
 pub(crate) fn flock(fd: BorrowedFd<'_>, what: Flock) -> Result<()> {
     let operation = match what {
-        Flock::Wait => libc::LOCK_EX,
         Flock::Try => libc::LOCK_EX | libc::LOCK_NB,
         Flock::Unlock => libc::LOCK_UN,
     };
@@ -221,6 +242,20 @@ pub(crate) fn setxattr(path: &CStr, name: &CStr, value: &[u8]) -> Result<()> {
     // SAFETY: both strings and the `value.len()` bytes of `value` live across the call, which only reads them.
     let ret = unsafe { libc::setxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
     check("setxattr", ret.into(), || format!("{path:?} {}", name.to_string_lossy())).map(drop)
+}
+
+/// getxattr(2) of a short attribute; none if there isn't one, or can't be any.
+pub(crate) fn getxattr(path: &CStr, name: &CStr) -> Result<Option<Vec<u8>>> {
+    let mut value = vec![0; 64];
+    // SAFETY: both strings and the `value.len()` bytes to write to live across the call.
+    let ret = unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
+    match check("getxattr", ret as libc::c_long, || format!("{path:?} {}", name.to_string_lossy())) {
+        Err(error) if matches!(error.errno(), Errno::ENODATA | Errno::EOPNOTSUPP | Errno::ENOENT) => Ok(None),
+        length => {
+            value.truncate(usize::try_from(length?).unwrap_or_default());
+            Ok(Some(value))
+        }
+    }
 }
 
 /// The current directory.

@@ -8,8 +8,20 @@
 // Kernel and libc types differ in sign and width; each conversion here is of a small constant or a descriptor.
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 
+/// A struct that the kernel is given, laid out as C has it. What lies between two fields would be whatever was in memory
+/// before, and newer kernels may have given it a meaning: padding is a field of its own, or this doesn't build.
+macro_rules! kernel_struct {
+    ($(#[$meta:meta])* $vis:vis struct $name:ident { $($(#[$field_meta:meta])* $field_vis:vis $field:ident: $type:ty,)* }) => {
+        $(#[$meta])*
+        #[repr(C)]
+        $vis struct $name { $($(#[$field_meta])* $field_vis $field: $type,)* }
+        const _: () = assert!(size_of::<$name>() == 0 $(+ size_of::<$type>())*);
+    };
+}
+
 pub(crate) mod bpf;
 pub(crate) mod clone;
+pub(crate) mod environment;
 mod error;
 pub(crate) mod exe;
 mod exit;

@@ -163,8 +163,16 @@ pub(crate) fn fsopen(kind: &CStr) -> Result<OwnedFd> {
     newer::FSOPEN.check(ret, || format!("{kind:?}")).map(owned)
 }
 
-/// fsconfig(2), FSCONFIG_SET_STRING, or FSCONFIG_SET_FLAG for a key without value.
+/// How many bytes fsconfig(2) takes as a string.
+pub(crate) const FSCONFIG_LONGEST: usize = 255;
+
+/// fsconfig(2), FSCONFIG_SET_STRING, or FSCONFIG_SET_FLAG for a key without value. A string that is too long for it is
+/// ENOSYS, as if there were no such call: mount(2) takes longer ones.
 pub(crate) fn fsconfig_set(fs: BorrowedFd<'_>, key: &CStr, value: Option<&CStr>) -> Result<()> {
+    if [Some(key), value].into_iter().flatten().any(|text| text.to_bytes().len() > FSCONFIG_LONGEST) {
+        let what = format!("{:.40}..., longer than {FSCONFIG_LONGEST} bytes", key.to_string_lossy());
+        return Err(Error::new("fsconfig", what, Errno::ENOSYS));
+    }
     let command = if value.is_some() { FSCONFIG_SET_STRING } else { FSCONFIG_SET_FLAG };
     let value_ptr = value.map_or(null(), CStr::as_ptr);
     // SAFETY: `key` and `value` are C strings that live across the call; a flag's value must be null.

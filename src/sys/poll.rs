@@ -13,7 +13,7 @@ pub(crate) const OUT: i16 = libc::POLLOUT;
 pub(crate) const PRI: i16 = libc::POLLPRI;
 
 /// Waits until one of the descriptors is ready (or in error, or hung up), and says which are. `None` leaves a place out;
-/// without a timeout it waits for ever. A signal ends it early with nothing ready.
+/// without a timeout it waits for ever, and with one of zero not at all. A signal ends it early with nothing ready.
 pub(crate) fn poll<const N: usize>(
     wanted: [Option<(BorrowedFd<'_>, i16)>; N],
     timeout: Option<Duration>,
@@ -24,7 +24,11 @@ pub(crate) fn poll<const N: usize>(
         None => libc::pollfd { fd: -1, events: 0, revents: 0 },
     });
     // Rounded up: a caller with a deadline would spin through the last millisecond.
-    let milliseconds = timeout.map_or(-1, |left| i32::try_from(left.as_millis() + 1).unwrap_or(i32::MAX));
+    let milliseconds = match timeout {
+        None => -1,
+        Some(Duration::ZERO) => 0,
+        Some(left) => i32::try_from(left.as_millis() + 1).unwrap_or(i32::MAX),
+    };
     // SAFETY: pointer and length describe an array that lives across the call.
     let ret = unsafe { libc::poll(fds.as_mut_ptr(), N as libc::nfds_t, milliseconds) };
     match check("poll", ret.into(), String::new) {

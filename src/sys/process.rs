@@ -4,9 +4,10 @@
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::SigSet;
 
-use super::error::{Result, check};
+use super::error::{Context, Result, check};
 use super::newer;
 
 /// A raw system call without memory arguments, named for its error.
@@ -79,10 +80,11 @@ pub(crate) fn set_dumpable(on: bool) -> Result<()> {
 
 /// capset(2), version 3: the three sets of the calling thread.
 pub(crate) fn capset(effective: u64, permitted: u64, inheritable: u64) -> Result<()> {
-    #[repr(C)]
-    struct Header {
-        version: u32,
-        pid: i32,
+    kernel_struct! {
+        struct Header {
+            version: u32,
+            pid: i32,
+        }
     }
     let header = Header { version: 0x2008_0522, pid: 0 };
     let half = |set: u64, shift: u32| (set >> shift & 0xffff_ffff) as u32;
@@ -102,18 +104,36 @@ pub(crate) fn prlimit(pid: i32, resource: u32, soft: u64, hard: u64) -> Result<(
     check("prlimit", ret, || format!("soft {soft}, hard {hard}")).map(drop)
 }
 
-/// The scheduling attributes of sched_setattr(2), in the kernel's layout (SCHED_ATTR_SIZE_VER0).
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct SchedAttr {
-    pub(crate) size: u32,
-    pub(crate) policy: u32,
-    pub(crate) flags: u64,
-    pub(crate) nice: i32,
-    pub(crate) priority: u32,
-    pub(crate) runtime: u64,
-    pub(crate) deadline: u64,
-    pub(crate) period: u64,
+kernel_struct! {
+    /// The scheduling attributes of sched_setattr(2), in the kernel's layout (SCHED_ATTR_SIZE_VER0).
+    #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+    pub(crate) struct SchedAttr {
+        pub(crate) size: u32,
+        pub(crate) policy: u32,
+        pub(crate) flags: u64,
+        pub(crate) nice: i32,
+        pub(crate) priority: u32,
+        pub(crate) runtime: u64,
+        pub(crate) deadline: u64,
+        pub(crate) period: u64,
+    }
+}
+
+/// RLIMIT_NOFILE (getrlimit(2)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Limit {
+    pub(crate) soft: u64,
+    pub(crate) hard: u64,
+}
+
+/// How many files this process may have open.
+pub(crate) fn open_files() -> Result<Limit> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).call("getrlimit", "RLIMIT_NOFILE")?;
+    Ok(Limit { soft, hard })
+}
+
+pub(crate) fn set_open_files(limit: Limit) -> Result<()> {
+    setrlimit(Resource::RLIMIT_NOFILE, limit.soft, limit.hard).call("setrlimit", "RLIMIT_NOFILE")
 }
 
 /// sched_setattr(2) on a process, 0 being this one.
@@ -191,6 +211,13 @@ pub(crate) fn signal_default(signal: i32) {
     // SAFETY: `default` is a whole kernel sigaction that installs no code and lives across the call; a signal that
     // can't be changed gives EINVAL, which is fine.
     unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), old, size_of::<u64>()) };
+}
+
+/// Runs a program of the host to its end, whatever the caller does about SIGCHLD.
+pub(crate) fn output(command: &mut std::process::Command) -> std::io::Result<std::process::Output> {
+    super::clone::hear_of_children();
+    #[allow(clippy::disallowed_methods)]
+    command.output()
 }
 
 /// Every signal there is. sigfillset(3) leaves out what its libc keeps for itself, which is 32 and 33 of glibc, and 34 of

@@ -10,7 +10,8 @@ use nix::sys::stat::Mode;
 
 use super::error::{Context, Result};
 
-/// The content of a file that is meant to be read in one go, up to 8 KiB of it.
+/// The content of a file that is meant to be read in one go. Of one that is longer than a read (/proc/self/status of a
+/// process with thousands of groups) the rest is read, too.
 pub(crate) fn read_small(path: impl AsRef<Path>) -> Result<Vec<u8>> {
     read_and_keep(path.as_ref()).map(|(content, _)| content)
 }
@@ -24,12 +25,13 @@ pub(crate) fn read_once(path: impl AsRef<Path>) -> Result<Vec<u8>> {
 
 fn read_and_keep(path: &Path) -> Result<(Vec<u8>, OwnedFd)> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
+    const STEP: usize = 8 << 10;
     let file = nix::fcntl::openat(super::fs::CWD, path, flags, Mode::empty()).call("open", path)?;
     let mut content = Vec::new();
     loop {
-        match append(&file, &mut content, 8192) {
-            Ok(_) => return Ok((content, file)),
-            Err(Errno::EINTR) => {}
+        match append(&file, &mut content, STEP) {
+            Ok(length) if length < STEP => return Ok((content, file)),
+            Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno).call("read", path),
         }
     }

@@ -16,6 +16,15 @@ const _: () = {
     assert!(offset_of!(Insn, k) == offset_of!(libc::sock_filter, k));
 };
 
+kernel_struct! {
+    /// `struct sock_fprog`.
+    struct Program {
+        len: u16,
+        padding: [u8; size_of::<usize>() - size_of::<u16>()],
+        filter: *const Insn,
+    }
+}
+
 /// Installs a filter on the calling thread, for good. Returns its listener, close-on-exec, if the filter makes one.
 ///
 /// Needs `CAP_SYS_ADMIN` in the thread's user namespace, or no_new_privs: that is the caller's to set, because a
@@ -25,9 +34,9 @@ pub(crate) fn load(filter: &Filter) -> Result<Option<OwnedFd>> {
     let too_large = |_| Error::new("seccomp", args(), Errno::EINVAL);
     let len = u16::try_from(filter.program.len()).map_err(too_large)?;
     let flags = libc::c_uint::try_from(filter.flags).map_err(too_large)?;
-    let fprog = libc::sock_fprog { len, filter: filter.program.as_ptr().cast::<libc::sock_filter>().cast_mut() };
+    let fprog = Program { len, padding: [0; size_of::<usize>() - size_of::<u16>()], filter: filter.program.as_ptr() };
     let fprog = &raw const fprog;
-    // SAFETY: the kernel reads one `sock_fprog` and the `len` instructions it points to, which is the program whole, of
+    // SAFETY: the kernel reads one `struct sock_fprog` and the `len` instructions it points to, which is the program whole, of
     // a type that is laid out alike, and alive until after the call, and copies them; it writes nothing.
     let ret = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, fprog) };
     let fd = newer::SECCOMP.check(ret, args)?;

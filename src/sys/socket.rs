@@ -20,10 +20,11 @@ pub(crate) struct Received {
     pub(crate) fds: Vec<OwnedFd>,
 }
 
-/// sendmsg(2) of a payload, which may not be empty, with one descriptor.
-pub(crate) fn send_fd(socket: BorrowedFd<'_>, payload: &[u8], fd: BorrowedFd<'_>) -> Result<()> {
-    let (iov, fds) = ([IoSlice::new(payload)], [fd.as_raw_fd()]);
-    let rights = [ControlMessage::ScmRights(&fds)];
+/// sendmsg(2) of a payload, which may not be empty, with descriptors.
+pub(crate) fn send_fds(socket: BorrowedFd<'_>, payload: &[u8], fds: &[BorrowedFd<'_>]) -> Result<()> {
+    let iov = [IoSlice::new(payload)];
+    let numbers: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&numbers)];
     loop {
         match sendmsg::<()>(socket.as_raw_fd(), &iov, &rights, MsgFlags::MSG_NOSIGNAL, None) {
             Err(Errno::EINTR) => {}

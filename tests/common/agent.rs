@@ -45,7 +45,17 @@ pub struct Agent {
 impl Agent {
     /// `answer` decides by the number of the system call.
     pub fn start(path: &Path, answer: impl Fn(i64) -> Answer + Send + Sync + 'static) -> Self {
-        let listener = UnixListener::bind(path).unwrap();
+        Self::serve(path, UnixListener::bind(path).unwrap(), answer)
+    }
+
+    /// At an address of the abstract namespace.
+    pub fn at_name(name: &str, answer: impl Fn(i64) -> Answer + Send + Sync + 'static) -> Self {
+        use std::os::linux::net::SocketAddrExt;
+        let address = std::os::unix::net::SocketAddr::from_abstract_name(name).unwrap();
+        Self::serve(Path::new(name), UnixListener::bind_addr(&address).unwrap(), answer)
+    }
+
+    fn serve(path: &Path, listener: UnixListener, answer: impl Fn(i64) -> Answer + Send + Sync + 'static) -> Self {
         listener.set_nonblocking(true).unwrap();
         let (seen, stop) = (Arc::<Mutex<Seen>>::default(), Arc::<AtomicBool>::default());
         let (into, until, answer) = (seen.clone(), stop.clone(), Arc::new(answer));
@@ -107,8 +117,8 @@ fn receive(stream: &UnixStream, seen: &Mutex<Seen>) -> Option<OwnedFd> {
         }
         let length = message.bytes;
         text.extend_from_slice(&buffer[..length]);
-        // The connection of a runtime ends with its command; the text is a whole object before.
-        if length == 0 || (text.ends_with(b"}") && serde_json::from_slice::<Value>(&text).is_ok()) {
+        // To its end, before anything is answered: a runtime closes it when it has said everything.
+        if length == 0 {
             break;
         }
     }

@@ -79,6 +79,10 @@ impl Output {
         assert_eq!(self.code, 1, "{self}");
         assert_eq!(self.stdout, "", "standard output should be empty\n{self}");
         assert_eq!(self.stderr.lines().count(), 1, "one line of error is expected\n{self}");
+        // Nothing between two colons: a part that was empty, or brought a colon of its own. A number for "no error".
+        for wrong in ["::", ": :", ":  ", "success", "UnknownErrno"] {
+            assert!(!self.stderr.contains(wrong), "\"{wrong}\" is in the error\n{self}");
+        }
         for part in parts {
             assert!(self.stderr.contains(part), "\"{part}\" isn't in the error\n{self}");
         }

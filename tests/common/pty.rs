@@ -66,7 +66,8 @@ pub fn receive(listener: &UnixListener) -> (Vec<u8>, OwnedFd) {
     receive_from(&stream)
 }
 
-fn receive_from(stream: &UnixStream) -> (Vec<u8>, OwnedFd) {
+/// The message of a connection, which must bring one descriptor.
+pub fn receive_from(stream: &UnixStream) -> (Vec<u8>, OwnedFd) {
     let mut buffer = [0u8; 4096];
     let mut space = nix::cmsg_space!([i32; 4]);
     let (count, fds) = {

@@ -27,7 +27,7 @@ macro_rules! user_test {
 
 /// Runs a test's body with a container of an ordinary user, then checks that nothing is left of it.
 pub fn with_user(name: &str, body: impl FnOnce(&mut Container)) {
-    let name = name.trim_start_matches("root::");
+    let name = name.trim_start_matches("root::").trim_start_matches("security::");
     if !user_namespaces() {
         return super::skip(name, "ordinary users may not make user namespaces on this host");
     }

@@ -31,6 +31,16 @@ pub(crate) fn dispatch(command: &str, args: &[&str]) -> Outcome {
         }
         ("catch", [code, signals @ ..]) => catch(number(code)?, signals),
         ("fork-tree", [count]) => fork_tree(number(count)?),
+        ("fork", words) => {
+            let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+            sys::fork(|| {
+                let words: Vec<&str> = words.iter().map(String::as_str).collect();
+                words.split_first().map_or(Ok(1), |(command, rest)| dispatch(command, rest)).unwrap_or(1)
+            })
+            .map(|_| 0)
+        }
+        ("leave-first-thread", []) => leave_first_thread(),
+        ("fork-leavers", [count]) => fork_leavers(number(count)?),
         ("orphan-zombies", [count]) => orphans(number(count)?),
         ("eat-mem", [megabytes]) => eat_mem(number(megabytes)?).map(|_| 0),
         ("hold-mem", [megabytes]) => {
@@ -38,6 +48,7 @@ pub(crate) fn dispatch(command: &str, args: &[&str]) -> Outcome {
             sys::flush();
             sys::sleep()
         }
+        ("hold", [folder, say]) => hold(folder, say),
         ("opens-until", [stop, path, mode]) => opens_until(stop, path, mode),
         ("spin", []) => loop {
             std::hint::spin_loop();
@@ -218,6 +229,26 @@ fn fork_tree(count: u32) -> Outcome {
     sys::sleep()
 }
 
+/// Goes on in a second thread, while the first ends.
+fn leave_first_thread() -> Outcome {
+    std::thread::spawn(|| -> ! {
+        println!("ready");
+        sys::flush();
+        sys::sleep()
+    });
+    // Only this thread ends, not the process.
+    sys::syscall(libc::SYS_exit, &[0]).map(|_| 1)
+}
+
+/// `count` children that go on in a second thread; their parent says `ready` and sleeps.
+fn fork_leavers(count: u32) -> Outcome {
+    for _ in 0..count {
+        sys::fork(|| leave_first_thread().unwrap_or(1))?;
+    }
+    println!("ready");
+    sys::sleep()
+}
+
 /// Children that end at once and are never waited for.
 fn orphans(count: u32) -> Outcome {
     for _ in 0..count {
@@ -243,6 +274,24 @@ fn opens_until(stop: &str, path: &str, mode: &str) -> Outcome {
     }
     println!("opened {opened} refused {refused}");
     Ok(0)
+}
+
+/// Opens what is in a folder for reading and writing and keeps it; writes how many files that are to another, and then
+/// reads from them for ever.
+fn hold(folder: &str, say: &str) -> Outcome {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut options = fs::OpenOptions::new();
+    options.read(true).write(true).custom_flags(libc::O_NONBLOCK);
+    let entries = fs::read_dir(folder).map_err(|e| why(&e))?.filter_map(Result::ok);
+    let fifo = |file: &fs::File| file.metadata().is_ok_and(|metadata| metadata.file_type().is_fifo());
+    let mut held: Vec<fs::File> = entries.filter_map(|entry| options.open(entry.path()).ok()).filter(fifo).collect();
+    fs::write(say, held.len().to_string()).map_err(|e| why(&e))?;
+    loop {
+        for file in &mut held {
+            let _ = file.read(&mut [0; 64]);
+        }
+        std::thread::sleep(std::time::Duration::from_micros(200));
+    }
 }
 
 fn eat_mem(megabytes: usize) -> Result<Vec<Vec<u8>>, String> {

@@ -187,6 +187,21 @@ container_test!(an_unknown_device_type, |c| {
     refused(c, &["/linux/devices/0/type", "x"]);
 });
 
+container_test!(a_device_without_its_numbers, |c| {
+    skip_for_runc!(c, "runc takes 0");
+    for kind in ["c", "b", "u"] {
+        for (device, missing) in [
+            (json!({ "type": kind, "path": "/dev/x" }), "major"),
+            (json!({ "type": kind, "path": "/dev/x", "minor": 3 }), "major"),
+            (json!({ "type": kind, "path": "/dev/x", "major": null, "minor": 3 }), "major"),
+            (json!({ "type": kind, "path": "/dev/x", "major": 1 }), "minor"),
+        ] {
+            c.set("/linux/devices", json!([{ "type": "p", "path": "/dev/fifo" }, device]));
+            refused(c, &[&format!("/linux/devices/1/{missing}: "), "is not set"]);
+        }
+    }
+});
+
 container_test!(a_bad_device_rule, |c| {
     skip_for_runc!(c, "runc 1.1 takes it");
     c.set("/linux/resources/devices", json!([{ "allow": true, "type": "c", "access": "rx" }]));

@@ -36,11 +36,8 @@ container_test!(preserved_ones_keep_their_numbers, |c| {
 container_test!(no_descriptor_of_the_runtime_is_handed_out, |c| {
     skip_for_runc!(c, "runc hands out its own where the caller's are missing");
     // 6 to 8 aren't open: whatever the runtime opens there is not for the container.
-    let output = inherited_output(c, &["--preserve-fds", "7"]);
-    match output.code {
-        0 => assert_eq!(names(&output.json()), ["3:three", "4:four", "5:five", "9:nine"]),
-        _ => drop(output.fails(&["preserve-fds"])),
-    }
+    // As Podman asks for descriptor 9 alone.
+    assert_eq!(inherited(c, &["--preserve-fds", "7"]), ["3:three", "4:four", "5:five", "9:nine"]);
 });
 
 fn inherited_output(c: &mut Container, flags: &[&str]) -> crate::common::Output {
@@ -146,8 +143,9 @@ container_test!(sockets_of_systemd_come_in_by_every_command, |c| {
     let assert_told = |facts: &Value| {
         assert_eq!(names(facts), ["3:three", "4:four"]);
         let env = crate::common::strings(&facts["env"]);
-        let told: Vec<_> = env.iter().filter(|entry| entry.starts_with("LISTEN_")).collect();
-        assert_eq!(told, ["LISTEN_FDS=2", "LISTEN_PID=1", "LISTEN_FDNAMES=a:b"]);
+        let told: Vec<_> = env.iter().filter(|entry| entry.starts_with("LISTEN_")).cloned().collect();
+        // sd_listen_fds(3) takes none that are another process's.
+        assert_eq!(told, ["LISTEN_FDS=2", "LISTEN_FDNAMES=a:b", &format!("LISTEN_PID={}", facts["pid"])]);
     };
     let mut config = c.config.clone();
     let write = |config: &Value| std::fs::write(c.bundle().join("config.json"), config.to_string()).unwrap();
@@ -166,4 +164,85 @@ container_test!(sockets_of_systemd_come_in_by_every_command, |c| {
     assert_told(&by_systemd(&super::exec::line(c, &[], &["facts"])).json());
     // Without the variables it is an exec as any other.
     assert_eq!(names(&super::exec::facts(c, &[])), Vec::<String>::new());
+});
+
+container_test!(a_listener_finds_its_own_number, |c| {
+    skip_for_runc!(c, "runc says 1");
+    std::fs::write(c.path("three"), "").unwrap();
+    let option = format!("open=3:{}", c.path("three").display());
+    let prefix = [guest().to_str().unwrap(), "with", &option, "listen=1", "--"];
+    let assert_own = |facts: &Value| {
+        let own = format!("LISTEN_PID={}", facts["pid"]);
+        let env = crate::common::strings(&facts["env"]);
+        assert_eq!(env.iter().filter(|entry| entry.starts_with("LISTEN_PID=")).collect::<Vec<_>>(), [&own]);
+        assert_eq!(names(facts), ["3:three"]);
+        facts["pid"].as_i64().unwrap()
+    };
+    let run = |c: &Container, words: &[&str]| finish(&mut c.command_by(&prefix, words), &c.dir).ok().json();
+    // What config.json says of it is another listener's.
+    c.args(&["facts"]).push("/process/env", serde_json::json!("LISTEN_PID=77"));
+    c.write_config();
+    assert_eq!(assert_own(&run(c, &["run", &c.id])), 1);
+    // In the pid namespace of the caller.
+    c.set("/linux/namespaces", serde_json::json!([{ "type": "mount" }]));
+    c.set("/linux/maskedPaths", serde_json::json!([])).set("/linux/readonlyPaths", serde_json::json!([]));
+    c.write_config();
+    assert!(assert_own(&run(c, &["run", &c.id])) > 1);
+});
+
+container_test!(an_exec_is_another_listener, |c| {
+    super::exec::sleep(c);
+    std::fs::write(c.path("three"), "").unwrap();
+    let option = format!("open=3:{}", c.path("three").display());
+    let prefix = [guest().to_str().unwrap(), "with", &option, "listen=1", "--"];
+    let words = super::exec::line(c, &[], &["facts"]);
+    let facts = finish(&mut c.command_by(&prefix, &words), &c.dir).ok().json();
+    assert_ne!(facts["pid"], 1);
+    assert!(facts["env"].to_string().contains(&format!("\"LISTEN_PID={}\"", facts["pid"])), "{}", facts["env"]);
+});
+
+/// A listening socket at an abstract address of this test's own.
+fn abstract_listener(name: &str) -> UnixListener {
+    use std::os::linux::net::SocketAddrExt;
+    UnixListener::bind_addr(&std::os::unix::net::SocketAddr::from_abstract_name(name).unwrap()).unwrap()
+}
+
+container_test!(every_socket_may_be_abstract, |c| {
+    skip_for_runc!(c, "1.1 has no pidfd socket");
+    let name = |what: &str| format!("tare-test/{}/{what}", c.dir.display());
+    let (console, pidfd) = (format!("@{}", name("console")), format!("@{}", name("pidfd")));
+    let listeners = [abstract_listener(&name("console")), abstract_listener(&name("pidfd"))];
+    let received = || {
+        let [master, pidfd] = listeners.each_ref().map(|listener| pty::receive(listener).1);
+        use std::os::fd::AsRawFd;
+        let link = |fd: &std::os::fd::OwnedFd| std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap();
+        assert!(link(&master).ends_with("ptmx"), "{:?}", link(&master));
+        assert!(link(&pidfd).to_string_lossy().contains("pidfd"), "{:?}", link(&pidfd));
+        master
+    };
+    let agent = crate::common::agent::Agent::at_name(&name("agent"), |_| crate::common::agent::Answer::Value(4242));
+    let seccomp = serde_json::json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "listenerPath": format!("@{}", name("agent")),
+        "syscalls": [{ "names": ["getppid"], "action": "SCMP_ACT_NOTIFY" }],
+    });
+    c.set("/linux/seccomp", seccomp).set("/process/terminal", true).args(&["sleep-forever"]);
+    let flags = ["--console-socket", &console, "--pidfd-socket", &pidfd];
+    c.create_with(&flags).ok();
+    let _master = received();
+    c.start().ok();
+    let words = [["exec", "-d", "--tty"].as_slice(), &flags, &[&c.id, "/guest", "sleep-forever"]].concat();
+    c.tare(&words).ok();
+    let _other = received();
+    assert_eq!(agent.messages(2).len(), 2);
+    c.delete_force().ok();
+    // Nobody is there.
+    c.create_with(&["--console-socket", "@tare-test/none"])
+        .fails(&["--console-socket: \"@tare-test/none\": ", "ECONNREFUSED"]);
+    c.create_with(&["--console-socket", &console, "--pidfd-socket", "@tare-test/none"])
+        .fails(&["--pidfd-socket: \"@tare-test/none\": ", "ECONNREFUSED"]);
+    c.set("/linux/seccomp/listenerPath", "@tare-test/none");
+    c.create_with(&["--console-socket", &console])
+        .fails(&["config.json: /linux/seccomp/listenerPath: \"@tare-test/none\": ", "ECONNREFUSED"]);
+    c.assert_clean();
 });

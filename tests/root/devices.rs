@@ -1,11 +1,12 @@
 //! /dev: default nodes and links, linux.devices, and the device rules of the cgroup as seen from inside.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 
 use serde_json::json;
 
 use crate::common::config::mount;
-use crate::common::{Container, assert_has};
+use crate::common::{Container, assert_has, mountinfo, strings};
 use crate::container_test;
 
 /// The default set of capabilities with CAP_MKNOD.
@@ -178,4 +179,61 @@ container_test!(a_rule_for_all_devices_allows_them, |c| {
     may_mknod(c);
     c.set("/linux/resources/devices", json!([{ "allow": false, "access": "rwm" }, { "allow": true, "access": "rwm" }]));
     assert!(!c.prints(&["open-dev", "b", "253", "77", "r"]).contains("EPERM"));
+});
+
+container_test!(a_device_twice_is_made_once_unless_the_two_contradict, |c| {
+    let device = |mode: u32| json!({ "type": "c", "path": "/dev/mine", "major": 1, "minor": 3, "fileMode": mode });
+    c.set("/linux/devices", json!([device(0o640), device(0o640), device(0o20640)]));
+    assert_eq!(c.prints(&["stat", "/dev/mine"]), "/dev/mine c 640 0 0 0 1 3\n");
+    c.set("/linux/devices", json!([device(0o640), device(0o600)]));
+    if crate::common::rival().is_none() {
+        c.run().fails(&["config.json: /linux/devices/1/path", "/dev/mine"]);
+    }
+});
+
+/// Runs the container as root without CAP_MKNOD.
+fn run_without_mknod(c: &Container) -> crate::common::Output {
+    c.write_config();
+    let prefix = ["setpriv", "--bounding-set=-mknod", "--"];
+    crate::common::program::finish(&mut c.command_by(&prefix, &["run", &c.id]), &c.dir)
+}
+
+container_test!(without_the_right_to_make_nodes_those_of_the_host_are_bound, |c| {
+    let mode = || fs::metadata("/dev/null").unwrap().mode();
+    let before = mode();
+    c.args(&["all", "stat", "/dev/null", "/dev/tty", ",", "write", "/dev/null", "x", ",", "facts"]);
+    let output = run_without_mknod(c).ok().stdout;
+    assert_has(&output, "/dev/null c 666 0 0 0 1 3\n");
+    assert_has(&output, "/dev/tty c 666 ");
+    let facts = serde_json::from_str(&output[output.find('{').unwrap()..]).unwrap();
+    let masked = strings(c.config.pointer("/linux/maskedPaths").unwrap_or(&json!([])));
+    let points = masked.iter().map(String::as_str).chain(["/dev/null"]);
+    let nulls: Vec<_> = mountinfo::all(&facts)
+        .into_iter()
+        .filter(|mount| mount.root.ends_with("/null") && points.clone().any(|point| mount.point == point))
+        .collect();
+    assert!(!nulls.is_empty());
+    // Root inside may not give the host's node another mode.
+    assert!(crate::common::rival().is_some() || nulls.iter().all(|mount| mount.has("ro")), "{nulls:#?}");
+    if crate::common::rival().is_none() {
+        c.args(&["chmod", "/dev/null", &format!("{:o}", before & 0o7777)]);
+        assert_has(run_without_mknod(c).exits(1).stdout, "EROFS");
+    }
+    assert_eq!(mode(), before);
+    // One that the host lacks can't be had.
+    c.set("/linux/devices", json!([{ "type": "c", "path": "/dev/tare-none", "major": 1, "minor": 3 }]));
+    run_without_mknod(c).fails(&["/dev/tare-none"]);
+});
+
+// Nothing is dropped without a word.
+container_test!(a_mode_that_a_bound_device_does_not_get_is_told, |c| {
+    super::userns::map(c);
+    let device = |mode: u32| json!({ "type": "c", "path": "/dev/null", "major": 1, "minor": 3, "fileMode": mode });
+    let host = fs::metadata("/dev/null").unwrap().mode() & 0o7777;
+    c.set("/linux/devices", json!([device(host)]));
+    assert_eq!(c.run().ok().stderr, "");
+    c.set("/linux/devices", json!([device(0o600)]));
+    c.run().ok().has("/linux/devices/0");
+    c.set("/linux/devices/0", json!({ "type": "c", "path": "/dev/null", "major": 1, "minor": 3, "uid": 5 }));
+    c.run().ok().has("/linux/devices/0");
 });

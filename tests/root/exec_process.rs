@@ -8,7 +8,7 @@ use super::exec::{begin, detached, exec, exec_other, facts, line, sleep, status}
 use super::process::{ids, open_up};
 use crate::common::program::{finish, guest, start};
 use crate::common::{Container, assert_has, host, rival, strings};
-use crate::{container_test, skip_for_runc};
+use crate::{container_test, skip_for_runc, skip_unless};
 
 /// Lines of /proc/PID/status that are the same in every process of a container.
 const SAME: [&str; 18] = [
@@ -448,4 +448,28 @@ container_test!(the_processors_of_exec, |c| {
     let mut running = begin(c, &[], &["sleep-forever"]);
     running.wait_for("ready");
     assert_ne!(status(c.pid(), "Cpus_allowed_list"), "");
+});
+
+// By config.json, and by a process file: whatever the caller itself runs on.
+container_test!(the_first_processors_of_exec_hold, |c| {
+    skip_for_runc!(c, "runc has it since 1.3");
+    for initial in ["0", "1"] {
+        c.set("/process/execCPUAffinity", json!({ "initial": initial }));
+        sleep(c);
+        let all = status(c.pid(), "Cpus_allowed_list");
+        skip_unless!(c, all != "0", "one processor");
+        assert_eq!(facts(c, &[])["status"]["Cpus_allowed_list"], initial);
+        for (given, want) in
+            [(Value::Null, initial), (json!({ "initial": "0" }), "0"), (json!({ "initial": "0", "final": "1" }), "1")]
+        {
+            let mut process = c.config["process"].clone();
+            process["args"] = json!(["/guest", "facts"]);
+            process["execCPUAffinity"] = given;
+            let file = c.path("process.json");
+            std::fs::write(&file, process.to_string()).unwrap();
+            let output = c.tare(&["exec", "--process", file.to_str().unwrap(), &c.id]).ok();
+            assert_eq!(output.json()["status"]["Cpus_allowed_list"], want);
+        }
+        c.delete_force().ok();
+    }
 });

@@ -352,3 +352,12 @@ container_test!(a_directory_does_not_cover_a_file, |c| {
     c.push("/mounts", mount("bind", &folder, "/file", &["bind"]));
     c.run().fails(&["config.json: /mounts/", "\"/file\"", "not a directory"]);
 });
+
+// What std refuses to read as text has no errno, and needs none.
+container_test!(a_mount_of_the_host_with_a_name_that_is_no_text, |c| {
+    let make = "d=$(printf 'odd\\377') && mkdir \"$d\" && mount -t tmpfs none \"$d\" && exec \"$@\"";
+    c.args(&["true"]);
+    c.write_config();
+    let prefix = ["unshare", "--mount", "--propagation", "private", "sh", "-c", make, "sh"];
+    crate::common::program::finish(&mut c.command_by(&prefix, &["run", "--no-pivot", &c.id]), &c.dir).ok();
+});

@@ -248,3 +248,13 @@ container_test!(without_a_mount_namespace_nothing_can_be_mounted_or_masked, |c| 
     c.run().fails(&["/root/readonly", "mount namespace"]);
     c.assert_clean();
 });
+
+// Go's types can't tell an empty path from an absent one: it is a new namespace for every rule.
+container_test!(an_empty_path_is_a_new_namespace_for_its_offsets, |c| {
+    skip_for_runc!(c, "1.1 has no time namespaces");
+    c.push("/linux/namespaces", json!({ "type": "time", "path": "" }));
+    c.set("/linux/timeOffsets", json!({ "monotonic": { "secs": 100 } }));
+    c.args(&["cat", "/proc/self/timens_offsets"]);
+    let offsets = c.run().ok().stdout;
+    assert!(offsets.lines().next().unwrap().contains(" 100 "), "{offsets}");
+});

@@ -102,7 +102,8 @@ container_test!(the_manager_says_when_it_has_heard_everything, |c| {
 container_test!(a_foreground_run_passes_everything_on, |c| {
     skip_for_runc!(c, "runc passes nothing on after the first message");
     let manager = Manager::at(&c.path("manager"));
-    let said = ["STATUS=a", "RELOADING=1|MONOTONIC_USEC=5", "WATCHDOG=1", "X_OWN=thing", "EXTEND_TIMEOUT_USEC=7"];
+    let said =
+        ["STATUS=a", "RELOADING=1|MONOTONIC_USEC=5", "WATCHDOG=1", "ERRNO=2|EXIT_STATUS=3", "EXTEND_TIMEOUT_USEC=7"];
     let mut words = vec!["all", "notify", "READY=1", ","];
     said.iter().for_each(|text| words.extend(["notify", text, ","]));
     words.extend(["notify", "READY=1", ",", "notify", "STOPPING=1|STATUS=bye", ",", "exit", "3"]);
@@ -146,21 +147,6 @@ container_test!(a_barrier_of_the_containers_is_the_managers_to_lift, |c| {
     assert!(!running.printed().contains("released"));
     drop(barrier);
     assert_has(running.wait().ok().stdout, "released");
-});
-
-container_test!(descriptors_are_passed_on, |c| {
-    skip_for_runc!(c, "runc drops them");
-    let manager = Manager::at(&c.path("manager"));
-    for name in ["one", "two", "three"] {
-        std::fs::write(c.rootfs().join(name), name).unwrap();
-    }
-    c.args(&["notify", "FDSTORE=1|FDNAME=x", "/one", "/two", "/three"]);
-    let running = begin(c, &manager.name, &["run", &c.id]);
-    let heard = manager.hear();
-    assert_eq!(heard.text, "FDSTORE=1\nFDNAME=x");
-    let texts = heard.fds.into_iter().map(|fd| std::io::read_to_string(std::fs::File::from(fd)).unwrap());
-    assert_eq!(texts.collect::<Vec<_>>(), ["one", "two", "three"]);
-    running.wait().ok();
 });
 
 container_test!(the_socket_is_one_of_its_own, |c| {

@@ -341,3 +341,32 @@ container_test!(without_a_cgroup_there_is_nothing_to_pause, |c| {
     c.tare(&["update", "--pids-limit", "5", &c.id]).fails(&["no cgroup of its own"]);
     c.tare(&["events", "--stats", &c.id]).ok();
 });
+
+container_test!(asking_for_the_status_never_thaws_what_a_pause_has_frozen, |c| {
+    skip_for_runc!(c, "it has no half pauses");
+    if !crate::common::trace::available(c) {
+        return;
+    }
+    c.args(&["sleep-forever"]);
+    c.detach().ok();
+    let (file, on, off) = switch(&own(c));
+    for words in [vec!["list"], vec!["state", c.id.as_str()], vec!["ps", c.id.as_str()]] {
+        // A pause that was killed half-way has left this.
+        fs::write(c.path("state").join(&c.id).join("pausing"), "{\"pid\":1,\"start_time\":1}").unwrap();
+        fs::write(&file, on).unwrap();
+        // Slow where it thaws, so that others have done much since it looked.
+        let prefix = ["strace", "-qq", "-o", "/dev/null", "-e", "trace=write", "-P", file.to_str().unwrap()];
+        let delay = ["-e", "inject=write:delay_enter=1500000"];
+        let asking = start(&mut c.command_by(&[prefix.as_slice(), &delay].concat(), &words), &c.dir);
+        std::thread::sleep(Duration::from_millis(700));
+        // Meanwhile the container is resumed, paused, and whoever did that was told so.
+        let paused = c.tare(&["pause", &c.id]);
+        let paused = if paused.code == 0 { paused } else { c.tare(&["pause", &c.id]) };
+        asking.wait().ok();
+        if paused.code == 0 {
+            assert!(frozen(c), "{words:?} has thawed what was paused");
+        }
+        let _ = fs::write(&file, off);
+        let _ = fs::remove_file(c.path("state").join(&c.id).join("pausing"));
+    }
+});

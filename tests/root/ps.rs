@@ -71,3 +71,12 @@ container_test!(a_stopped_container_has_none, |c| {
     c.tare(&["ps", "nobody"]).fails(&["container does not exist"]);
     c.tare(&["ps", "-f", "xml", &c.id]).exits(1);
 });
+
+container_test!(a_ps_that_says_nothing_leaves_no_gap, |c| {
+    c.args(&["sleep-forever"]);
+    c.detach().ok();
+    std::fs::write(c.path("ps"), "#!/bin/sh\nexit 3\n").unwrap();
+    host::chmod(&c.path("ps"), 0o755);
+    let output = crate::common::program::finish(c.command(&["ps", &c.id]).env("PATH", &c.dir), &c.dir);
+    output.fails(&["ps: exit status: 3\n"]);
+});

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::common::user::{become_user, gid, mapping, uid};
 use crate::common::{assert_has, eventually, host, program, rival, strings, tare};
-use crate::{skip_unless, user_test};
+use crate::{skip_for_runc, skip_unless, user_test};
 
 user_test!(runs_with_a_single_mapping, |c| {
     let facts = c.facts();
@@ -362,6 +362,39 @@ user_test!(a_cgroup_that_is_delegated_is_used, |c| {
     eventually("the cgroup is gone", || host::cgroups(&path).is_empty());
 });
 
+user_test!(a_cgroup_that_is_delegated_is_found, |c| {
+    skip_for_runc!(c, "it looks beside its own cgroup only");
+    skip_unless!(c, c.user.is_some(), "not root: nobody delegates");
+    c.set("/linux/cgroupsPath", "");
+    let launch = crate::common::user::delegate(c);
+    c.args(&["sleep-forever"]);
+    let limit = host::has_controller("pids");
+    // Beside his own cgroup; and in it, where that is all he has got, which can hand no limits down.
+    for (place, beside) in [("", true), ("/launcher", false)] {
+        if beside && limit {
+            c.set("/linux/resources", json!({ "pids": { "limit": 33 } }));
+        } else {
+            c.set("/linux/resources", json!({}));
+        }
+        for top in host::cgroups(&c.cgroup).into_iter().filter(|_| !beside) {
+            std::os::unix::fs::chown(top, Some(0), Some(0)).unwrap();
+        }
+        c.write_config();
+        let bundle = c.bundle();
+        let words = ["run", "--detach", "--bundle", bundle.to_str().unwrap(), &c.id];
+        program::finish(&mut c.command_by(&[&launch], &words), &c.dir).ok();
+        let path = format!("{}{place}/{}", c.cgroup, c.id);
+        assert!(host::cgroup_pids(&path).contains(&c.pid()), "not in {path}");
+        if beside && limit {
+            let max =
+                host::cgroups(&path).into_iter().find_map(|dir| std::fs::read_to_string(dir.join("pids.max")).ok());
+            assert_eq!(max.unwrap().trim(), "33");
+        }
+        program::finish(&mut c.command_by(&[&launch], &["delete", "--force", &c.id]), &c.dir).ok();
+        eventually("the cgroup is gone", || host::cgroups(&path).is_empty());
+    }
+});
+
 // A binary that the user may write is one that a container of his may: the command starts again from a sealed copy
 // (CVE-2019-5736), and all of it works from there.
 user_test!(a_binary_of_the_users_own, |c| {
@@ -396,6 +429,29 @@ user_test!(a_runtime_that_was_killed_is_cleaned_up_by_its_user, |c| {
         let killed = crate::common::trace::killed_at(c, false, point, &words).wait();
         assert_ne!(killed.code, 0, "{killed}");
         c.delete_force().ok();
+        c.assert_clean();
+    }
+});
+
+user_test!(a_helper_that_says_nothing_leaves_no_gap, |c| {
+    skip_unless!(c, c.user.is_some(), "not root");
+    c.set(
+        "/linux/uidMappings",
+        json!([
+            { "containerID": 0, "hostID": uid(c), "size": 1 }, { "containerID": 1, "hostID": 100_000, "size": 10 }
+        ]),
+    );
+    c.write_config();
+    let (bundle, helper) = (c.bundle(), c.path("run").join("newuidmap"));
+    for (script, says) in [
+        ("exit 3", "newuidmap: exit status: 3: does "),
+        ("echo no >&2; exit 3", "newuidmap: no (exit status: 3): does "),
+    ] {
+        std::fs::write(&helper, format!("#!/bin/sh\n{script}\n")).unwrap();
+        host::chmod(&helper, 0o755);
+        let mut command = c.command(&["run", "--bundle", bundle.to_str().unwrap(), &c.id]);
+        command.env("PATH", c.path("run"));
+        program::finish(&mut command, &c.dir).fails(&[&format!("config.json: /linux/uidMappings: {says}")]);
         c.assert_clean();
     }
 });

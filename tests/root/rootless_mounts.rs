@@ -166,6 +166,15 @@ user_test!(a_locked_flag_that_is_to_be_cleared_is_named, |c| {
     run_by(c, &launch).fails(&["config.json: /mounts/6", "locked flags of the source: nosuid, nodev ("]);
 });
 
+// mount_namespaces(7): mounts that came into the namespace together can't be taken apart.
+user_test!(a_tree_with_locked_mounts_is_bound_whole_or_says_so, |c| {
+    c.push("/mounts", mount("bind", "/sys", "/tmp/sys", &["bind"]));
+    c.run().fails(&["config.json: /mounts/6", "locked in this user namespace", "\"rbind\"", "EINVAL"]);
+    c.assert_clean();
+    c.set("/mounts/6/options/0", "rbind");
+    c.run().ok();
+});
+
 user_test!(a_remount_keeps_locked_flags, |c| {
     skip_unless!(c, c.user.is_some(), "not root: nobody to lock them");
     let launch = with_locked(c, LOCKED);

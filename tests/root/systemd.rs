@@ -1,11 +1,13 @@
 //! `--systemd-cgroup` where systemd runs: scopes that come and go, limits and device rules that hold when it reloads,
 //! what is said when a unit doesn't start, and a runtime that is killed at any moment.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::crash::killed_everywhere;
 use crate::common::program::{Output, start};
@@ -208,6 +210,148 @@ systemd_test!(updated_limits_hold_when_systemd_reloads, |c, unit| {
     }
     assert_eq!(show(&unit, "TasksMax"), "33");
     assert_eq!(show(&unit, "CPUQuotaPerSecUSec"), "410ms");
+});
+
+/// What every file of the scope's cgroup that can be written to has in it.
+fn files(unit: &str) -> BTreeMap<String, String> {
+    let dir = format!("/sys/fs/cgroup{}", show(unit, "ControlGroup"));
+    let entries = fs::read_dir(dir).unwrap().flatten();
+    let writable = entries.filter(|entry| entry.metadata().unwrap().permissions().mode() & 0o222 != 0);
+    let text = |path: std::path::PathBuf| fs::read_to_string(path).ok();
+    let pressure = |name: &str| name.ends_with(".pressure");
+    writable
+        .filter_map(|entry| Some((entry.file_name().into_string().ok()?, text(entry.path())?)))
+        .filter(|(name, _)| !pressure(name))
+        .collect()
+}
+
+/// The major version of systemd.
+fn version() -> u32 {
+    let text = systemctl(&["--version"]);
+    text.split_whitespace().nth(1).unwrap().split(['.', '-', '~']).next().unwrap().parse().unwrap()
+}
+
+systemd_test!(every_file_has_its_value_when_systemd_reloads, |c, unit| {
+    skip_unless!(c, host::v1("cpu").is_none(), "cgroup v1");
+    c.args(&["sleep-forever"]);
+    let memory = json!({
+        "memory.max": "100M", "memory.high": "90M", "memory.low": "8M", "memory.min": "4M", "memory.swap.max": "50M",
+        "memory.swap.high": "40M", "memory.oom.group": "1", "memory.zswap.max": "1M", "memory.zswap.writeback": "0"
+    });
+    let cpu = json!({
+        "cpu.max": "30000 60000", "cpu.max.burst": "1000", "cpu.weight.nice": "7", "cpuset.cpus": "0", "cpuset.mems": "0",
+        "cpu.uclamp.min": "10.00", "cpu.uclamp.max": "90.00"
+    });
+    let others = json!({
+        "pids.max": "77", "io.weight": "default 222", "io.bfq.weight": "500", "hugetlb.2MB.max": "4194304",
+        "hugetlb.2MB.rsvd.max": "4194304", "cgroup.max.depth": "5", "cgroup.max.descendants": "50", "misc.max": ""
+    });
+    // Those that this kernel has, all at once.
+    let parent = Path::new("/sys/fs/cgroup/system.slice");
+    let asked: serde_json::Map<String, Value> = [memory, cpu, others]
+        .into_iter()
+        .flat_map(|group| group.as_object().unwrap().clone())
+        .filter(|(file, value)| parent.join(file).exists() && value != "")
+        .collect();
+    assert!(asked.len() > 10, "{asked:?}");
+    c.set("/linux/resources/unified", asked.clone());
+    let output = run(c).ok();
+    let before = files(&unit);
+    systemctl(&["daemon-reload"]);
+    let after = files(&unit);
+    let differs = |name: &&String| before.get(*name) != after.get(*name);
+    let mut changed: Vec<&String> = before.keys().filter(differs).collect();
+    if version() < 253 {
+        // It has no word for it, and resets it: that is said.
+        changed.retain(|name| *name != "memory.oom.group");
+        if asked.contains_key("memory.oom.group") {
+            assert_has(&output.stderr, "sets memory.oom.group back to 0 when it reloads");
+        }
+    }
+    let told: Vec<_> = changed.iter().map(|name| (name, &before[*name], after.get(*name))).collect();
+    assert!(told.is_empty(), "{told:?}");
+    assert_eq!(before["cpu.weight.nice"], "7\n");
+});
+
+systemd_test!(a_quota_that_systemd_rounds_is_named, |c, unit| {
+    skip_for_runc!(c, "it says nothing");
+    skip_unless!(c, host::v1("cpu").is_none(), "cgroup v1");
+    c.args(&["sleep-forever"]);
+    run(c).ok();
+    // Not from the start: what makes the container would take a minute by that.
+    let output = c.tare(&["update", "--cpu-quota=1000", "--cpu-period=1000000", &c.id]).ok();
+    assert_has(&output.stderr, "/linux/resources/cpu/quota: systemd keeps whole percents");
+    assert_eq!(file(&unit, "cpu.max"), "1000 1000000");
+    systemctl(&["daemon-reload"]);
+    assert_eq!(file(&unit, "cpu.max"), "10000 1000000", "as the warning says");
+    // A hundredth more or less is no news.
+    let output = c.tare(&["update", "--cpu-quota=33300", "--cpu-period=100000", &c.id]).ok();
+    assert!(!output.stderr.contains("percents"), "{output}");
+});
+
+systemd_test!(weights_of_bfq_hold_when_systemd_reloads, |c, unit| {
+    skip_unless!(c, host::v1("blkio").is_none(), "cgroup v1");
+    let _ = Command::new("modprobe").arg("bfq").status();
+    skip_unless!(c, Path::new("/sys/fs/cgroup/system.slice/io.bfq.weight").exists(), "no BFQ");
+    c.args(&["sleep-forever"]);
+    c.set("/linux/resources/blockIO", json!({ "weight": 500 }));
+    run(c).ok();
+    for when in ["before", "after"] {
+        assert_eq!(file(&unit, "io.bfq.weight"), "default 500", "{when} the reload");
+        systemctl(&["daemon-reload"]);
+    }
+    c.tare(&["update", "--blkio-weight=9", &c.id]).ok();
+    for when in ["before", "after"] {
+        assert_eq!(file(&unit, "io.bfq.weight"), "default 9", "{when} the reload");
+        systemctl(&["daemon-reload"]);
+    }
+});
+
+systemd_test!(a_weight_of_a_device_that_bfq_does_not_serve, |c, unit| {
+    skip_unless!(c, host::v1("blkio").is_none(), "cgroup v1");
+    let _ = Command::new("modprobe").arg("bfq").status();
+    let disks: Vec<String> = fs::read_dir("/sys/block")
+        .unwrap()
+        .flatten()
+        .filter(|disk| disk.file_name().to_string_lossy().starts_with("nvme"))
+        .map(|disk| fs::read_to_string(disk.path().join("dev")).unwrap().trim().to_owned())
+        .collect();
+    let slice = Path::new("/sys/fs/cgroup/system.slice");
+    skip_unless!(c, !disks.is_empty() && slice.join("io.bfq.weight").exists(), "no BFQ, or no disk");
+    // The io.weight of a device needs the iocost controller there.
+    skip_unless!(
+        c,
+        fs::write("/sys/fs/cgroup/io.cost.qos", format!("{} enable=1", disks[0])).is_ok(),
+        "no iocost controller"
+    );
+    let (major, minor) = disks[0].split_once(':').unwrap();
+    let number = |text: &str| text.parse::<u32>().unwrap();
+    c.args(&["sleep-forever"]);
+    let device = json!([{ "major": number(major), "minor": number(minor), "weight": 500 }]);
+    c.set("/linux/resources/blockIO", json!({ "weightDevice": device }));
+    run(c).ok();
+    assert_has(file(&unit, "io.weight"), &format!("{} 4950", disks[0]));
+});
+
+systemd_test!(a_delete_without_the_bus_leaves_no_unit, |c, unit| {
+    c.args(&["sleep-forever"]);
+    run(c).ok();
+    let mut command = c.command(&["delete", "--force", &c.id]);
+    command.env("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nowhere/bus");
+    crate::common::program::finish(&mut command, &c.dir).ok();
+    assert_gone(&unit);
+    run(c).ok();
+});
+
+systemd_test!(an_update_that_systemd_is_not_told_of_changes_nothing, |c, unit| {
+    skip_unless!(c, host::v1("pids").is_none(), "cgroup v1");
+    c.args(&["sleep-forever"]);
+    c.set("/linux/resources/pids/limit", 77);
+    run(c).ok();
+    let mut command = c.command(&["update", "--pids-limit=33", &c.id]);
+    command.env("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nowhere/bus");
+    crate::common::program::finish(&mut command, &c.dir).fails(&["the limits are as they were", "/nowhere/bus"]);
+    assert_eq!(file(&unit, "pids.max"), "77");
 });
 
 systemd_test!(a_paused_container_is_deleted_with_its_unit, |c, unit| {
@@ -439,9 +583,9 @@ container_test!(a_bus_that_is_not_there, |c| {
     output.fails(&["the systemd cgroup driver needs the system bus", "/nowhere/bus", "--cgroup-manager=cgroupfs"]);
     c.assert_clean();
     let mut command = c.command(&[DRIVER, "--rootless=true", "create", &c.id]);
-    command.env_remove("DBUS_SESSION_BUS_ADDRESS").env_remove("XDG_RUNTIME_DIR");
+    command.env_remove("DBUS_SESSION_BUS_ADDRESS").env("XDG_RUNTIME_DIR", "/nowhere");
     let output = crate::common::program::finish(&mut command, &c.dir);
-    output.fails(&["the user's bus", "XDG_RUNTIME_DIR", "loginctl enable-linger"]);
+    output.fails(&["the user's bus", "/nowhere/bus", "/run/user/0/bus", "XDG_RUNTIME_DIR", "loginctl enable-linger"]);
     c.assert_clean();
 });
 
@@ -508,10 +652,20 @@ impl Drop for User {
 
 /// Runs a command of the runtime as the user.
 fn by_user(c: &Container, user: &User, words: &[&str]) -> Output {
+    by_user_in(c, user, Some(&user.runtime_dir()), words)
+}
+
+/// The same, with a word about where his bus is, or none.
+fn by_user_in(c: &Container, user: &User, runtime_dir: Option<&str>, words: &[&str]) -> Output {
     let (runtime, root) = (crate::common::tare().to_str().unwrap().to_owned(), c.path("state").display().to_string());
     let mut all = vec![runtime.as_str(), "--root", &root];
     all.extend(words);
-    crate::common::program::finish(user.command(&all).current_dir(c.bundle()), &c.dir)
+    let mut command = user.command(&all);
+    match runtime_dir {
+        Some(dir) => command.env("XDG_RUNTIME_DIR", dir),
+        None => command.env_remove("XDG_RUNTIME_DIR"),
+    };
+    crate::common::program::finish(command.current_dir(c.bundle()), &c.dir)
 }
 
 systemd_test!(a_users_container_is_a_scope_of_his, |c, unit| {
@@ -563,7 +717,20 @@ systemd_test!(a_users_container_is_a_scope_of_his, |c, unit| {
     .ok();
     let own = cgroup(&fs::read_to_string(&pid_file).unwrap());
     assert!(own.ends_with(&below), "{own}");
-    fs::remove_file(pid_file).unwrap();
-    by_user(c, &user, &["delete", "--force", &c.id]).ok();
+    fs::remove_file(&pid_file).unwrap();
+    // From cron, or by way of su and sudo, nothing or something false says where his bus is.
+    for dir in [None, Some("/run/user/0")] {
+        let words = ["exec", "--detach", "--pid-file", pid_file.to_str().unwrap(), &c.id, "/guest", "sleep-forever"];
+        by_user_in(c, &user, dir, &words).ok();
+        let own = cgroup(&fs::read_to_string(&pid_file).unwrap());
+        assert!(own.ends_with(&below), "{dir:?}: {own}");
+        fs::remove_file(&pid_file).unwrap();
+    }
+    if !hybrid {
+        // Root's own bus knows nothing of it.
+        c.tare(&["update", "--pids-limit=55", &c.id]).ok();
+        assert_eq!(user.show(&unit, "TasksMax"), "55");
+    }
+    by_user_in(c, &user, None, &["delete", "--force", &c.id]).ok();
     eventually("it is forgotten", || user.show(&unit, "LoadState") == "not-found");
 });

@@ -191,7 +191,7 @@ container_test!(what_is_wrong_is_said_and_changes_nothing, |c| {
         (&["--memory", "2x"][..], "invalid size"),
         (&["--cpu-quota", "x"], "cpu-quota"),
         (&["--memory-swap", "5m"], "/memory/swap: 5242880 without memory.limit"),
-        (&["--blkio-weight", "9"], "/blockIO/weight: 9, expected 10 to 1000"),
+        (&["--blkio-weight", "1001"], "/blockIO/weight: 1001, expected 1 to 1000"),
         (&["--l3-cache-schema", "L3:0=f"], "Intel RDT/CAT: l3 cache schema is not enabled"),
         (&["--mem-bw-schema", "MB:0=20"], "Intel RDT/MBA: memory bandwidth schema is not enabled"),
         (&["-r", "/no/such/file"], "/no/such/file"),

@@ -122,7 +122,7 @@ container_test!(without_the_right_to_give_it_up, |c| {
     let log = c.path("log");
     c.args(&["sleep-forever"]);
     c.write_config();
-    let prefix = [guest().to_str().unwrap(), "with", "enosys=open_tree", "--"];
+    let prefix = [guest().to_str().unwrap(), "with", "enosys=open_tree,open_tree_attr", "--"];
     let mut command = c.command_by(&prefix, &["--debug", "--log", log.to_str().unwrap(), "create", &c.id]);
     finish(&mut command, &c.dir).ok();
     let exe = format!("/proc/{}/exe", Pid::from_raw(c.pid()));

@@ -1,7 +1,7 @@
 //! /dev: the image's may be a link, and hold anything.
 
 use std::fs;
-use std::os::unix::fs::{FileTypeExt, symlink};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
@@ -127,4 +127,17 @@ container_test!(devices_that_are_not_allowed_can_be_made_but_not_opened, |c| {
     all.extend(words);
     assert_eq!(c.tare(&all).ok().stdout, "open: EPERM\n");
     assert!(rival().is_none() || rival() == Some("runc"));
+});
+
+// Root without CAP_MKNOD gets the host's nodes, and as root it could give them another mode.
+container_test!(a_bound_node_of_the_host_keeps_its_mode, |c| {
+    let mode = || fs::metadata("/dev/null").unwrap().permissions().mode();
+    let before = mode();
+    // The mode that it has, so that nothing comes of it if it is permitted.
+    c.args(&["chmod", "/dev/null", &format!("{:o}", before & 0o7777)]);
+    c.write_config();
+    let prefix = ["setpriv", "--bounding-set=-mknod", "--"];
+    let output = crate::common::program::finish(&mut c.command_by(&prefix, &["run", &c.id]), &c.dir).exits(1);
+    assert!(rival().is_some() || output.stdout.contains("EROFS"), "{output}");
+    assert_eq!(mode(), before);
 });

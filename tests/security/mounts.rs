@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::Flips;
 use crate::common::config::mount;
-use crate::common::{Container, mountinfo};
+use crate::common::{Container, mountinfo, rival};
 use crate::{container_test, skip_for_runc};
 
 /// A volume with `d`, a directory, and `l`, a link to a directory of the host, which somebody exchanges all the time.
@@ -101,5 +101,35 @@ container_test!(ghsa_5g49_cgroup_files_are_names, |c| {
         c.run().fails(&[pointer, what]);
         c.assert_clean();
         c.remove(pointer);
+    }
+});
+
+// The kernel locks them in the container's mount namespace, but not those of a source that root opens outside.
+container_test!(locked_flags_of_a_source_stay, |c| {
+    skip_for_runc!(c, "1.1 clears them");
+    let source = c.path("source");
+    fs::create_dir(&source).unwrap();
+    c.push("/linux/namespaces", json!({ "type": "user" }));
+    let mapping = json!([{ "containerID": 0, "hostID": 300_000, "size": 65536 }]);
+    c.set("/linux/uidMappings", mapping.clone()).set("/linux/gidMappings", mapping);
+    for name in ["", "proc", "sys", "dev", "tmp"] {
+        std::os::unix::fs::chown(c.rootfs().join(name), Some(300_000), Some(300_000)).unwrap();
+    }
+    let script = format!("mount -t tmpfs -o ro,nosuid,nodev,noexec none {}; exec \"$@\"", source.display());
+    let prefix = ["unshare", "-m", "--propagation", "private", "sh", "-ec", &script, "sh"];
+    c.args(&["facts"]);
+    c.push("/mounts", json!({}));
+    for (option, passes) in
+        [("noatime", true), ("nosuid", true), ("rw", false), ("suid", false), ("dev", false), ("exec", false)]
+    {
+        c.set("/mounts/6", mount("bind", source.to_str().unwrap(), "/tmp/a", &["bind", option]));
+        c.write_config();
+        let output = crate::common::program::finish(&mut c.command_by(&prefix, &["run", &c.id]), &c.dir);
+        if passes && !(rival().is_some() && option == "noatime") {
+            let made = mountinfo::at(&output.ok().json(), "/tmp/a");
+            assert!(["ro", "nosuid", "nodev", "noexec"].iter().all(|flag| made.has(flag)), "{option}: {made:?}");
+        } else {
+            output.exits(1);
+        }
     }
 });

@@ -70,6 +70,28 @@ container_test!(cve_2019_16884_no_link_leads_a_mount_onto_proc, |c| {
     }
 });
 
+// A link that leads nowhere is followed by making what it leads to: by then it may lead elsewhere.
+container_test!(cve_2019_16884_no_link_that_changes_leads_a_mount_onto_proc, |c| {
+    skip_for_runc!(c, "it refuses any such link, or none");
+    let volume = c.path("volume");
+    fs::create_dir(&volume).unwrap();
+    symlink("/proc/sys/kernel", volume.join("proc")).unwrap();
+    symlink("/gone", volume.join("gone")).unwrap();
+    c.push("/mounts", mount("bind", volume.to_str().unwrap(), "/volume", &["bind"]));
+    c.push("/mounts", mount("tmpfs", "tmpfs", "/volume/gone", &[]));
+    c.args(&["cat", "/proc/self/mountinfo"]);
+    let flips = super::Flips::start(&volume.join("gone"), &volume.join("proc"));
+    let mut mounted = 0;
+    for _ in 0..150 {
+        let output = c.run();
+        assert!(!output.stdout.contains(" /proc/sys/kernel "), "{output}");
+        mounted += u32::from(output.code == 0);
+        let _ = fs::remove_dir(c.rootfs().join("gone"));
+    }
+    drop(flips);
+    assert!(mounted > 0, "no container got so far");
+});
+
 // And of CVE-2023-27561, CVE-2023-28642, CVE-2025-62161: proc mounted elsewhere leaves the masks on nothing.
 container_test!(cve_2019_19921_proc_and_sys_are_ordinary_directories, |c| {
     for name in ["proc", "sys"] {
@@ -78,7 +100,14 @@ container_test!(cve_2019_19921_proc_and_sys_are_ordinary_directories, |c| {
             fs::create_dir_all(c.rootfs().join("elsewhere")).unwrap();
             fs::remove_dir(&path).unwrap();
             symlink(target, &path).unwrap();
-            refused(c, "ordinary directory");
+            // runc's words, which engines look for.
+            refused(
+                c,
+                &format!(
+                    "filesystem \"{}\" must be mounted on ordinary directory",
+                    if name == "proc" { "proc" } else { "sysfs" }
+                ),
+            );
             fs::remove_file(&path).unwrap();
             fs::create_dir(&path).unwrap();
         }

@@ -27,15 +27,38 @@ pub(super) fn properties(annotations: &BTreeMap<String, String>) -> anyhow::Resu
         // systemd's files have `Sec`, its D-Bus interface `USec`; the former is what is documented (systemd.unit(5)).
         match name.strip_suffix("Sec").filter(|rest| rest.ends_with(|c: char| c.is_ascii_lowercase())) {
             Some(rest) => {
+                let name = format!("{rest}USec");
+                if annotations.contains_key(&format!("{PREFIX}{name}")) {
+                    return Err(invalid(pointer(), format!("{name} is given as well, expected one of the two")));
+                }
                 let value = microseconds(&value).ok_or_else(|| {
                     invalid(pointer(), format!("{text:?}, expected a number of seconds, not negative"))
                 })?;
-                set(&mut found, &format!("{rest}USec"), Value::U64(value));
+                set(&mut found, &name, Value::U64(value));
             }
             None => set(&mut found, name, value),
         }
     }
     Ok(found)
+}
+
+/// What the runtime tells of a unit by itself, and depends on.
+const OURS: [(&str, &str); 3] = [
+    ("PIDs", "the container's process is the unit's"),
+    ("Slice", "/linux/cgroupsPath has the slice"),
+    ("Delegate", "the container's cgroup is its own to divide"),
+];
+
+/// Of two words about one thing none may be dropped silently. `limits` are those of config.json's resources.
+pub(super) fn refuse_collision(name: &str, value: &Value, limits: &[Property]) -> anyhow::Result<()> {
+    let why = match limits.iter().find(|(limit, _)| limit == name) {
+        Some((_, limit)) if limit != value => "/linux/resources says otherwise",
+        _ => match OURS.iter().find(|(own, _)| *own == name) {
+            Some((_, why)) => why,
+            None => return Ok(()),
+        },
+    };
+    Err(invalid(format!("/annotations/{PREFIX}{name}"), format!("the runtime sets this property: {why}")))
 }
 
 fn microseconds(seconds: &Value) -> Option<u64> {

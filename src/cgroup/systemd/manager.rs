@@ -6,8 +6,10 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 
 use super::bus::{Connection, Fault, Late, fault};
-use super::properties::{IDLE, Property};
+use super::properties::{IDLE, OOM_POLICY, Property};
 use super::wire::{Kind, Message, Value};
+use crate::host::uid_on_host;
+use crate::sys::Context as _;
 
 /// Which manager: the system's, or the user's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,9 +36,19 @@ pub(super) struct Manager {
 }
 
 impl Manager {
-    pub(super) fn connect(bus: Bus) -> Result<Self> {
-        let addresses = addresses(bus, |name| std::env::var(name).ok().filter(|value| !value.is_empty()))?;
-        let connection = Connection::open(&addresses, &[JOB_REMOVED], Instant::now() + LIMIT).with_context(|| {
+    /// `user`: whose manager it is, as the host counts users; none is this process's own.
+    pub(super) fn connect(bus: Bus, user: Option<u32>) -> Result<Self> {
+        let own = uid_on_host(nix::unistd::geteuid().as_raw());
+        let other = user.filter(|user| bus == Bus::User && *user != own);
+        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        // What the environment says is about this process's own user.
+        let addresses = match other {
+            Some(user) => of_user(user),
+            None => addresses(bus, own, variable),
+        };
+        let open = || Connection::open(&addresses, &[JOB_REMOVED], Instant::now() + LIMIT);
+        // A user's bus talks to nobody else, root included.
+        let connection = other.map_or_else(open, |user| as_user(user, open)).with_context(|| {
             format!("the systemd cgroup driver needs the {} bus ({addresses}); {}", bus.name(), bus.remedy())
         })?;
         Ok(Self::new(connection, bus, LIMIT))
@@ -58,12 +70,7 @@ impl Manager {
     /// container of the name left behind in state "failed" is cleared away.
     pub(super) fn start(&mut self, unit: &str, properties: &[Property]) -> Result<()> {
         let until = self.until();
-        let (old_systemd, mut properties) =
-            (properties.contains(&idle()) && self.version()? < 252, properties.to_vec());
-        if old_systemd {
-            // It doesn't know cpu.idle, and so leaves the file alone.
-            properties.retain(|property| *property != idle());
-        }
+        let properties = self.known(properties)?;
         let mut pause = Duration::from_millis(10);
         let job = loop {
             match self.start_transient(unit, &properties, until) {
@@ -95,9 +102,15 @@ impl Manager {
     /// Without what this systemd doesn't know.
     fn known(&mut self, properties: &[Property]) -> Result<Vec<Property>> {
         let mut properties = properties.to_vec();
-        if properties.contains(&idle()) && self.version()? < 252 {
-            // It doesn't know cpu.idle, and so leaves the file alone.
-            properties.retain(|property| *property != idle());
+        if properties.iter().all(|property| since(property) == 0) {
+            return Ok(properties);
+        }
+        let version = self.version()?;
+        for (name, value) in properties.extract_if(.., |property| since(property) > version) {
+            // The other files it leaves alone, as it doesn't know them.
+            if name == OOM_POLICY && value.text() == Some("kill") {
+                log::warn!("systemd {version} sets memory.oom.group back to 0 when it reloads (253 doesn't)");
+            }
         }
         Ok(properties)
     }
@@ -183,7 +196,11 @@ impl Manager {
     /// Changes properties of a unit, until it or the host stops, and waits until the cgroup has them.
     pub(super) fn set_properties(&mut self, unit: &str, properties: &[Property]) -> Result<()> {
         let until = self.until();
-        let properties = self.known(properties)?;
+        let mut properties = self.known(properties)?;
+        for (_, value) in properties.extract_if(.., |(name, _)| name == OOM_POLICY) {
+            // It is told when the unit starts, or never.
+            log::debug!("memory.oom.group holds until systemd reloads: OOMPolicy={:?} is late", value.text());
+        }
         let body = vec![Value::str(unit), Value::Bool(true), list(&properties)];
         self.call("SetUnitProperties", body, until)
             .with_context(|| format!("change properties of unit {unit:?} over D-Bus"))?;
@@ -257,28 +274,41 @@ impl Bus {
             Self::System => "see systemctl status dbus.socket, or take --cgroup-manager=cgroupfs",
             Self::User => {
                 "see systemctl --user status dbus.socket (it is in package dbus-user-session, and without a login the \
-                 user's systemd runs after loginctl enable-linger), or take --cgroup-manager=cgroupfs"
+                 user's systemd runs after loginctl enable-linger, with XDG_RUNTIME_DIR=/run/user/UID), or take \
+                 --cgroup-manager=cgroupfs"
             }
         }
     }
 }
 
-/// Where a bus listens, by the environment (D-Bus specification, "Well-known Message Bus Instances").
-fn addresses(bus: Bus, variable: impl Fn(&str) -> Option<String>) -> Result<String> {
-    match bus {
-        Bus::System => {
-            let default = || "unix:path=/run/dbus/system_bus_socket".to_owned();
-            Ok(variable("DBUS_SYSTEM_BUS_ADDRESS").unwrap_or_else(default))
-        }
-        Bus::User => match (variable("DBUS_SESSION_BUS_ADDRESS"), variable("XDG_RUNTIME_DIR")) {
-            (Some(address), _) => Ok(address),
-            (None, Some(dir)) => Ok(format!("unix:path={}/bus", escape(&dir))),
-            (None, None) => bail!(
-                "the systemd cgroup driver needs the user's bus, but neither DBUS_SESSION_BUS_ADDRESS nor \
-                 XDG_RUNTIME_DIR is set (without a login: loginctl enable-linger, XDG_RUNTIME_DIR=/run/user/UID)"
-            ),
-        },
+/// Where a bus listens, by the environment (D-Bus specification, "Well-known Message Bus Instances"). A user's is looked
+/// for at its usual place as well: cron, su and sudo leave a poor environment, or another user's.
+fn addresses(bus: Bus, user: u32, variable: impl Fn(&str) -> Option<String>) -> String {
+    if bus == Bus::System {
+        let default = || "unix:path=/run/dbus/system_bus_socket".to_owned();
+        return variable("DBUS_SYSTEM_BUS_ADDRESS").unwrap_or_else(default);
     }
+    let in_dir = || variable("XDG_RUNTIME_DIR").map(|dir| format!("unix:path={}/bus", escape(&dir)));
+    let usual = of_user(user);
+    match variable("DBUS_SESSION_BUS_ADDRESS").or_else(in_dir) {
+        Some(said) if said != usual => format!("{said};{usual}"),
+        _ => usual,
+    }
+}
+
+/// Where systemd-logind and the user's manager put it.
+fn of_user(user: u32) -> String {
+    format!("unix:path=/run/user/{user}/bus")
+}
+
+/// Does something with the effective id of a user, which the kernel then tells the other end of a new connection.
+fn as_user<T>(user: u32, act: impl FnOnce() -> Result<T>) -> Result<T> {
+    use nix::unistd::{Uid, geteuid, seteuid};
+    let own = geteuid();
+    seteuid(Uid::from_raw(user)).call("seteuid", user.to_string())?;
+    let done = act();
+    seteuid(own).call("seteuid", own.to_string())?;
+    done
 }
 
 /// A value of an address (D-Bus specification, "Server Addresses").
@@ -319,8 +349,15 @@ pub(super) fn pids(pid: u32) -> Value {
     Value::Array("u".into(), vec![Value::U32(pid)])
 }
 
-fn idle() -> Property {
-    (IDLE.0.to_owned(), IDLE.1)
+/// The version of systemd that has a property, of those that are newer than what we ask for anyway.
+fn since((name, value): &Property) -> u32 {
+    match name.as_str() {
+        "CPUWeight" if *value == IDLE.1 => 252,
+        // Of a scope.
+        OOM_POLICY | "MemoryZSwapMax" => 253,
+        "MemoryZSwapWriteback" => 256,
+        _ => 0,
+    }
 }
 
 /// The job of an answer.

@@ -237,10 +237,38 @@ fn an_idle_group_is_told_to_who_knows_the_word() {
         let signals = vec![job_removed(JOB, "done")];
         let script = vec![("Get", text(version), vec![]), ("StartTransientUnit", path(), signals)];
         let (mut manager, server) = Server::start(script);
-        manager.start("a.scope", &[idle()]).unwrap();
+        manager.start("a.scope", &[(IDLE.0.to_owned(), IDLE.1)]).unwrap();
         let body = format!("{:?}", server.calls(manager).last().unwrap().body);
         assert_eq!(body.contains("CPUWeight"), told, "{version}");
     }
+}
+
+#[test]
+fn what_is_newer_than_a_systemd_is_not_told_to_it() {
+    let all: Vec<Property> = vec![
+        (OOM_POLICY.into(), Value::str("kill")),
+        ("MemoryZSwapMax".into(), Value::U64(1)),
+        ("MemoryZSwapWriteback".into(), Value::Bool(false)),
+        ("TasksMax".into(), Value::U64(5)),
+    ];
+    for (version, told) in [("252.39", 1), ("253", 3), ("256~rc1", 4)] {
+        let signals = vec![job_removed(JOB, "done")];
+        let script = vec![("Get", text(version), vec![]), ("StartTransientUnit", path(), signals)];
+        let (mut manager, server) = Server::start(script);
+        manager.start("a.scope", &all).unwrap();
+        let body = format!("{:?}", server.calls(manager).last().unwrap().body);
+        assert_eq!(all.iter().filter(|(name, _)| body.contains(&format!("\"{name}\""))).count(), told, "{version}");
+    }
+    // A unit that runs has its policy for good.
+    let script = vec![
+        ("Get", text("256"), vec![]),
+        ("SetUnitProperties", Return(vec![]), vec![]),
+        ("Get", text("active"), vec![]),
+    ];
+    let (mut manager, server) = Server::start(script);
+    manager.set_properties("a.scope", &all).unwrap();
+    let bodies = format!("{:?}", server.calls(manager));
+    assert!(!bodies.contains(OOM_POLICY) && bodies.contains("MemoryZSwapWriteback"), "{bodies}");
 }
 
 #[test]
@@ -349,15 +377,17 @@ fn what_is_no_bus_at_all() {
 fn where_a_bus_listens() {
     let with = |bus, set: &[(&str, &str)]| {
         let value = |name: &str| set.iter().find(|(had, _)| *had == name).map(|(_, value)| (*value).to_owned());
-        addresses(bus, value).map_err(|error| error.to_string())
+        addresses(bus, 7, value)
     };
-    assert_eq!(with(Bus::System, &[]).unwrap(), "unix:path=/run/dbus/system_bus_socket");
-    assert_eq!(with(Bus::System, &[("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/x")]).unwrap(), "unix:path=/x");
-    let user = [("XDG_RUNTIME_DIR", "/run/user/7 x")];
-    assert_eq!(with(Bus::User, &user).unwrap(), "unix:path=/run/user/7%20x/bus");
+    assert_eq!(with(Bus::System, &[]), "unix:path=/run/dbus/system_bus_socket");
+    assert_eq!(with(Bus::System, &[("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/x")]), "unix:path=/x");
+    // What su leaves may be another user's.
+    let user = [("XDG_RUNTIME_DIR", "/run/user/0 x")];
+    assert_eq!(with(Bus::User, &user), "unix:path=/run/user/0%20x/bus;unix:path=/run/user/7/bus");
     let both = [user[0], ("DBUS_SESSION_BUS_ADDRESS", "unix:abstract=/y")];
-    assert_eq!(with(Bus::User, &both).unwrap(), "unix:abstract=/y");
-    assert!(with(Bus::User, &[]).unwrap_err().contains("loginctl enable-linger"));
+    assert_eq!(with(Bus::User, &both), "unix:abstract=/y;unix:path=/run/user/7/bus");
+    assert_eq!(with(Bus::User, &[]), "unix:path=/run/user/7/bus");
+    assert_eq!(with(Bus::User, &[("XDG_RUNTIME_DIR", "/run/user/7")]), "unix:path=/run/user/7/bus");
 }
 
 #[test]

@@ -31,6 +31,7 @@ use super::knobs::{self, Version};
 use super::layout::cgroups_of;
 use super::{Cgroup, Layout, Location, OutOfMemory, Stats, Watch, devices, update};
 use crate::error::invalid;
+use crate::host::uid_on_host;
 use crate::spec::Resources;
 use crate::sys;
 
@@ -39,6 +40,9 @@ use crate::sys;
 pub(crate) struct Unit {
     name: String,
     bus: Bus,
+    /// Whose bus, of a user's: the one who made the container, as the host counts users.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    user: Option<u32>,
     /// Its description, until it has started: what a runtime that was killed meanwhile leaves behind may be another
     /// unit of the name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -86,13 +90,15 @@ pub(crate) fn plan(asked: Asked<'_>, resources: &Resources, layout: &Layout) -> 
         Bus::User => None,
     };
     let knobs = plan.v1.iter().flat_map(|leaf| &leaf.knobs).chain(plan.v2.iter().flat_map(|leaf| &leaf.knobs));
+    let limits = properties::of_knobs(knobs);
     let mut properties = properties::of_scope(id, &place.slice);
-    properties.extend(properties::of_knobs(knobs));
+    properties.extend(limits.clone());
     for (name, value) in annotations::properties(annotations)? {
+        annotations::refuse_collision(&name, &value, &limits)?;
         properties::set(&mut properties, &name, value);
     }
     let description = properties.iter().find(|(name, _)| name == "Description").and_then(|(_, value)| value.text());
-    let unit = Unit { name: place.name, bus, expected: description.map(str::to_owned) };
+    let unit = Unit { name: place.name, bus, user, expected: description.map(str::to_owned) };
     plan.location.unit = Some(unit.clone());
     plan.optional = false;
     plan.unit = Some(Plan { unit, properties });
@@ -112,18 +118,22 @@ pub(super) struct Scope {
 
 /// Connects to the bus; the unit itself needs a process to begin with.
 pub(super) fn create(plan: &super::Plan, unit: &Unit) -> Result<Scope> {
-    let manager = Manager::connect(unit.bus)?;
-    Ok(Scope {
-        unit: unit.clone(),
-        group: group::open(&plan.location),
-        begin: Some((manager, plan.clone())),
-        ours: false,
-    })
+    let unit = Unit { user: unit.user.map(uid_on_host), ..unit.clone() };
+    Ok(Scope { group: group::open(&plan.location), begin: Some((unit.connect()?, plan.clone())), unit, ours: false })
 }
 
 /// The unit of an existing container. Makes no system call.
 pub(super) fn open(location: &Location, unit: &Unit) -> Scope {
-    Scope { unit: unit.clone(), group: group::open(location), begin: None, ours: true }
+    // Until it has started, a unit of that name may be anybody's: it is known by no more than words that others may use, too.
+    // What a runtime that was killed meanwhile leaves behind ends by itself, with the process in it.
+    let ours = unit.expected.is_none();
+    Scope { unit: unit.clone(), group: group::open(location), begin: None, ours }
+}
+
+impl Unit {
+    fn connect(&self) -> Result<Manager> {
+        Manager::connect(self.bus, self.user)
+    }
 }
 
 impl Plan {
@@ -136,6 +146,7 @@ impl Scope {
     /// Starts the unit with the process in it, and sets what systemd doesn't.
     fn start(&mut self, mut manager: Manager, mut plan: super::Plan, pid: Pid) -> Result<()> {
         let mut properties = plan.unit.take().map(|unit| unit.properties).unwrap_or_default();
+        properties::say_inexact(plan.v2.iter().flat_map(|leaf| &leaf.knobs));
         properties::set(&mut properties, "PIDs", pids(pid.as_raw().cast_unsigned()));
         // Even without an answer it may come to be.
         self.ours = true;
@@ -146,6 +157,10 @@ impl Scope {
         self.unit.expected = None;
         self.find(&mut plan, pid)?;
         self.group = group::adopt(&plan)?;
+        let bfq = properties::for_bfq(plan.v2.iter().flat_map(|leaf| &leaf.knobs));
+        if let Some(weight) = bfq.filter(|_| has_bfq(&self.group.location())) {
+            manager.set_properties(&self.unit.name, &[weight])?;
+        }
         self.group.add(pid)
     }
 
@@ -172,7 +187,7 @@ impl Scope {
     }
 
     fn stop(&self) -> Result<()> {
-        Manager::connect(self.unit.bus)?.stop(&self.unit.name)
+        self.unit.connect()?.stop(&self.unit.name)
     }
 
     /// Whether the unit of the name is this container's, or nobody's.
@@ -180,23 +195,27 @@ impl Scope {
         match (&self.unit.expected, self.ours) {
             (None, ours) => Ok(ours),
             (Some(_), false) => Ok(false),
-            (Some(description), true) => Manager::connect(self.unit.bus)?.is_free(&self.unit.name, description),
+            (Some(description), true) => self.unit.connect()?.is_free(&self.unit.name, description),
         }
     }
 }
 
 /// Tells systemd of limits, so that it keeps them when it reloads; the files of what isn't exact in its terms (a quota
-/// of parts of a percent) must be written again after it. `v1` is the location's.
-fn set_limits(unit: &Unit, resources: &Resources, v1: &[(String, PathBuf)]) -> Result<()> {
-    let on_v1 = |controller: &str| v1.iter().any(|(names, _)| super::v1::lists(names, controller));
+/// of parts of a percent) must be written again after it.
+fn set_limits(unit: &Unit, resources: &Resources, location: &Location) -> Result<()> {
+    let on_v1 = |controller: &str| location.v1.iter().any(|(names, _)| super::v1::lists(names, controller));
     let home = |controller: &str| if on_v1(controller) { Version::V1 } else { Version::V2 };
     let mut knobs = knobs::knobs(resources, home)?;
     knobs.extend(knobs::unified(&resources.unified)?);
-    let properties = properties::of_knobs(&knobs);
+    properties::say_inexact(&knobs);
+    let mut properties = properties::of_knobs(&knobs);
+    if let Some((name, weight)) = properties::for_bfq(&knobs).filter(|_| has_bfq(location)) {
+        properties::set(&mut properties, &name, weight);
+    }
     if properties.is_empty() {
         return Ok(());
     }
-    Manager::connect(unit.bus)?.set_properties(&unit.name, &properties)
+    unit.connect()?.set_properties(&unit.name, &properties)
 }
 
 impl Cgroup for Scope {
@@ -219,7 +238,7 @@ impl Cgroup for Scope {
         }
         match self.group.add_all(pid) {
             Err(error) if self.unit.bus == Bus::User && errno(&error) == Some(Errno::EACCES) => {
-                Manager::connect(self.unit.bus)?.attach(&self.unit.name, pid.as_raw().cast_unsigned())
+                self.unit.connect()?.attach(&self.unit.name, pid.as_raw().cast_unsigned())
             }
             added => added,
         }
@@ -229,12 +248,12 @@ impl Cgroup for Scope {
         self.group.frozen()
     }
 
-    fn frozen_with(&self, state: u8) -> Result<bool> {
+    fn frozen_with(&self, state: Option<u8>) -> Result<bool> {
         self.group.frozen_with(state)
     }
 
     fn pids(&self) -> Result<Vec<Pid>> {
-        self.group.pids()
+        if self.is_ours()? { self.group.pids() } else { Ok(Vec::new()) }
     }
 
     fn kill(&self) -> Result<()> {
@@ -244,18 +263,21 @@ impl Cgroup for Scope {
     /// systemd first: it would take a cgroup that vanishes for one that still runs.
     fn remove(&mut self) -> Result<()> {
         if !self.is_ours()? {
-            return Ok(());
+            return self.group.remove();
         }
         // Nobody is left that systemd would have to kill, in its own time.
         self.group.wait_empty();
-        let stopped = self.stop();
-        self.group.remove()?;
-        // With its cgroup gone systemd will forget the unit by itself.
-        stopped.unwrap_or_else(|error| log::warn!("{error:#}"));
-        Ok(())
+        if let Err(error) = self.stop() {
+            // It ends an empty scope by itself. Without the cgroup it would never see that it is empty, and keep the name.
+            if !self.group.wait_gone() {
+                return Err(error.context(format!("the cgroup of unit {:?} is left to systemd", self.unit.name)));
+            }
+            log::debug!("systemd has ended unit {:?} by itself: {error:#}", self.unit.name);
+        }
+        self.group.remove()
     }
 
-    fn frozen_to_signals(&self) -> bool {
+    fn frozen_to_signals(&self) -> Result<bool> {
         self.group.frozen_to_signals()
     }
 
@@ -285,11 +307,18 @@ impl Cgroup for Scope {
 
     /// The files first: what they refuse, systemd isn't told. And again, with the exact quota beside systemd's.
     fn update(&mut self, change: &update::Change) -> Result<()> {
-        self.group.update(change)?;
-        set_limits(&self.unit, &change.resources, &self.group.location().v1)
-            .context("the limits hold until systemd reloads")?;
+        let before = update::apply(&self.group, change)?;
+        if let Err(error) = set_limits(&self.unit, &change.resources, &self.group.location()) {
+            before.restore();
+            return Err(error.context("the limits are as they were"));
+        }
         self.group.update(change)
     }
+}
+
+/// Whether the kernel has weights of BFQ, whose module may be loaded at any time.
+fn has_bfq(location: &Location) -> bool {
+    location.v2.as_ref().is_some_and(|dir| dir.join("io.bfq.weight").exists())
 }
 
 fn errno(error: &anyhow::Error) -> Option<Errno> {

@@ -93,12 +93,20 @@ fn unified_files_that_systemd_knows() {
     assert_eq!(one("cpu.weight", "7"), list([("CPUWeight", Value::U64(7))]));
     assert_eq!(one("io.weight", "default 7"), list([("IOWeight", Value::U64(7))]));
     assert_eq!(one("cpuset.cpus", "0,2-3,9"), list([("AllowedCPUs", mask(&[0b1101, 0b10]))]));
+    for (nice, weight) in [("0", 100), ("-20", 8668), ("19", 1), ("5", 33)] {
+        assert_eq!(one("cpu.weight.nice", nice), list([("CPUWeight", Value::U64(weight))]), "{nice}");
+    }
+    assert_eq!(one("cpu.weight.nice", "20"), []);
+    assert_eq!(one("memory.oom.group", "1"), list([("OOMPolicy", Value::str("kill"))]));
+    assert_eq!(one("memory.oom.group", "0"), list([("OOMPolicy", Value::str("continue"))]));
+    assert_eq!(one("memory.zswap.max", "4096"), list([("MemoryZSwapMax", Value::U64(4096))]));
+    assert_eq!(one("memory.zswap.writeback", "0"), list([("MemoryZSwapWriteback", Value::Bool(false))]));
+    assert_eq!(one("io.bfq.weight", "101"), list([("IOWeight", Value::U64(111))]));
     let quota = list([("CPUQuotaPeriodUSec", Value::U64(10_000)), ("CPUQuotaPerSecUSec", Value::U64(500_000))]);
     assert_eq!(one("cpu.max", "5000 10000"), quota);
     assert_eq!(one("cpu.max", "max"), list([("CPUQuotaPerSecUSec", Value::U64(INFINITY))]));
     // What it doesn't know, or what the kernel is to refuse.
     for (file, value) in [
-        ("memory.oom.group", "1"),
         ("io.weight", "8:0 100"),
         ("io.max", "8:0 rbps=1"),
         ("hugetlb.2MB.max", "0"),
@@ -121,6 +129,9 @@ fn the_later_knob_counts() {
 fn weights_of_io() {
     let json = serde_json::json!({"blockIO": {"weight": 10}});
     assert_eq!(of(Version::V2, json), list([("IOWeight", Value::U64(1))]));
+    // systemd's BFQ_WEIGHT gives back what was asked.
+    let bfq = |told: u64| if told <= 100 { told } else { 100 + (told - 100) * 900 / 9900 };
+    assert!((1..=1000).all(|weight| bfq(as_bfq(weight)) == weight));
 }
 
 #[test]

@@ -28,9 +28,13 @@ fn properties_of(plan: &super::super::Plan) -> Vec<String> {
 #[test]
 fn a_system_unit() {
     let plan = planned(None, &[], &layout(&[], true)).unwrap();
-    let unit = Unit { name: "p-n.scope".into(), bus: Bus::System, expected: Some("tare container id".into()) };
+    let unit =
+        Unit { name: "p-n.scope".into(), bus: Bus::System, user: None, expected: Some("tare container id".into()) };
     let v2 = Some("/cg/unified/a.slice/a-b.slice/p-n.scope".into());
-    assert_eq!(plan.location, Location { manager: Kind::Systemd, v1: vec![], v2, unit: Some(unit) });
+    assert_eq!(
+        plan.location,
+        Location { manager: Kind::Systemd, v1: vec![], v2, claim: crate::cgroup::Claim::Planned, unit: Some(unit) }
+    );
     assert!(!plan.optional);
     let properties = properties_of(&plan);
     assert!(properties.contains(&"TasksMax=U64(5)".to_owned()), "{properties:?}");
@@ -62,16 +66,34 @@ fn on_a_hybrid_host_rules_are_where_systemd_leaves_them() {
 
 #[test]
 fn annotations_have_the_last_word() {
-    let annotations = [("org.systemd.property.TasksMax", "uint64 9"), ("org.systemd.property.TimeoutStopSec", "3")];
+    let annotations =
+        [("org.systemd.property.DefaultDependencies", "true"), ("org.systemd.property.TimeoutStopSec", "3")];
     let properties = properties_of(&planned(None, &annotations, &layout(&[], true)).unwrap());
-    assert!(properties.contains(&"TasksMax=U64(9)".to_owned()), "{properties:?}");
+    assert!(properties.contains(&"DefaultDependencies=Bool(true)".to_owned()), "{properties:?}");
     assert!(properties.contains(&"TimeoutStopUSec=U64(3000000)".to_owned()), "{properties:?}");
-    assert_eq!(properties.iter().filter(|property| property.starts_with("TasksMax")).count(), 1);
+    assert_eq!(properties.iter().filter(|property| property.starts_with("DefaultDependencies")).count(), 1);
+}
+
+#[test]
+fn annotations_that_collide() {
+    // The limit in config.json is 5: the same word twice is no collision.
+    planned(None, &[("org.systemd.property.TasksMax", "uint64 5")], &layout(&[], true)).unwrap();
+    for (name, value) in
+        [("TasksMax", "uint64 9"), ("PIDs", "[uint32 1]"), ("Slice", "'b.slice'"), ("Delegate", "false")]
+    {
+        let annotations = [(format!("org.systemd.property.{name}"), value)];
+        let annotations: Vec<(&str, &str)> = annotations.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+        let error = planned(None, &annotations, &layout(&[], true)).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("config.json: /annotations/org.systemd.property.{name}: ")), "{error}");
+    }
+    let both = [("org.systemd.property.TimeoutStopSec", "3"), ("org.systemd.property.TimeoutStopUSec", "uint64 3")];
+    let error = planned(None, &both, &layout(&[], true)).unwrap_err().to_string();
+    assert!(error.contains("TimeoutStopUSec is given as well"), "{error}");
 }
 
 #[test]
 fn the_state_tells_what_to_stop() {
-    let unit = Unit { name: "p-n.scope".into(), bus: Bus::User, expected: None };
+    let unit = Unit { name: "p-n.scope".into(), bus: Bus::User, user: None, expected: None };
     let json = serde_json::to_value(&unit).unwrap();
     assert_eq!(json, serde_json::json!({"name": "p-n.scope", "bus": "user"}));
     // States of before know no unit.

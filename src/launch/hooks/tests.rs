@@ -3,6 +3,10 @@ use std::path::{Path, PathBuf};
 
 use super::*;
 
+fn none() -> CStrings {
+    CStrings::new(Vec::new())
+}
+
 fn state() -> State {
     State {
         oci_version: "1.3.0",
@@ -47,7 +51,7 @@ impl Scripts {
 }
 
 fn failure(hook: Hook) -> String {
-    let error = run(Kind::CreateRuntime, &[hook], &state(), &[]).unwrap_err();
+    let error = run(Kind::CreateRuntime, &[hook], &state(), &none()).unwrap_err();
     let text = format!("{error:#}");
     let prefix = "config.json: /hooks/createRuntime/0: error running createRuntime hook #0 (\"/bin/sh\"): ";
     text.strip_prefix(prefix).unwrap_or_else(|| panic!("{text}")).to_owned()
@@ -57,7 +61,7 @@ fn failure(hook: Hook) -> String {
 fn they_run_in_order_until_one_fails() {
     let s = Scripts::new();
     let hooks = ["echo a >>$D/out", "echo b >>$D/out; exit 3", "echo c >>$D/out"].map(|script| s.hook(script));
-    let error = run(Kind::Prestart, &hooks, &state(), &[]).unwrap_err();
+    let error = run(Kind::Prestart, &hooks, &state(), &none()).unwrap_err();
     let text = format!("{error:#}");
     assert_eq!(
         text,
@@ -70,14 +74,14 @@ fn they_run_in_order_until_one_fails() {
 fn every_poststop_hook_runs() {
     let s = Scripts::new();
     let hooks = ["echo a >>$D/out; exit 1", "kill -9 $$", "echo c >>$D/out"].map(|script| s.hook(script));
-    run_poststop(&hooks, &state(), &[]);
+    run_poststop(&hooks, &state(), &none());
     assert_eq!(s.read("out"), "a\nc\n");
 }
 
 #[test]
 fn the_state_arrives_compact_and_ends() {
     let s = Scripts::new();
-    run(Kind::Poststart, &[s.hook("cat >$D/out")], &state(), &[]).unwrap();
+    run(Kind::Poststart, &[s.hook("cat >$D/out")], &state(), &none()).unwrap();
     assert_eq!(
         s.read("out"),
         "{\"ociVersion\":\"1.3.0\",\"id\":\"one\",\"pid\":7,\"status\":\"creating\",\"bundle\":\"/b/u\",\
@@ -89,7 +93,7 @@ fn the_state_arrives_compact_and_ends() {
 fn a_state_larger_than_a_pipe_arrives_whole() {
     let s = Scripts::new();
     // It writes as it reads: both directions are full at once.
-    run(Kind::Poststart, &[s.hook("tee $D/out")], &big_state(), &[]).unwrap();
+    run(Kind::Poststart, &[s.hook("tee $D/out")], &big_state(), &none()).unwrap();
     assert_eq!(s.read("out"), serde_json::to_string(&big_state()).unwrap());
 }
 
@@ -99,7 +103,7 @@ fn a_hook_need_not_read_its_state() {
     let never = s.hook("exit 0");
     let closes = s.hook("exec 0<&-; sleep 0.1");
     let some = s.hook("head -c 10 >/dev/null; exec 0<&-; sleep 0.1");
-    run(Kind::Poststart, &[never, closes, some], &big_state(), &[]).unwrap();
+    run(Kind::Poststart, &[never, closes, some], &big_state(), &none()).unwrap();
 }
 
 fn environment_of(env: Option<Vec<String>>) -> Vec<String> {
@@ -107,7 +111,7 @@ fn environment_of(env: Option<Vec<String>>) -> Vec<String> {
     let mut hook = s.hook("tr '\\0' '\\n' </proc/self/environ >$D/out");
     hook.env = env;
     let given = [c"PATH=/usr/bin:/bin".to_owned(), c"A=inherited".to_owned()];
-    run(Kind::StartContainer, &[hook], &state(), &given).unwrap();
+    run(Kind::StartContainer, &[hook], &state(), &CStrings::new(given.to_vec())).unwrap();
     // PWD and the like are the shell's own.
     let known = |line: &&str| line.starts_with("PATH=") || line.starts_with("A=") || line.starts_with("B=");
     s.read("out").lines().filter(known).map(str::to_owned).collect()
@@ -129,7 +133,8 @@ fn an_empty_environment_is_empty() {
     // No shell, which would add variables of its own.
     let args = vec!["cat".into(), "/proc/self/environ".into(), s.path("missing").display().to_string()];
     let hook = Hook { path: cat.into(), args, env: Some(Vec::new()), timeout: None };
-    let text = format!("{:#}", run(Kind::Poststart, &[hook], &state(), &[c"A=1".to_owned()]).unwrap_err());
+    let text =
+        format!("{:#}", run(Kind::Poststart, &[hook], &state(), &CStrings::new(vec![c"A=1".to_owned()])).unwrap_err());
     assert!(text.contains("exit status 1, stdout: , stderr: cat: "), "{text}");
 }
 
@@ -141,7 +146,7 @@ fn the_arguments_begin_with_the_name() {
     assert!(text.starts_with("exit status 127, stdout: , stderr: /bin/sh: "), "{text}");
     let mut named = s.hook("echo $0 >$D/out");
     named.args.push("zero".into());
-    run(Kind::Poststart, &[named], &state(), &[]).unwrap();
+    run(Kind::Poststart, &[named], &state(), &none()).unwrap();
     assert_eq!(s.read("out"), "zero\n");
 }
 
@@ -166,7 +171,7 @@ fn what_cannot_be_executed_is_named() {
         ("/etc/passwd/x", "not a directory (ENOTDIR)"),
     ] {
         let hook = Hook { path: path.into(), ..Hook::default() };
-        let text = format!("{:#}", run(Kind::CreateContainer, &[hook], &state(), &[]).unwrap_err());
+        let text = format!("{:#}", run(Kind::CreateContainer, &[hook], &state(), &none()).unwrap_err());
         assert_eq!(
             text,
             format!("config.json: /hooks/createContainer/0: error running createContainer hook #0 ({path:?}): {why}")
@@ -197,7 +202,7 @@ fn a_timeout_kills_the_hook_and_its_children() {
 fn a_daemon_that_holds_the_pipes_is_not_waited_for() {
     let s = Scripts::new();
     let begin = Instant::now();
-    run(Kind::Poststart, &[s.hook("sleep 20 & echo $! >$D/child")], &state(), &[]).unwrap();
+    run(Kind::Poststart, &[s.hook("sleep 20 & echo $! >$D/child")], &state(), &none()).unwrap();
     assert!(begin.elapsed() < Duration::from_secs(10));
     // Nor is one that writes on and on: SIGPIPE is at its default and ends it.
     let text = failure(s.hook("yes & echo $! >$D/yes; exit 4"));
@@ -211,7 +216,7 @@ fn timeouts_that_are_none() {
     let s = Scripts::new();
     for timeout in [None, Some(0), Some(-1), Some(i64::MAX)] {
         let hook = Hook { timeout, ..s.hook("exit 0") };
-        run(Kind::Poststart, &[hook], &state(), &[]).unwrap();
+        run(Kind::Poststart, &[hook], &state(), &none()).unwrap();
     }
 }
 
@@ -221,7 +226,7 @@ fn no_descriptor_but_the_standard_streams_reaches_it() {
     let leak = std::fs::File::open("/dev/null").unwrap();
     fcntl(&leak, FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty())).unwrap();
     // By globbing: ls would have the directory open.
-    run(Kind::Poststart, &[s.hook("cd /proc/$$/fd && echo * >$D/out")], &state(), &[]).unwrap();
+    run(Kind::Poststart, &[s.hook("cd /proc/$$/fd && echo * >$D/out")], &state(), &none()).unwrap();
     let fds = s.read("out");
     drop(leak);
     // dash keeps the directory it globs in open meanwhile.
@@ -232,7 +237,7 @@ fn no_descriptor_but_the_standard_streams_reaches_it() {
 fn signals_are_default_and_unblocked() {
     let s = Scripts::new();
     nix::sys::signal::SigSet::all().thread_block().unwrap();
-    run(Kind::Poststart, &[s.hook("grep ^Sig /proc/self/status >$D/out")], &state(), &[]).unwrap();
+    run(Kind::Poststart, &[s.hook("grep ^Sig /proc/self/status >$D/out")], &state(), &none()).unwrap();
     nix::sys::signal::SigSet::all().thread_unblock().unwrap();
     let text = s.read("out");
     for name in ["SigBlk", "SigIgn"] {
@@ -243,7 +248,7 @@ fn signals_are_default_and_unblocked() {
 #[test]
 fn it_leads_a_group_of_its_own_in_the_callers_folder() {
     let s = Scripts::new();
-    run(Kind::Poststart, &[s.hook("cut -d' ' -f1,5 /proc/$$/stat >$D/out; pwd >>$D/out")], &state(), &[]).unwrap();
+    run(Kind::Poststart, &[s.hook("cut -d' ' -f1,5 /proc/$$/stat >$D/out; pwd >>$D/out")], &state(), &none()).unwrap();
     let text = s.read("out");
     let (ids, folder) = text.split_once('\n').unwrap();
     let (pid, group) = ids.split_once(' ').unwrap();

@@ -1,6 +1,7 @@
 //! Each test runs in a process of its own: signals, standard streams and children belong to a process. A test function
 //! starts this test binary again for itself alone, which forks, so that the body has no threads beside it.
 
+#![allow(clippy::disallowed_methods)] // the tests are no runtime: they wait for what they start
 use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};

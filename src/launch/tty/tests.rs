@@ -24,7 +24,7 @@ fn rows(fd: &OwnedFd) -> u16 {
 fn a_terminal_arrives_and_leaves_newlines_alone() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let (master, slave) = pty(41);
-    send(theirs.as_fd(), b"/dev/pts/ptmx", master.as_fd()).unwrap();
+    send(theirs.into(), b"/dev/pts/ptmx", master.as_fd()).unwrap();
     let received = receive(ours.as_fd()).unwrap();
     drop(master);
     assert!(!tcgetattr(&slave).unwrap().output_flags.contains(OutputFlags::ONLCR));
@@ -43,7 +43,7 @@ fn what_is_not_one_terminal_is_refused() {
     let text = receive(ours.as_fd()).unwrap_err().to_string();
     assert_eq!(text, "expected a terminal from the container process, got 1 bytes and 2 descriptors");
     let file = tempfile::tempfile().unwrap();
-    send(theirs.as_fd(), b"x", file.as_fd()).unwrap();
+    send(theirs.try_clone().unwrap().into(), b"x", file.as_fd()).unwrap();
     let text = receive(ours.as_fd()).unwrap_err().to_string();
     assert!(text.ends_with("(ENOTTY)"), "{text}");
     drop(theirs);
@@ -56,9 +56,9 @@ fn sending_to_a_reader_that_is_gone_is_an_error_and_no_signal() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     drop(ours);
     let (master, _slave) = pty(1);
-    let text = send(theirs.as_fd(), b"x", master.as_fd()).unwrap_err().to_string();
+    let text = send(theirs.try_clone().unwrap().into(), b"x", master.as_fd()).unwrap_err().to_string();
     assert!(text.contains("EPIPE"), "{text}");
-    assert!(send(theirs.as_fd(), b"", master.as_fd()).is_err());
+    assert!(send(theirs.into(), b"", master.as_fd()).is_err());
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn a_socket_is_reached_by_any_path() {
         std::fs::hard_link(folder.path().join("short"), &path).unwrap();
         for path in [folder.path().join("short"), path] {
             let socket = connect(&path).unwrap();
-            send(socket.as_fd(), b"/dev/pts/ptmx", master.as_fd()).unwrap();
+            send(socket, b"/dev/pts/ptmx", master.as_fd()).unwrap();
             let (accepted, _) = listener.accept().unwrap();
             receive(accepted.as_fd()).unwrap();
         }
@@ -88,12 +88,12 @@ fn an_error_names_the_option_and_the_path() {
     let long = folder.path().join("n".repeat(200));
     for path in [&short, &long] {
         let text = format!("{:#}", connect(path).unwrap_err());
-        assert!(text.starts_with(&format!("--console-socket {path:?}: ")), "{text}");
+        assert!(text.starts_with(&format!("--console-socket: {path:?}: ")), "{text}");
         assert!(text.ends_with("no such file or directory (ENOENT)"), "{text}");
     }
     std::fs::write(&short, "").unwrap();
     let text = format!("{:#}", connect_for("--pidfd-socket", &short).unwrap_err());
-    assert!(text.starts_with("--pidfd-socket ") && text.contains("ECONNREFUSED"), "{text}");
+    assert!(text.starts_with("--pidfd-socket: ") && text.contains("ECONNREFUSED"), "{text}");
 }
 
 #[test]

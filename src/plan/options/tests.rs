@@ -1,6 +1,6 @@
 use libc::{MS_BIND, MS_NOATIME, MS_NODEV, MS_NOSUID, MS_RDONLY, MS_REC, MS_RELATIME, MS_STRICTATIME};
 
-use super::{Attrs, Bind, Data, IdMap, NAMES, Parsed, Propagation, Reach, Superblock, attr, parse};
+use super::{Attrs, Bind, Data, IdMap, NAMES, Parsed, Propagation, Reach, Superblock, attr, parse, words};
 
 fn options(words: &str) -> Parsed {
     let words: Vec<String> = words.split(' ').map(str::to_owned).collect();
@@ -35,13 +35,14 @@ fn attributes_set_and_clear_their_bit() {
         ("nosymfollow", attr::NOSYMFOLLOW, 0),
         ("symfollow", 0, attr::NOSYMFOLLOW),
         ("noatime", attr::NOATIME, TIME),
-        ("atime", attr::RELATIME, TIME),
+        ("atime", 0, 0),
         ("relatime", attr::RELATIME, TIME),
         ("norelatime", 0, 0),
         ("strictatime", attr::STRICTATIME, TIME),
-        ("nostrictatime", attr::RELATIME, TIME),
+        ("nostrictatime", 0, 0),
     ] {
-        assert_eq!(options(word), Parsed { attrs: attrs(set, clear), ..Parsed::default() }, "{word}");
+        assert_eq!(options(word), Parsed { attrs: attrs(set, clear), flagged: true, ..Parsed::default() }, "{word}");
+        let clear = if ["atime", "nostrictatime"].contains(&word) { TIME } else { clear };
         let word = format!("r{word}");
         assert_eq!(options(&word), Parsed { recursive: attrs(set, clear), ..Parsed::default() }, "{word}");
     }
@@ -55,11 +56,11 @@ fn the_later_word_wins() {
         ("rw ro", attr::RDONLY, 0),
         ("nosuid nodev suid", attr::NODEV, attr::NOSUID),
         ("noatime strictatime", attr::STRICTATIME, TIME),
-        ("noatime atime", attr::RELATIME, TIME),
+        ("noatime atime", 0, 0),
         ("strictatime atime", attr::STRICTATIME, TIME),
         ("relatime norelatime", 0, 0),
         ("noatime norelatime", attr::NOATIME, TIME),
-        ("strictatime nostrictatime", attr::RELATIME, TIME),
+        ("strictatime nostrictatime", 0, 0),
         ("noatime nostrictatime", attr::NOATIME, TIME),
         ("noatime nodiratime relatime", attr::NODIRATIME, TIME),
     ] {
@@ -106,7 +107,8 @@ fn superblock_flags() {
         ("silent", libc::MS_SILENT, 0),
         ("loud", 0, libc::MS_SILENT),
     ] {
-        assert_eq!(options(word), Parsed { superblock: Superblock { set, clear }, ..Parsed::default() }, "{word}");
+        let superblock = Superblock { set, clear };
+        assert_eq!(options(word), Parsed { superblock, flagged: true, ..Parsed::default() }, "{word}");
     }
     let many = options("sync dirsync mand lazytime silent").superblock;
     assert_eq!(many.fsconfig().collect::<Vec<_>>(), ["sync", "dirsync", "mand", "lazytime"]);
@@ -174,7 +176,7 @@ fn flags_of_mount_2() {
     assert_eq!(options("ro nosuid nodev sync").ms_flags(), MS_RDONLY | MS_NOSUID | MS_NODEV | libc::MS_SYNCHRONOUS);
     assert_eq!(options("noexec nosymfollow").ms_flags(), libc::MS_NOEXEC | libc::MS_NOSYMFOLLOW);
     assert_eq!(options("strictatime nodiratime").ms_flags(), MS_STRICTATIME | libc::MS_NODIRATIME);
-    assert_eq!(options("atime").ms_flags(), MS_RELATIME);
+    assert_eq!(options("atime").ms_flags(), 0);
     assert_eq!(options("rw").ms_flags(), 0);
 }
 
@@ -191,4 +193,48 @@ fn a_bind_remount_keeps_what_is_not_mentioned() {
     }
     assert!(options("size=1m rro").attrs.is_empty());
     assert!(!options("rw").attrs.is_empty());
+}
+
+#[test]
+fn joined_words_are_split_as_mount_2_does() {
+    for (option, expected) in [
+        ("size=64k,mode=700", &["size=64k", "mode=700"][..]),
+        ("ro,,nosuid,", &["ro", "", "nosuid", ""]),
+        (r"lowerdir=/a\,b:/c\:d,upperdir=/e\\,workdir=/f", &[r"lowerdir=/a\,b:/c\:d", r"upperdir=/e\\", "workdir=/f"]),
+        (r#"context="u:r:t:s0:c1,c2",size=1k"#, &[r#"context="u:r:t:s0:c1,c2""#, "size=1k"]),
+        ("context=u:r:t:s0:c1,c2,size=1k", &["context=u:r:t:s0:c1,c2", "size=1k"]),
+        (r#"x="a,b""#, &[r#"x="a"#, r#"b""#]),
+        ("x=a,c1", &["x=a", "c1"]),
+        (r"x=a\", &[r"x=a\"]),
+        ("", &[""]),
+    ] {
+        assert_eq!(words(option).collect::<Vec<_>>(), expected, "{option}");
+    }
+    let joined = parse(&["ro,size=64k,mode=700".to_owned()]);
+    assert_eq!(joined, options("ro size=64k mode=700"));
+}
+
+/// Each word over a source that has everything and one that has nothing, as runc 1.3.6 and crun leave it.
+#[test]
+fn a_bind_mount_starts_without_flags_if_any_is_asked_for() {
+    let everything = MS_RDONLY | MS_NOSUID | MS_NODEV | libc::MS_NOEXEC | MS_NOATIME | libc::MS_NODIRATIME;
+    let time = MS_NOATIME | libc::MS_NODIRATIME;
+    for (words, over_everything, over_nothing) in [
+        ("ro", MS_RDONLY | time, MS_RDONLY | MS_RELATIME),
+        ("rw", time, MS_RELATIME),
+        ("suid", time, MS_RELATIME),
+        ("nosuid nodev", MS_NOSUID | MS_NODEV | time, MS_NOSUID | MS_NODEV | MS_RELATIME),
+        ("atime", time, MS_RELATIME),
+        ("diratime", time, MS_RELATIME),
+        ("norelatime", time, MS_RELATIME),
+        ("nostrictatime", time, MS_RELATIME),
+        ("relatime", MS_RELATIME, MS_RELATIME),
+        ("strictatime", MS_STRICTATIME, MS_STRICTATIME),
+        ("noatime", MS_NOATIME, MS_NOATIME),
+        ("nodiratime", MS_RELATIME | libc::MS_NODIRATIME, MS_RELATIME | libc::MS_NODIRATIME),
+    ] {
+        let attrs = options(words).attrs.of_bind();
+        assert_eq!(attrs.ms_flags_over(everything), over_everything, "{words}");
+        assert_eq!(attrs.ms_flags_over(MS_RELATIME), over_nothing, "{words}");
+    }
 }

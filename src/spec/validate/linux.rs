@@ -34,7 +34,7 @@ pub(super) fn has_namespace(linux: &Linux, kind: &str) -> bool {
 
 /// True if a namespace of this type is to be made.
 fn is_new(linux: &Linux, kind: &str) -> bool {
-    linux.namespaces.iter().any(|n| n.kind == kind && n.path.is_none())
+    linux.namespaces.iter().any(|n| n.kind == kind && n.joined().is_none())
 }
 
 /// config-linux.md, "Namespaces".
@@ -50,8 +50,7 @@ fn namespaces(linux: &Linux) -> Result<()> {
                 format_args!("duplicate of {kind:?}, expected one of a type"),
             ));
         }
-        // An empty path is a new namespace: Go's types can't tell it from an absent one.
-        if let Some(path) = namespace.path.as_ref().filter(|path| !path.as_os_str().is_empty()) {
+        if let Some(path) = namespace.joined() {
             absolute(format_args!("{at}/path"), path)?;
         }
     }
@@ -133,13 +132,7 @@ pub(super) fn id_mappings(at: &str, mappings: &[IdMapping]) -> Result<()> {
 /// config-linux.md, "Devices".
 fn devices(devices: &[Device]) -> Result<()> {
     for (i, device) in devices.iter().enumerate() {
-        let at = format!("/linux/devices/{i}");
-        self::device(&at, device)?;
-        if let Some(other) = devices.iter().take(i).position(|d| d.path == device.path) {
-            let what =
-                format!("{:?} is the path of /linux/devices/{other} too, expected one device a path", device.path);
-            return Err(invalid(format_args!("{at}/path"), what));
-        }
+        self::device(&format!("/linux/devices/{i}"), device)?;
     }
     Ok(())
 }
@@ -151,8 +144,14 @@ fn device(at: &str, device: &Device) -> Result<()> {
     absolute(format_args!("{at}/path"), Path::new(&device.path))?;
     // The kernel packs both into 32 bits (include/linux/kdev_t.h); a fifo has neither.
     for (property, number, max) in [("major", device.major, 0xfff), ("minor", device.minor, 0xf_ffff)] {
-        if device.kind != "p" && !(0..=max).contains(&number) {
-            return Err(invalid(format_args!("{at}/{property}"), format_args!("{number}, expected 0 to {max}")));
+        let pointer = format_args!("{at}/{property}");
+        match number {
+            _ if device.kind == "p" => {}
+            None => return Err(invalid(pointer, format_args!("is not set, expected 0 to {max}"))),
+            Some(number) if !(0..=max).contains(&number) => {
+                return Err(invalid(pointer, format_args!("{number}, expected 0 to {max}")));
+            }
+            Some(_) => {}
         }
     }
     // Podman hands on the whole of st_mode (inode(7)), type included.
