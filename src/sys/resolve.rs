@@ -170,9 +170,9 @@ fn kind(fd: impl AsFd) -> nix::Result<SFlag> {
     Ok(SFlag::from_bits_truncate(fstat(fd)?.st_mode) & SFlag::S_IFMT)
 }
 
-/// The id of the mount that a descriptor is on: of statx(2), Linux 5.8, or as the procfs `proc` tells it.
-///
-/// Only walks below the root of a procfs, which is verified, are kept on one mount.
+/// The id of the mount that a descriptor is on: of statx(2), Linux 5.8, or as the procfs `proc` tells it. ENOSYS where the
+/// walk doesn't start at a procfs: anybody may have written what is there.
+#[allow(clippy::unnecessary_cast)] // The widths depend on the target.
 fn mount_id(proc: BorrowedFd<'_>, fd: BorrowedFd<'_>) -> nix::Result<u64> {
     /// `struct statx` is 256 bytes long; where `stx_mnt_id` is in it, in units of eight.
     const MOUNT_ID: usize = 144 / 8;
@@ -188,6 +188,9 @@ fn mount_id(proc: BorrowedFd<'_>, fd: BorrowedFd<'_>) -> nix::Result<u64> {
         Ok(_) if answer[0] as u32 & STATX_MNT_ID != 0 => return Ok(answer[MOUNT_ID]),
         Err(error) if error.errno() != Errno::ENOSYS => return Err(error.errno()),
         _ => {}
+    }
+    if fstatfs(proc)?.filesystem_type().0 as i64 != PROC_SUPER_MAGIC {
+        return Err(Errno::ENOSYS);
     }
     let path = CString::new(format!("self/fdinfo/{}", fd.as_raw_fd())).map_err(|_| Errno::EINVAL)?;
     let file = openat(proc, path.as_c_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW, Mode::empty())?;
