@@ -81,6 +81,7 @@ mod root {
     mod state;
     mod stress;
     mod systemd;
+    mod systemd_user;
     mod terminal;
     mod terminal_streams;
     mod update;

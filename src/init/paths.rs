@@ -145,7 +145,7 @@ impl Root {
     }
 
     /// Keeps fewer descriptors open if there are many mounts to come.
-    pub(crate) fn expect(&mut self, mounts: usize) {
+    pub(crate) fn prepare_for(&mut self, mounts: usize) {
         if mounts > FEW_MOUNTS {
             self.done_at_most = DONE_OF_MANY;
         }

@@ -63,7 +63,7 @@ pub(crate) fn build(plan: &Rootfs, sources: &[Source], outside: &Inside) -> Resu
         return Ok(built);
     }
     let mut root = attach_root(plan)?;
-    root.expect(plan.steps.len());
+    root.prepare_for(plan.steps.len());
     let own_null = plan.own_dev && plan.nodes.iter().any(|node| node.path == "/dev/null" && !node.bind);
     let tmpfs = plan.steps.iter().any(|step| {
         step.destination == "/dev" && matches!(&step.what, What::FileSystem(fs) if fs.kind.as_c_str() == c"tmpfs")

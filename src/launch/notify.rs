@@ -350,7 +350,8 @@ fn is_allowed(name: &[u8], value: &[u8]) -> bool {
 fn field(line: &[u8]) -> (&[u8], &[u8]) {
     match line.iter().position(|byte| *byte == b'=') {
         Some(at) => (&line[..at], &line[at + 1..]),
-        None => (line, &[]),
+        // Not an assignment: of no field.
+        None => (&[], &[]),
     }
 }
 

@@ -80,8 +80,8 @@ container_test!(a_creation_that_hangs_spares_the_owner_of_its_cgroup, |c| {
     c.detach().ok();
     let pid = c.pid();
     let mut other = namesake(c);
-    // The second is the cgroup's; the first is that of the state.
-    let point = "inject=mkdir:delay_enter=3s:when=2";
+    // The first is the cgroup's; that of the state is made by mkdirat(2).
+    let point = "inject=mkdir:delay_enter=3s:when=1";
     let creating = trace::killed_at(&other, false, point, &["create", &other.id]);
     let record = other.path("state").join(&other.id).join("state.json");
     eventually("it is being created", || record.exists());
@@ -104,7 +104,7 @@ container_test!(a_creation_that_was_killed_leaves_the_cgroup_that_was_there, |c|
     c.wait_status("stopped");
     let there = host::cgroups(&cgroup(c));
     let mut other = namesake(c);
-    trace::killed_at(&other, false, "inject=mkdir:signal=SIGKILL:when=2", &["create", &other.id]).wait();
+    trace::killed_at(&other, false, "inject=mkdir:signal=SIGKILL:when=1", &["create", &other.id]).wait();
     other.delete_force().ok();
     assert_eq!(host::cgroups(&cgroup(c)), there);
     finish(&mut other, c);
