@@ -242,7 +242,8 @@ pub(crate) fn mount(
     let text = |s: Option<&CStr>| s.map_or(null(), CStr::as_ptr);
     // SAFETY: every pointer is null or a C string that lives across the call.
     let ret = unsafe { libc::mount(text(source), target.as_ptr(), text(kind), flags, text(data).cast()) };
-    check("mount", ret.into(), || format!("{target:?}, flags {flags:#x}")).map(drop)
+    let options = || data.filter(|data| !data.is_empty()).map(|data| format!(", options {data:?}")).unwrap_or_default();
+    check("mount", ret.into(), || format!("{target:?}, flags {flags:#x}{}", options())).map(drop)
 }
 
 /// umount2(2).

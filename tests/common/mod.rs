@@ -19,6 +19,7 @@ pub mod user;
 
 use std::fmt::Debug;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -217,6 +218,16 @@ impl Container {
             user::become_user(&mut command, uid, self);
         }
         command
+    }
+
+    /// A script that starts the runtime as [`Self::command`] does, for scripts that choose its arguments.
+    pub fn launcher(&self) -> PathBuf {
+        let file = self.path("launcher");
+        let denied = std::env::var(DENIED).ok().map(|denied| format!("'{}' with '{denied}' -- ", guest().display()));
+        let text = format!("#!/bin/sh\nexec {}'{}' \"$@\"\n", denied.unwrap_or_default(), tare().display());
+        fs::write(&file, text).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+        file
     }
 
     /// Runs a command of the runtime to its end.
