@@ -99,7 +99,8 @@ container_test!(a_shared_volume_propagates_with_and_without_pivot, |c| {
             c.path("state").display(),
             c.id
         );
-        assert_eq!(run_in(c, &script).code, 0, "{flag:?}");
+        let output = run_in(c, &script);
+        assert_eq!(output.code, 0, "{flag:?}: {output}");
     }
 });
 
