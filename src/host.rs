@@ -12,6 +12,7 @@ use crate::sys;
 pub(crate) const INITIAL_USER_NAMESPACE: u64 = 0xefff_fffd;
 
 /// Bits of [`Host::capabilities`] (capabilities(7)).
+pub(crate) const CAP_DAC_OVERRIDE: u64 = 1 << 1;
 pub(crate) const CAP_SETGID: u64 = 1 << 6;
 pub(crate) const CAP_SETUID: u64 = 1 << 7;
 pub(crate) const CAP_SYS_PTRACE: u64 = 1 << 19;

@@ -39,7 +39,7 @@ mod root;
 pub(crate) use self::lock::{LONG_PATIENCE, Lock};
 use self::root::Purpose;
 
-pub(crate) use self::identity::Identity;
+pub(crate) use self::identity::{Identity, is_enosys};
 
 /// How far `create` came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

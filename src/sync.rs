@@ -3,7 +3,7 @@
 //! ```text
 //! outside                          inside
 //! pass(Go)            ---------->            id maps, cgroup and limits are in place; not if there is nothing to wait for
-//!                     <----------  pid       only with a bridge: the pid of the final process
+//!                     <----------  process   only with a bridge: the pid of the final process, and its pidfd
 //!                     <----------  reached(RuntimeHooks)
 //!                     <----------  source    for each bind source that lies on a mount of the container, before the hooks
 //! (a descriptor)      ---------->            its tree, opened in the container's mount namespace
@@ -20,18 +20,17 @@
 //!
 //! After the seccomp filter is loaded the inside uses `read` and `write` only, so that strict profiles work.
 
-use std::io::IoSlice;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
-use crate::sys::Context;
-use crate::sys::socket::receive_fds;
+use crate::sys::Context as _;
+use crate::sys::socket::{receive_fds, send_fds};
 
 /// A meeting point: the inside has reached it and waits until the outside has done its part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,11 +49,11 @@ impl Barrier {
 }
 
 /// What the outside hears.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Heard {
     Reached(Barrier),
-    /// The pid of the final process, as the bridge saw it.
-    Pid(Pid),
+    /// The final process, as the bridge saw it.
+    Process(Pid, OwnedFd),
     /// The next thing is the loading of the seccomp filter, whose listener will be this descriptor.
     Listener(i32),
     /// The source of this step is to be opened in these namespaces of the container.
@@ -73,14 +72,6 @@ pub(crate) struct Namespaces {
     pub(crate) mount: OwnedFd,
     pub(crate) user: OwnedFd,
 }
-
-impl PartialEq for Namespaces {
-    fn eq(&self, other: &Self) -> bool {
-        (self.mount.as_raw_fd(), self.user.as_raw_fd()) == (other.mount.as_raw_fd(), other.user.as_raw_fd())
-    }
-}
-
-impl Eq for Namespaces {}
 
 /// A message is at most this long; a longer text is cut.
 const LONGEST: usize = 8 * 1024;
@@ -131,16 +122,7 @@ fn write(fd: BorrowedFd<'_>, tag: u8, text: &[u8]) -> Result<()> {
 
 /// A message with descriptors.
 fn send(fd: BorrowedFd<'_>, tag: u8, text: &[u8], fds: &[BorrowedFd<'_>]) -> Result<()> {
-    let numbers: Vec<i32> = fds.iter().map(AsRawFd::as_raw_fd).collect();
-    let rights = [ControlMessage::ScmRights(&numbers)];
-    let tag = [tag];
-    let parts = [IoSlice::new(&tag), IoSlice::new(text)];
-    loop {
-        match sendmsg::<()>(fd.as_raw_fd(), &parts, &rights, MsgFlags::MSG_NOSIGNAL, None) {
-            Err(Errno::EINTR) => {}
-            result => return result.map(drop).call("sendmsg", "sync channel").map_err(Into::into),
-        }
-    }
+    send_fds(fd, &[&[tag], text].concat(), fds).context("sync channel")
 }
 
 /// A message with the descriptors that came with it; none at all is the other end's end.
@@ -176,7 +158,11 @@ impl Outside {
         let Some((tag, text)) = message.split_first() else { return Ok(Heard::Closed) };
         let string = || String::from_utf8_lossy(text).into_owned();
         Ok(match (*tag, text) {
-            (b'p', _) => Heard::Pid(Pid::from_raw(string().parse().map_err(|_| anyhow!("internal error: bad pid"))?)),
+            (b'p', _) => {
+                let pid = string().parse().map_err(|_| anyhow!("internal error: bad pid"))?;
+                let pidfd = fds.into_iter().next().context("internal error: no pidfd")?;
+                Heard::Process(Pid::from_raw(pid), pidfd)
+            }
             (b'l', _) => Heard::Listener(string().parse().map_err(|_| anyhow!("internal error: bad descriptor"))?),
             (b'f', _) => Heard::Failed(string()),
             (b'o', _) => match (string().parse(), <[OwnedFd; 2]>::try_from(fds)) {
@@ -242,8 +228,9 @@ impl Inside {
         write(self.0.as_fd(), barrier as u8, &[])
     }
 
-    pub(crate) fn pid(&self, pid: Pid) -> Result<()> {
-        write(self.0.as_fd(), b'p', pid.to_string().as_bytes())
+    /// Names the final process. Its pidfd goes along: a filter around the runtime may deny pidfd_open(2).
+    pub(crate) fn process(&self, pid: Pid, pidfd: BorrowedFd<'_>) -> Result<()> {
+        send(self.0.as_fd(), b'p', pid.to_string().as_bytes(), &[pidfd])
     }
 
     pub(crate) fn listener(&self, number: i32) -> Result<()> {
@@ -282,15 +269,18 @@ mod tests {
     fn messages_arrive_whole_and_in_order() {
         let (outside, inside) = channel().unwrap();
         inside.starting().unwrap();
-        inside.pid(Pid::from_raw(77)).unwrap();
+        let null = std::fs::File::open("/dev/null").unwrap();
+        inside.process(Pid::from_raw(77), null.as_fd()).unwrap();
         inside.listener(9).unwrap();
         inside.fail("a\nb").unwrap();
-        assert_eq!(outside.hear().unwrap(), Heard::Starting);
-        assert_eq!(outside.hear().unwrap(), Heard::Pid(Pid::from_raw(77)));
-        assert_eq!(outside.hear().unwrap(), Heard::Listener(9));
-        assert_eq!(outside.hear().unwrap(), Heard::Failed("a\nb".into()));
+        assert!(matches!(outside.hear().unwrap(), Heard::Starting));
+        let Heard::Process(pid, fd) = outside.hear().unwrap() else { panic!("not the process") };
+        assert_eq!(pid.as_raw(), 77);
+        assert_eq!(nix::sys::stat::fstat(fd).unwrap().st_rdev, libc::makedev(1, 3));
+        assert!(matches!(outside.hear().unwrap(), Heard::Listener(9)));
+        assert!(matches!(outside.hear().unwrap(), Heard::Failed(text) if text == "a\nb"));
         drop(inside);
-        assert_eq!(outside.hear().unwrap(), Heard::Closed);
+        assert!(matches!(outside.hear().unwrap(), Heard::Closed));
         outside.pass(Barrier::Go).unwrap();
     }
 

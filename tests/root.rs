@@ -43,6 +43,8 @@ mod root {
     mod exec_process;
     mod exec_terminal;
     mod fallbacks;
+    #[cfg(target_arch = "x86_64")]
+    mod filtered;
     mod first_thread;
     mod hold;
     mod hooks;

@@ -21,6 +21,7 @@ mod security {
     mod cleanup;
     mod covers;
     mod cve_2019_5736;
+    mod denied;
     mod dev;
     mod exec;
     mod gate;

@@ -15,7 +15,7 @@ use super::dir::{BackOff, Dir, gone, read_at, write_at};
 use super::knobs::Knob;
 use crate::host::is_rootless;
 use crate::sys;
-use crate::sys::clone::{pidfd_open, pidfd_send_signal};
+use crate::sys::clone::{pidfd_open, signal_process};
 
 /// What to make in one v1 hierarchy.
 #[derive(Debug, Clone, PartialEq)]
@@ -150,13 +150,12 @@ pub(super) fn kill(dir: &Dir, thaw: impl Fn() -> Result<()>, time: &mut BackOff)
         if seen.is_empty() {
             return Ok(());
         }
-        let opened: Vec<(Pid, OwnedFd)> = seen.iter().filter_map(|pid| Some((*pid, pidfd_open(*pid).ok()?))).collect();
+        let opened: Vec<(Pid, Option<OwnedFd>)> = seen.iter().filter_map(|pid| open(*pid)).collect();
         // A pid may have gone to a stranger between the list and the open; then the next list doesn't have it.
         let still = dir.pids()?;
-        let victims: Vec<OwnedFd> =
-            opened.into_iter().filter(|(pid, _)| still.contains(pid)).map(|(_, pidfd)| pidfd).collect();
-        for victim in &victims {
-            if let Err(error) = pidfd_send_signal(victim.as_fd(), libc::SIGKILL)
+        let victims: Vec<(Pid, Option<OwnedFd>)> = opened.into_iter().filter(|(pid, _)| still.contains(pid)).collect();
+        for (pid, pidfd) in &victims {
+            if let Err(error) = signal_process(*pid, pidfd.as_ref().map(AsFd::as_fd), libc::SIGKILL)
                 && error.errno() != Errno::ESRCH
             {
                 return Err(anyhow::Error::new(error).context("kill a process of the container"));
@@ -164,10 +163,20 @@ pub(super) fn kill(dir: &Dir, thaw: impl Fn() -> Result<()>, time: &mut BackOff)
         }
         // Signals first: thawed before, they would run a little.
         thaw()?;
-        let more_time = if victims.is_empty() { time.pause() } else { wait_for(&victims, time)? };
+        let pidfds: Vec<OwnedFd> = victims.into_iter().filter_map(|(_, pidfd)| pidfd).collect();
+        let more_time = if pidfds.is_empty() { time.pause() } else { wait_for(&pidfds, time)? };
         if !more_time {
             bail!("{} process(es) are still in cgroup {:?} after SIGKILL", dir.pids()?.len(), dir.path());
         }
+    }
+}
+
+/// A process with its pidfd, or without where pidfd_open(2) can't be made; `None` if it is gone.
+fn open(pid: Pid) -> Option<(Pid, Option<OwnedFd>)> {
+    match pidfd_open(pid) {
+        Ok(pidfd) => Some((pid, Some(pidfd))),
+        Err(error) if error.errno() == Errno::ENOSYS => Some((pid, None)),
+        Err(_) => None,
     }
 }
 

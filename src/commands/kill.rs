@@ -10,7 +10,7 @@ use crate::cgroup;
 use crate::cli::{Global, KillArgs};
 use crate::error::phrase;
 use crate::state::{Folder, Record};
-use crate::sys::clone::{pidfd_open, pidfd_send_signal};
+use crate::sys::clone::{pidfd_open, signal_process};
 
 pub(crate) fn run(global: &Global, args: KillArgs) -> Result<i32> {
     let folder = Folder::open(&global.root, args.id.as_str())?;
@@ -60,12 +60,14 @@ fn signal_one(cgroup: &dyn cgroup::Cgroup, pid: Pid, signal: i32) -> Result<bool
     let pidfd = match pidfd_open(pid) {
         // A threaded cgroup lists threads: the process they are of is in the list above them.
         Err(error) if matches!(error.errno(), Errno::ESRCH | Errno::EINVAL | Errno::ENOENT) => return Ok(false),
-        pidfd => pidfd?,
+        // Then the list is all there is to go by.
+        Err(error) if error.errno() == Errno::ENOSYS => None,
+        pidfd => Some(pidfd?),
     };
     if !cgroup.pids()?.contains(&pid) {
         return Ok(false);
     }
-    match pidfd_send_signal(pidfd.as_fd(), signal) {
+    match signal_process(pid, pidfd.as_ref().map(AsFd::as_fd), signal) {
         Err(error) if error.errno() == Errno::ESRCH => Ok(false),
         sent => sent.map(|()| true).map_err(Into::into),
     }

@@ -9,12 +9,12 @@ use nix::errno::Errno;
 use nix::sys::stat::{Mode, SFlag, mknodat};
 use nix::unistd::{Gid, Uid};
 
-use super::mount::{attach_with, by_fd, set_attrs};
+use super::mount::{attach_with, bind_file, set_attrs};
 use super::paths::{Links, Root};
 use crate::plan::mounts::Rootfs;
 use crate::plan::nodes::Node;
 use crate::plan::options::{Attrs, attr};
-use crate::sys::mount::{self as api, Tree, open_tree};
+use crate::sys::mount::{Tree, open_tree};
 use crate::sys::{self, Context, fs::CWD};
 
 const LINKS: [(&str, &CStr); 5] = [
@@ -128,7 +128,7 @@ fn bind(root: &Root, node: &Node, attrs: Attrs) -> Result<()> {
     match open_tree(host.as_fd(), c"", Tree::One) {
         Ok(tree) => attach_with(tree.as_fd(), &slot, attrs, Attrs::default())?,
         Err(error) if error.errno() == Errno::ENOSYS => {
-            api::mount(Some(&by_fd(host.as_fd())), &slot.path(), None, libc::MS_BIND, None)?;
+            bind_file(host.as_fd(), &slot)?;
             if !attrs.is_empty() {
                 let mount = root.open(&node.path, libc::O_PATH, Links::Follow)?;
                 set_attrs(mount.as_fd(), Tree::One, attrs)?;

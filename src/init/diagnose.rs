@@ -9,7 +9,8 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::sys::stat::{SFlag, stat};
 use nix::sys::statvfs::{FsFlags, statvfs};
-use nix::unistd::{AccessFlags, access};
+
+use crate::sys::fs::may_execute;
 
 /// The kernel reads this much of a file to find out what it is (BINPRM_BUF_SIZE).
 const HEAD: usize = 256;
@@ -57,7 +58,7 @@ fn access_denied(path: &CStr) -> Option<String> {
     if statvfs(path).is_ok_and(|fs| fs.flags().contains(FsFlags::ST_NOEXEC)) {
         return Some("its file system is mounted noexec".into());
     }
-    if access(path, AccessFlags::X_OK) == Err(Errno::EACCES) {
+    if may_execute(path) == Err(Errno::EACCES) {
         return Some(format!("this user may not execute it (mode {:o})", mode & 0o7777));
     }
     None
@@ -73,11 +74,13 @@ fn interpreter(path: &Path) -> Option<String> {
     };
     let shown = OsStr::from_bytes(&name);
     let name = CString::new(name.as_slice()).ok()?;
-    match access(name.as_c_str(), AccessFlags::X_OK) {
+    match may_execute(&name) {
         Err(Errno::ENOENT) if name.to_bytes().ends_with(b"\r") => {
             Some(format!("{what}, {shown:?}, does not exist: its lines end as in Windows (CR LF)"))
         }
         Err(Errno::ENOENT | Errno::ENOTDIR) => Some(format!("{what}, {shown:?}, does not exist in the container")),
+        // Nothing can be told.
+        Err(Errno::ENOSYS) => None,
         Err(errno) => {
             let why = access_denied(&name).unwrap_or_else(|| crate::sys::words(errno));
             Some(format!("{what}, {shown:?}, can't be executed: {why}"))

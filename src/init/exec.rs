@@ -7,7 +7,6 @@ use std::os::unix::ffi::OsStrExt;
 use anyhow::{Context as _, Result, bail};
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, SFlag, stat};
-use nix::unistd::{AccessFlags, access};
 
 use super::diagnose;
 use super::paths::{Links, Root};
@@ -15,6 +14,7 @@ use crate::error::{invalid, phrase};
 use crate::plan::mounts::clean;
 use crate::plan::program::Program;
 use crate::sys::clone::{CStrings, execve};
+use crate::sys::fs::may_execute;
 use crate::sys::{self, Context};
 
 /// Makes the working directory where it is missing, while the root file system may still be written.
@@ -159,10 +159,10 @@ pub(crate) fn home_in(passwd: &[u8], uid: u32) -> Option<Vec<u8>> {
 
 /// The file to execute: the path itself if it has a slash, else the first match in PATH. The phrases are those that
 /// engines turn into exit status 127 and 126.
-pub(crate) fn resolve(program: &Program, look: bool) -> Result<CString> {
+pub(crate) fn resolve(program: &Program) -> Result<CString> {
     let Some(name) = program.args.first() else { bail!("config.json: /process/args: args must not be empty") };
     if name.to_bytes().contains(&b'/') {
-        return executable(name).map(|()| name.clone()).map_err(|errno| refused(name, name, errno, look));
+        return executable(name).map(|()| name.clone()).map_err(|errno| refused(name, name, errno, true));
     }
     // Nothing is invented: without PATH no program is found by name, as in runc.
     let mut denied = None;
@@ -176,7 +176,7 @@ pub(crate) fn resolve(program: &Program, look: bool) -> Result<CString> {
         }
     }
     // Like runc, this says nothing of a permission that is denied: engines give 126 for that, and 127 for the phrase.
-    let cause = denied.filter(|_| look).and_then(|path| Some((diagnose::cause(&path, Errno::EACCES)?, path)));
+    let cause = denied.and_then(|path| Some((diagnose::cause(&path, Errno::EACCES)?, path)));
     let cause = cause.map(|(cause, path)| format!(": {path:?}: {cause}")).unwrap_or_default();
     bail!("exec: {:?}: {}{cause}", name.to_string_lossy(), phrase::NOT_IN_PATH)
 }
@@ -193,15 +193,15 @@ fn refused(name: &CStr, path: &CStr, errno: Errno, look: bool) -> anyhow::Error 
     }
 }
 
-/// Whether this user may execute a file. access(2) alone says yes to directories, and root may execute nothing that has
-/// no x bit at all.
+/// Whether this process may execute a file, with the rights that it has: the access alone says yes to directories, and
+/// root may execute nothing that has no x bit at all.
 fn executable(path: &CStr) -> std::result::Result<(), Errno> {
     let stat = stat(path)?;
     if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR {
         return Err(Errno::EISDIR);
     }
-    match access(path, AccessFlags::X_OK) {
-        // A strict seccomp profile: the mode must do.
+    match may_execute(path) {
+        // A strict seccomp profile: the mode must do, and the rest is left to execve(2).
         Err(Errno::ENOSYS | Errno::EPERM) => {
             let any = Mode::S_IXUSR | Mode::S_IXGRP | Mode::S_IXOTH;
             if Mode::from_bits_truncate(stat.st_mode).intersects(any) { Ok(()) } else { Err(Errno::EACCES) }
@@ -271,8 +271,8 @@ mod tests {
 
     #[test]
     fn programs_are_found_and_the_phrases_of_engines_are_kept() {
-        assert_eq!(resolve(&program("sh", "/nope:/bin"), true).unwrap().as_c_str(), c"/bin/sh");
-        assert_eq!(resolve(&program("/bin/sh", ""), true).unwrap().as_c_str(), c"/bin/sh");
+        assert_eq!(resolve(&program("sh", "/nope:/bin")).unwrap().as_c_str(), c"/bin/sh");
+        assert_eq!(resolve(&program("/bin/sh", "")).unwrap().as_c_str(), c"/bin/sh");
         for (name, path, phrase) in [
             ("nonesuch", "/bin", "exec: \"nonesuch\": executable file not found in $PATH"),
             ("/nonesuch", "/bin", "exec: \"/nonesuch\": stat /nonesuch: no such file or directory"),
@@ -284,7 +284,7 @@ mod tests {
                 "exec: \"passwd\": executable file not found in $PATH: \"/etc/passwd\": it has no",
             ),
         ] {
-            let error = resolve(&program(name, path), true).unwrap_err().to_string();
+            let error = resolve(&program(name, path)).unwrap_err().to_string();
             assert!(error.contains(phrase), "{name}: {error}");
         }
     }

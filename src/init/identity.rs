@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use super::paths::fs_type;
 use super::procfs::Procfs;
 use crate::error::invalid;
-use crate::host;
+use crate::host::{self, CAP_DAC_OVERRIDE, CAP_SYS_ADMIN};
 use crate::plan::Plan;
 use crate::plan::namespaces::Kind;
 use crate::plan::task::{Identity, Streams};
@@ -128,8 +128,15 @@ pub(crate) fn join_keyring(name: &std::ffi::CStr, new: Option<bool>) -> Result<(
             Err(error) if error.errno() == Errno::EACCES => Ok(()),
             done => Ok(done?),
         },
-        // Kernels without keys have none to leak.
-        (Err(error), _) if error.errno() == Errno::ENOSYS => Ok(()),
+        // A kernel without keys has none to leak, and a filter around the runtime binds the container, too.
+        (Err(error), _) if error.errno() == Errno::ENOSYS => {
+            if process::keys_are_within_reach() {
+                log::warn!("the container keeps the session keyring of its caller, as far as it gets to it: {error}");
+            } else {
+                log::debug!("no session keyring: {error}");
+            }
+            Ok(())
+        }
         (Err(error), _) if error.errno() == Errno::EDQUOT => {
             Err(error).context("too many keys (kernel.keys.maxkeys): raise the limit or use --no-new-keyring")
         }
@@ -188,7 +195,7 @@ pub(crate) fn assume(identity: &Identity, in_user_namespace: bool, hidden: Hidde
     hidden.keep()?;
     process::setresuid(identity.uid).context("config.json: /process/user/uid")?;
     hidden.keep()?;
-    process::set_keepcaps(false)?;
+    // What was kept is taken back by execve(2) (capabilities(7), SECBIT_KEEP_CAPS).
     Ok(())
 }
 
@@ -206,8 +213,30 @@ fn drop_bounding(drop: u64) -> Result<()> {
 /// The capabilities of the program. Ambient ones are raised one by one; one that isn't possible is left out, as runc
 /// does: the kernel allows it only for what is permitted and inheritable.
 pub(crate) fn set_capabilities(identity: &Identity) -> Result<()> {
+    set_capabilities_and(identity, 0)
+}
+
+/// [`set_capabilities`], but that the right to load a seccomp filter stays: [`give_up_filtering`] ends that. One step less
+/// for root, if the program may do with files what this process may: its look at the program is the same.
+pub(crate) fn set_capabilities_to_filter(identity: &Identity) -> Result<()> {
     let sets = &identity.capabilities;
-    process::capset(sets.effective, sets.permitted, sets.inheritable).context("config.json: /process/capabilities")?;
+    if identity.uid == 0 && sets.inheritable == 0 && sets.effective & CAP_DAC_OVERRIDE != 0 {
+        return Ok(());
+    }
+    // Without that right the filter's own error says so.
+    set_capabilities_and(identity, CAP_SYS_ADMIN).or_else(|_| set_capabilities(identity))
+}
+
+/// The last step to the program's capabilities, with the filter loaded.
+pub(crate) fn give_up_filtering(identity: &Identity) -> Result<()> {
+    let sets = &identity.capabilities;
+    process::capset(sets.effective, sets.permitted, sets.inheritable).context("config.json: /process/capabilities")
+}
+
+fn set_capabilities_and(identity: &Identity, kept: u64) -> Result<()> {
+    let sets = &identity.capabilities;
+    let (effective, permitted) = (sets.effective | kept, sets.permitted | kept);
+    process::capset(effective, permitted, sets.inheritable).context("config.json: /process/capabilities")?;
     if sets.inheritable != 0 {
         process::ambient_clear()?;
     }

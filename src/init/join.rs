@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context as _, Result};
+use nix::errno::Errno;
 
 use super::identity::Hidden;
 use super::paths::Root;
@@ -14,7 +15,7 @@ use crate::lsm::Attributes;
 use crate::plan::exec::ExecPlan;
 use crate::plan::namespaces::Kind;
 use crate::sync::{Barrier, Inside};
-use crate::sys::clone::{CloneArgs, Cloned, clone3, setns};
+use crate::sys::clone::{Cloned, clone_process, setns};
 use crate::sys::fs::{CWD, openat2};
 use crate::sys::{self, Context, process};
 
@@ -22,8 +23,8 @@ use crate::sys::{self, Context, process};
 #[derive(Debug)]
 pub(crate) struct PreparedExec {
     pub(crate) plan: ExecPlan,
-    /// The container's init.
-    pub(crate) init: OwnedFd,
+    /// What is joined.
+    pub(crate) container: Namespaces,
     /// The root of a container that has no mount namespace.
     pub(crate) root: Option<OwnedFd>,
     /// Where the terminal goes; taken by the process that sends it.
@@ -39,7 +40,48 @@ pub(crate) struct PreparedExec {
 impl PreparedExec {
     /// What the process that goes in holds, beside its end of the channel and what it takes.
     pub(crate) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
-        [&self.init].into_iter().chain(&self.root).map(AsFd::as_fd).collect()
+        let own = self.root.iter().map(AsFd::as_fd);
+        self.container.descriptors().into_iter().chain(own).collect()
+    }
+}
+
+/// The namespaces of a container's init, to be joined.
+#[derive(Debug)]
+pub(crate) enum Namespaces {
+    /// All at once, by its pidfd (setns(2), Linux 5.8).
+    Pidfd(OwnedFd),
+    /// One by one, where pidfd_open(2) can't be made, by their files of /proc/PID/ns.
+    Files(Vec<(Kind, OwnedFd)>),
+}
+
+impl Namespaces {
+    fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        match self {
+            Self::Pidfd(pidfd) => vec![pidfd.as_fd()],
+            Self::Files(files) => files.iter().map(|(_, file)| file.as_fd()).collect(),
+        }
+    }
+
+    /// Joins those of `flags`, CLONE_NEW*.
+    pub(crate) fn join(&self, flags: i32) -> sys::Result<()> {
+        let files = match self {
+            Self::Pidfd(pidfd) => return setns(pidfd.as_fd(), flags),
+            Self::Files(files) => files.iter().filter(|(kind, _)| kind.flag() & flags != 0),
+        };
+        // With the rights of the present user namespace as far as they go (the container may share namespaces that aren't
+        // its own), and the rest with those of the container's.
+        let (user, others): (Vec<_>, Vec<_>) = files.partition(|(kind, _)| *kind == Kind::User);
+        let mut left = Vec::new();
+        for (kind, file) in others {
+            match setns(file.as_fd(), kind.flag()) {
+                Err(error) if error.errno() == Errno::EPERM && !user.is_empty() => left.push((kind, file)),
+                joined => joined?,
+            }
+        }
+        user.iter()
+            .map(|(kind, file)| (kind, file))
+            .chain(left)
+            .try_for_each(|(kind, file)| setns(file.as_fd(), kind.flag()))
     }
 }
 
@@ -56,14 +98,14 @@ pub(crate) fn enter(prepared: &PreparedExec, outside: &Inside) -> ! {
             return Err(error);
         }
         join(prepared, outside)?;
-        match clone3(CloneArgs { flags: libc::CLONE_PARENT as u64, cgroup: None })? {
+        match clone_process(libc::CLONE_PARENT as u64)? {
             Cloned::Child => {
                 // The bridge says who this is before this says anything.
                 outside.wait(Barrier::Go)?;
                 let Err(error) = become_program(prepared, open_labels(prepared)?, outside);
                 Err(error)
             }
-            Cloned::Parent { pid, .. } => outside.pid(pid),
+            Cloned::Parent { pid, pidfd } => outside.process(pid, pidfd.as_fd()),
         }
     })();
     if let Err(error) = &result {
@@ -84,7 +126,7 @@ fn join(prepared: &PreparedExec, outside: &Inside) -> Result<()> {
         process::set_dumpable(false)?;
     }
     if namespaces != 0 {
-        setns(prepared.init.as_fd(), namespaces).context("join the container's namespaces")?;
+        prepared.container.join(namespaces).context("join the container's namespaces")?;
     }
     if let Some(root) = &prepared.root {
         nix::unistd::fchdir(root).call("fchdir", "container root")?;

@@ -40,7 +40,7 @@ use crate::plan::namespaces::Kind;
 use crate::spec;
 use crate::state::{Gate, Status};
 use crate::sync::{Barrier, Inside};
-use crate::sys::clone::{CStrings, CloneArgs, Cloned, clone3};
+use crate::sys::clone::{CStrings, Cloned, clone_process};
 use crate::sys::{self, Context, environment, process};
 
 /// A plan and every descriptor that carrying it out takes, opened in the caller's namespaces.
@@ -137,9 +137,9 @@ pub(crate) fn bridge(prepared: &Prepared, outside: &Inside) -> ! {
         outside.wait(Barrier::Go)?;
         join(prepared)?;
         let flags = prepared.plan.namespaces.clone_flags() | libc::CLONE_PARENT as u64;
-        match clone3(CloneArgs { flags, cgroup: None })? {
+        match clone_process(flags)? {
             Cloned::Child => enter(prepared, outside, Go::Wait),
-            Cloned::Parent { pid, .. } => outside.pid(pid),
+            Cloned::Parent { pid, pidfd } => outside.process(pid, pidfd.as_fd()),
         }
     })();
     if let Err(error) = &result {
@@ -259,14 +259,25 @@ fn namespaces(prepared: &Prepared) -> Result<Option<Opened>> {
         sys::clone::unshare(flags).context("new namespaces")?;
     }
     if namespaces.makes(Kind::Network) {
-        use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
-        let socket =
-            socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).call("socket", "AF_INET")?;
+        loopback_up().context("loopback interface")?;
+    }
+    Ok(sources)
+}
+
+/// The request is the same on a socket of any family. A filter around the runtime may deny some of them (systemd's
+/// RestrictAddressFamilies=), and a kernel may be built without IPv4.
+fn loopback_up() -> sys::Result<()> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+    let up = |family| {
+        let what = format!("{family:?}");
+        let socket = socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).call("socket", what)?;
         process::loopback_up(socket.as_fd())?;
         // It is of the container's own network, and closes on exec.
         std::mem::forget(socket);
-    }
-    Ok(sources)
+        Ok(())
+    };
+    let others = [AddressFamily::Unix, AddressFamily::Netlink];
+    up(AddressFamily::Inet).or_else(|error| others.into_iter().find_map(|family| up(family).ok()).ok_or(error))
 }
 
 /// Waits at the gate, then becomes the program.

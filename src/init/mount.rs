@@ -242,6 +242,18 @@ pub(crate) fn attach(mount: BorrowedFd<'_>, slot: &Slot<'_>) -> sys::Result<()> 
     api::move_mount(mount, dir, name)
 }
 
+/// Binds one file, by its descriptor, onto a place.
+pub(crate) fn bind_file(file: BorrowedFd<'_>, slot: &Slot<'_>) -> sys::Result<()> {
+    match api::open_tree(file, c"", Tree::One) {
+        Ok(copy) => attach(copy.as_fd(), slot),
+        Err(error) if error.errno() == Errno::ENOSYS => {
+            let (dir, name) = slot.at();
+            api::bind(file, dir, name)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 fn bind_by_mount2(root: &Root, step: &MountStep, wanted: &Wanted<'_>, reach: Tree) -> Result<OwnedFd> {
     let path = wanted.path;
     let stat = nix::sys::stat::stat(path).call("stat", path)?;
@@ -387,7 +399,8 @@ fn cgroup_v1(
     hierarchies: &[CgroupV1],
     links: &[(CString, CString)],
 ) -> Result<OwnedFd> {
-    let plain = MountStep { attrs: Attrs::default(), recursive: Attrs::default(), ..step.clone() };
+    // By mount(2) it must not be read-only from the start either.
+    let plain = MountStep { attrs: Attrs::default(), recursive: Attrs::default(), late_readonly: true, ..step.clone() };
     let base = file_system(root, &plain, tmpfs, Around::Shared)?;
     for CgroupV1 { name, source } in hierarchies {
         mkdirat(&base, name.as_c_str(), Mode::from_bits_truncate(0o755)).call("mkdir", name)?;
@@ -400,7 +413,13 @@ fn cgroup_v1(
         }
         let mount = match source {
             CgroupSource::New(fs) => new_mount(root, &plain, fs, &slot, None),
-            CgroupSource::Bind(paths) => open_first(paths).map_err(Into::into),
+            CgroupSource::Bind(paths) => match open_first(paths) {
+                Err(error) if error.errno() == Errno::ENOSYS => {
+                    bind_first(paths, &slot).with_context(|| format!("hierarchy {name:?}"))?;
+                    continue;
+                }
+                opened => opened.map_err(Into::into),
+            },
         };
         let mount = mount.with_context(|| format!("hierarchy {name:?}"))?;
         attach(mount.as_fd(), &slot)?;
@@ -430,6 +449,18 @@ fn open_first(paths: &[CString]) -> sys::Result<OwnedFd> {
         missing = match open_source(path, Tree::One) {
             Err(error) if error.errno() == Errno::ENOENT => Err(error),
             opened => return opened,
+        };
+    }
+    missing
+}
+
+/// The first of these directories that exists, bound by mount(2).
+fn bind_first(paths: &[CString], slot: &Slot<'_>) -> sys::Result<()> {
+    let mut missing = Err(sys::Error::new("mount", "", Errno::ENOENT));
+    for path in paths {
+        missing = match api::mount(Some(path), &slot.path(), None, libc::MS_BIND, None) {
+            Err(error) if error.errno() == Errno::ENOENT => Err(error),
+            bound => return bound,
         };
     }
     missing

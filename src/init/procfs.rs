@@ -62,11 +62,25 @@ impl Procfs {
                 Ok(procfs) => open(procfs.as_fd(), path, libc::O_WRONLY)?,
                 Err(_) => return Err(error),
             },
+            // What is mounted at /proc may have processes only (the option subset=pid).
+            Err(error) if error.errno() == Errno::ENOENT && path.starts_with("sys/") && self.lacks_sys() => {
+                let procfs = private().map_err(|cause| {
+                    let what = format!("\"/proc/{path}\", as \"/proc\" is mounted with subset=pid ({cause})");
+                    Error::new("open", what, Errno::ENOENT)
+                })?;
+                open(procfs.as_fd(), path, libc::O_WRONLY)?
+            }
             // The look-up left neither the directory nor its mount, so the file is of the procfs that was verified.
             file => file?,
         };
         let mut file = std::fs::File::from(file);
         std::io::Write::write_all(&mut file, value).call("write", format!("/proc/{path}"))
+    }
+}
+
+impl Procfs {
+    fn lacks_sys(&self) -> bool {
+        open(self.0.as_fd(), "sys", libc::O_PATH).is_err_and(|error| error.errno() == Errno::ENOENT)
     }
 }
 

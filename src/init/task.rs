@@ -60,12 +60,8 @@ pub(super) fn assume(
     }
     identity::own_stdio(identity.uid, task.streams)?;
     labels.set(&task.labels)?;
-    let mut listener = None;
     if identity.no_new_privileges {
         process::set_no_new_privs()?;
-    } else {
-        // Without no_new_privs only a process with CAP_SYS_ADMIN may load a filter: now, while it has it.
-        listener = load_filter(task, outside)?;
     }
     let envp = exec::environment(&task.program, identity.uid)?;
     let cwd = exec::enter_cwd(&task.program)?;
@@ -77,19 +73,45 @@ pub(super) fn assume(
     if cwd == exec::Cwd::AsUser {
         exec::enter_cwd_as_user(&task.program)?;
     }
-    identity::set_capabilities(identity)?;
+    let order = Order::of(task);
+    if order == Order::BeforeCapabilities {
+        identity::set_capabilities_to_filter(identity)?;
+    } else {
+        identity::set_capabilities(identity)?;
+    }
     let file = match task.program.args.first() {
         Some(path) if !early && path.to_bytes().contains(&b'/') => path.clone(),
-        // With no_new_privs the filter isn't loaded yet.
-        _ => exec::resolve(&task.program, identity.no_new_privileges || may_look(task))?,
+        _ => exec::resolve(&task.program)?,
     };
-    let filtered = task.seccomp.is_some() && (!identity.no_new_privileges || task.listener.is_some());
-    if filtered && identity.no_new_privileges {
-        // Not as late as without a listener: whoever hands that over may be gone when the program is started.
-        listener = load_filter(task, outside)?;
-    }
     let argv = CStrings::new(task.program.args.clone());
+    reset_signals(task)?;
+    let mut listener = None;
+    match order {
+        Order::BeforeCapabilities => {
+            listener = load_filter(task, outside)?;
+            identity::give_up_filtering(identity)?;
+        }
+        // Not as late as without a listener: whoever hands that over may be gone when the program is started.
+        Order::AtLast if task.listener.is_some() => listener = load_filter(task, outside)?,
+        Order::AtLast => {}
+    }
+    let filtered = task.seccomp.is_some() && (order != Order::AtLast || task.listener.is_some());
     Ok(Ready { file, argv, envp: CStrings::new(envp), filtered, listener })
+}
+
+/// When the filter is loaded. A profile needs to allow nothing for the runtime's sake that could have been done before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    /// With no_new_privs no right is needed for it.
+    AtLast,
+    /// Without, it takes CAP_SYS_ADMIN, which the process keeps until then and gives up right after.
+    BeforeCapabilities,
+}
+
+impl Order {
+    fn of(task: &Task) -> Self {
+        if task.identity.no_new_privileges || task.seccomp.is_none() { Self::AtLast } else { Self::BeforeCapabilities }
+    }
 }
 
 fn set_rlimits(task: &Task) -> Result<()> {
@@ -151,7 +173,6 @@ pub(super) fn execute(
     outside: &Inside,
     announce: impl FnOnce() -> Result<()>,
 ) -> Result<Infallible> {
-    reset_signals(task)?;
     for fd in &task.preserved {
         sys::fs::set_cloexec(*fd, false)?;
     }
@@ -161,7 +182,8 @@ pub(super) fn execute(
     Err(exec::exec(&ready.file, &ready.argv, &ready.envp, may_look(task)))
 }
 
-/// Signals that this process ignores or blocks would stay so over exec (crun#2058: SIGPIPE).
+/// Signals that this process ignores or blocks would stay so over exec (crun#2058: SIGPIPE). From here on the end of the
+/// runtime may end this process by SIGPIPE, which then has nothing more to do.
 fn reset_signals(task: &Task) -> Result<()> {
     for signal in (1..=64).filter(|signal| task.ignored_signals >> (signal - 1) & 1 == 1) {
         process::signal_default(signal);

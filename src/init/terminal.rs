@@ -3,16 +3,17 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::fstat;
 use nix::unistd::Uid;
 
-use super::mount::attach;
-use super::paths::{Links, Root, fs_type};
+use super::mount::bind_file;
+use super::paths::{Links, Root, fs_type, open_at};
 use crate::launch::tty;
 use crate::spec::ConsoleSize;
 use crate::sys::fs::{BENEATH_NO_LINKS, openat2};
-use crate::sys::mount::{Tree, open_tree};
 use crate::sys::{self, Context, tty as ioctl};
 
 const DEVPTS_SUPER_MAGIC: i64 = 0x1cd1;
@@ -51,14 +52,32 @@ fn open_master(root: &Root) -> Result<OwnedFd> {
     }
     // Of that very mount: a process in the container may have mounted something else on the file.
     let (flags, resolve) = (libc::O_RDWR | libc::O_NOCTTY, BENEATH_NO_LINKS | libc::RESOLVE_NO_XDEV);
-    openat2(directory.as_fd(), c"ptmx", flags, 0, resolve).map_err(|error| match error.errno() {
-        Errno::EXDEV => anyhow!("\"/dev/pts/ptmx\" is not the terminal multiplexer: something is mounted on it"),
-        _ => error.into(),
+    openat2(directory.as_fd(), c"ptmx", flags, 0, resolve).or_else(|error| match error.errno() {
+        Errno::EXDEV => bail!(COVERED),
+        Errno::ENOSYS => master_by_number(directory.as_fd()),
+        _ => Err(error.into()),
     })
+}
+
+const COVERED: &str = "\"/dev/pts/ptmx\" is not the terminal multiplexer: something is mounted on it";
+
+/// Where nothing tells mounts apart the multiplexer is known by the numbers of its file system, which is the container's
+/// devpts alone, and of its device.
+fn master_by_number(devpts: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let instance = fstat(devpts).call("fstat", "/dev/pts")?.st_dev;
+    let look = |fd: &OwnedFd| -> Result<()> {
+        let stat = fstat(fd).call("fstat", "ptmx")?;
+        let wanted = (instance, libc::S_IFCHR, libc::makedev(5, 2));
+        ensure!((stat.st_dev, stat.st_mode & libc::S_IFMT, stat.st_rdev) == wanted, COVERED);
+        Ok(())
+    };
+    // Before it is opened: to open a device can be an effect of its own.
+    look(&open_at(devpts, c"ptmx", OFlag::O_PATH)?)?;
+    let master = open_at(devpts, c"ptmx", OFlag::O_RDWR | OFlag::O_NOCTTY)?;
+    look(&master).map(|()| master)
 }
 
 /// The slave by its descriptor onto a file that is no link (runtime-linux.md; CVE-2025-52565).
 fn console(root: &Root, slave: BorrowedFd<'_>) -> Result<()> {
-    let tree = open_tree(slave, c"", Tree::One)?;
-    Ok(attach(tree.as_fd(), &root.file_slot("/dev/console")?)?)
+    Ok(bind_file(slave, &root.file_slot("/dev/console")?)?)
 }

@@ -13,20 +13,24 @@
 //!   rights (ptrace(2), "Ptrace access mode checking").
 //!
 //! Where the kernel or a sandbox around the runtime doesn't permit that, the command starts again from a sealed memfd, a
-//! copy of the binary. An ordinary user's containers need neither if the file belongs to somebody else: no process in them has
+//! copy of the binary. Where no memfd can be executed (sysctl `vm.memfd_noexec=2`), both are temporary files without a name:
+//! nothing that is executed later is ever in one of them. An ordinary user's containers need neither if the file belongs to somebody else: no process in them has
 //! an id that may write it.
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::PathBuf;
 
 use anyhow::Result;
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
+use nix::sys::statvfs::{FsFlags, fstatvfs};
 
 use crate::plan::options::attr;
 use crate::sys::clone::{CStrings, execve};
 use crate::sys::fs::{CWD, leave};
-use crate::sys::mount::{Link, Tree, mount_setattr, open_tree, open_tree_attr};
+use crate::sys::mount::{Link, Tree, mount_setattr, open_tree_attr, try_open_tree};
 use crate::sys::{self, Context, exe};
 
 const EXE: &std::ffi::CStr = c"/proc/self/exe";
@@ -35,7 +39,7 @@ const EXE: &std::ffi::CStr = c"/proc/self/exe";
 /// permitted, the whole command starts again.
 pub(crate) fn draw() -> Result<()> {
     let Err(error) = give_up() else { return Ok(()) };
-    if exe::sealed(open(EXE)?.as_fd()) || belongs_to_another()? {
+    if is_nobodys()? || belongs_to_another()? {
         return Ok(());
     }
     log::debug!("starting again from a sealed copy of this program: {error}");
@@ -44,14 +48,10 @@ pub(crate) fn draw() -> Result<()> {
 }
 
 fn give_up() -> sys::Result<()> {
-    let memfd = exe::memfd_create(c"tare")?;
-    exe::seal(memfd.as_fd())?;
-    // What is executed must not be open for writing.
-    let empty = reopen(&memfd)?;
-    drop(memfd);
+    let empty = Nameless::new()?.finish()?;
     // In one call since Linux 6.15.
     let mount = open_tree_attr(CWD, EXE, Link::Follow, attr::RDONLY, 0, 0).or_else(|_| -> sys::Result<OwnedFd> {
-        let mount = open_tree(CWD, EXE, Tree::One)?;
+        let mount = try_open_tree(CWD, EXE, Tree::One)?;
         mount_setattr(mount.as_fd(), Tree::One, attr::RDONLY, 0, 0).map(|()| mount)
     })?;
     let image = reopen(&mount)?;
@@ -60,6 +60,57 @@ fn give_up() -> sys::Result<()> {
     // when it has nothing else to do.
     [image, empty, mount].into_iter().for_each(leave);
     Ok(())
+}
+
+/// Whether this program is a copy that nobody else executes: sealed, or without a name.
+fn is_nobodys() -> sys::Result<bool> {
+    let own = open(EXE)?;
+    Ok(exe::sealed(own.as_fd()) || nix::sys::stat::fstat(&own).call("fstat", EXE)?.st_nlink == 0)
+}
+
+/// A file without a name that can be executed.
+#[derive(Debug)]
+enum Nameless {
+    Memfd(OwnedFd),
+    /// It can't be sealed.
+    Temporary(OwnedFd),
+}
+
+impl Nameless {
+    fn new() -> sys::Result<Self> {
+        match exe::memfd_create(c"tare") {
+            Ok(memfd) => Ok(Self::Memfd(memfd)),
+            // vm.memfd_noexec=2, or a filter around the runtime.
+            Err(error) if matches!(error.errno(), Errno::EACCES | Errno::ENOSYS) => {
+                temporary_file().map(Self::Temporary).ok_or(error)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn file(&self) -> &OwnedFd {
+        match self {
+            Self::Memfd(file) | Self::Temporary(file) => file,
+        }
+    }
+
+    /// Opens it anew, read-only: what is executed must not be open for writing.
+    fn finish(self) -> sys::Result<OwnedFd> {
+        if let Self::Memfd(memfd) = &self {
+            exe::seal(memfd.as_fd())?;
+        }
+        reopen(self.file())
+    }
+}
+
+/// A file that is in no directory and can't be linked into one (O_TMPFILE with O_EXCL), where programs may be executed.
+fn temporary_file() -> Option<OwnedFd> {
+    let own = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let usual = ["/run", "/tmp", "/var/tmp", "/dev/shm", "/var/lib"].map(PathBuf::from);
+    let flags = OFlag::O_TMPFILE | OFlag::O_EXCL | OFlag::O_RDWR | OFlag::O_CLOEXEC;
+    let files =
+        own.into_iter().chain(usual).flat_map(|directory| nix::fcntl::openat(CWD, &directory, flags, Mode::S_IRWXU));
+    files.into_iter().find(|file| fstatvfs(file).is_ok_and(|fs| !fs.flags().contains(FsFlags::ST_NOEXEC)))
 }
 
 /// Whether no id that an ordinary user's containers can have (its own and those of /etc/subuid) may write this file.
@@ -81,13 +132,11 @@ fn reopen(fd: &OwnedFd) -> sys::Result<OwnedFd> {
 
 /// Executes a sealed copy of this program with the same arguments.
 fn restart() -> Result<std::convert::Infallible> {
-    let memfd = exe::memfd_create(c"tare")?;
-    let mut copy = std::fs::File::from(memfd);
-    std::io::copy(&mut std::fs::File::from(open(EXE)?), &mut copy).call("copy", EXE)?;
-    exe::seal(copy.as_fd())?;
-    let memfd = OwnedFd::from(copy);
-    let program = reopen(&memfd)?;
-    drop(memfd);
+    let copy = Nameless::new()?;
+    let mut to = std::fs::File::from(copy.file().try_clone().call("dup", EXE)?);
+    std::io::copy(&mut std::fs::File::from(open(EXE)?), &mut to).call("copy", EXE)?;
+    drop(to);
+    let program = copy.finish()?;
     let arguments = std::fs::read("/proc/self/cmdline").call("read", "/proc/self/cmdline")?;
     let arguments = arguments
         .split_inclusive(|byte| *byte == 0)

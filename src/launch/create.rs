@@ -27,7 +27,7 @@ use crate::plan::{Plan, Request};
 use crate::spec::{self, Hooks, Spec};
 use crate::state::{Folder, Identity, Lock, Phase, Record, Status, VERSION};
 use crate::sync::{Barrier, Heard, Inside, Outside, channel};
-use crate::sys::clone::{Cloned, Ended, clone_into, pidfd_open, pidfd_send_signal, wait};
+use crate::sys::clone::{Cloned, Ended, clone_into, signal_child, wait};
 use crate::sys::{self, Context};
 use crate::{clock, signal};
 
@@ -354,10 +354,11 @@ fn cross_bridge(undo: &mut Undo<'_>, outside: &Outside) -> Result<()> {
     if !undo.interrupt.wait_unless_ended(outside.as_fd(), bridge.as_fd())? {
         bail!("unable to start container process: {}", undo.post_mortem());
     }
-    let Heard::Pid(pid) = hear(undo, outside)? else { bail!("internal error: no pid from the bridge process") };
-    let pidfd = pidfd_open(pid)?;
-    if let Some((_, bridge)) = undo.process.replace((pid, pidfd)) {
-        wait(bridge.as_fd())?;
+    let Heard::Process(pid, pidfd) = hear(undo, outside)? else {
+        bail!("internal error: no pid from the bridge process")
+    };
+    if let Some((bridge, _)) = undo.process.replace((pid, pidfd)) {
+        wait(bridge)?;
     }
     undo.confine(pid, Born::Outside)
 }
@@ -425,8 +426,8 @@ impl<'a> Undo<'a> {
 
     /// How the process ended, when it ended without a word.
     fn post_mortem(&mut self) -> String {
-        let Some((_, pidfd)) = self.process.take() else { return "it is gone".into() };
-        let how = match wait(pidfd.as_fd()) {
+        let Some((pid, _)) = self.process.take() else { return "it is gone".into() };
+        let how = match wait(pid) {
             Ok(Ended::Exited(status)) => format!("it exited with status {status}"),
             Ok(Ended::Signaled(number)) => format!("it was killed by {}", signal::name(number)),
             Err(error) => format!("it is gone ({error})"),
@@ -448,10 +449,10 @@ impl<'a> Undo<'a> {
     }
 
     fn undo(&mut self) -> Result<()> {
-        if let Some((_, pidfd)) = self.process.take() {
-            // It may have ended by itself; it is a child of this process, so the pidfd is reaped either way.
-            let _ = pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
-            wait(pidfd.as_fd())?;
+        if let Some((pid, pidfd)) = self.process.take() {
+            // It may have ended by itself; it is a child of this process, so it is reaped either way.
+            let _ = signal_child(pid, pidfd.as_fd(), libc::SIGKILL);
+            wait(pid)?;
         }
         let removed = self.cgroup.take().map_or(Ok(()), |mut cgroup| {
             // Of a bridge that was killed there may be a process that nobody has heard of.

@@ -18,7 +18,7 @@ use crate::cgroup::{self, Cgroup, Location};
 use crate::cli::{ExecArgs, Global};
 use crate::error::{Invalid, phrase};
 use crate::host::{Hiding, Host, is_own_user_namespace};
-use crate::init::join::{self, PreparedExec};
+use crate::init::join::{self, Namespaces, PreparedExec};
 use crate::lsm;
 use crate::plan::exec::{Changes, ExecPlan};
 use crate::plan::labels;
@@ -26,9 +26,9 @@ use crate::plan::limits::cpu_mask;
 use crate::plan::namespaces::Kind;
 use crate::plan::task::{Passed, Streams};
 use crate::spec::{self, Process, Spec, State};
-use crate::state::{Folder, Phase, Record, Status};
+use crate::state::{Folder, Identity, Phase, Record, Status, is_enosys};
 use crate::sync::{Barrier, Heard, Outside, channel};
-use crate::sys::clone::{Cloned, clone_into, pidfd_open, pidfd_send_signal, wait};
+use crate::sys::clone::{Cloned, clone_into, signal_child, wait};
 use crate::sys::poll::{self, poll};
 use crate::sys::process::sched_setaffinity;
 use crate::sys::{self, Context};
@@ -48,7 +48,7 @@ pub(crate) fn exec(global: &Global, args: &ExecArgs) -> Result<Running> {
     let passed = descriptors::settle(args.preserve_fds)?;
     let folder = Folder::open(&global.root, args.id.as_str())?;
     let record = folder.record()?;
-    let Target { pid: init, pidfd } = target(&record, args)?;
+    let (target, container) = target(&record, args)?;
     let config = folder.config()?;
     let process = process_of(&config, args)?;
     let passed = Passed {
@@ -62,7 +62,7 @@ pub(crate) fn exec(global: &Global, args: &ExecArgs) -> Result<Running> {
     };
     let host = Host { modules: lsm::modules(Some(&process), ""), ..Host::process()? };
     let mut plan = ExecPlan::new(&config, &process, &host, &passed)?;
-    if plan.joins(Kind::User) && shares_user_namespace(init, pidfd.as_fd())? {
+    if plan.joins(Kind::User) && shares_user_namespace(target, &container)? {
         plan.namespaces &= !Kind::User.flag();
     }
     let socket = args.console_socket.as_deref();
@@ -74,10 +74,10 @@ pub(crate) fn exec(global: &Global, args: &ExecArgs) -> Result<Running> {
     }
     let (console, terminal) = terminal_sockets(plan.task.terminal.is_some(), socket)?;
     let pidfd_socket = args.pidfd_socket.as_deref().map(|path| tty::connect_for("--pidfd-socket", path)).transpose()?;
-    let root = (!plan.joins(Kind::Mount)).then(|| open_root(init, pidfd.as_fd())).transpose()?;
+    let root = (!plan.joins(Kind::Mount)).then(|| open_root(target, &container)).transpose()?;
     let affinity = affinity(&process)?;
     plan.task.keeps_affinity = affinity.first.is_some();
-    let born_inside = plan.joins(Kind::Pid) && enter_pid_namespace(pidfd.as_fd())?;
+    let born_inside = plan.joins(Kind::Pid) && enter_pid_namespace(&container)?;
     if born_inside || plan.task.hiding == Hiding::FromTheClone {
         // What is cloned inherits it: what is born in the container's pid namespace is seen there at once (CVE-2016-9962).
         sys::process::set_dumpable(false)?;
@@ -86,9 +86,9 @@ pub(crate) fn exec(global: &Global, args: &ExecArgs) -> Result<Running> {
     let meets = affinity.last.is_some() || plan.task.needs_the_outside();
     let agent = Agent::connect(&plan.task)?.map(|agent| (agent, record.state(Status::Running)));
     let proc = RefCell::new(lsm::host_proc(&plan.task.labels)?);
-    let prepared = PreparedExec { plan, init: pidfd, root, console: RefCell::new(console), proc, bridge, meets };
-    let mut child = spawn(prepared, &record, init, args, &affinity)?;
-    log::debug!("{}: container process cloned, to join process {init}", record.id);
+    let prepared = PreparedExec { plan, container, root, console: RefCell::new(console), proc, bridge, meets };
+    let mut child = spawn(prepared, &record, target, args, &affinity)?;
+    log::debug!("{}: container process cloned, to join process {}", record.id, target.tid);
     let master = child.converse(&affinity.last, terminal.as_ref(), agent)?;
     // Until all of that is done the process is killed with an error: nobody would know of it.
     let (pid, pidfd) = child.process()?;
@@ -114,54 +114,95 @@ fn stopped(record: &Record) -> String {
 }
 
 /// Whose namespaces are joined.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Target {
-    pid: i32,
-    pidfd: OwnedFd,
+    init: Identity,
+    /// Its own number, or that of another thread of it.
+    tid: i32,
+}
+
+impl Target {
+    /// Says that what was just found below /proc by its number was its own.
+    fn still_has(self, container: &Namespaces) -> Result<()> {
+        match container {
+            Namespaces::Pidfd(pidfd) => still_alive(pidfd.as_fd()),
+            Namespaces::Files(_) => self.init.letter().map(drop).ok_or_else(just_ended),
+        }
+    }
 }
 
 /// The container's init, if it can be joined now; another thread of it where the first has ended and has no namespaces any
 /// more.
-fn target(record: &Record, args: &ExecArgs) -> Result<Target> {
+fn target(record: &Record, args: &ExecArgs) -> Result<(Target, Namespaces)> {
     if record.phase == Phase::Creating {
         bail!("cannot exec in a container that is being created: {:?}", record.id);
     }
     let init = record.init.with_context(|| stopped(record))?;
-    let live = init.live()?.with_context(|| stopped(record))?;
+    let live = match init.live() {
+        Err(error) if is_enosys(&error) => {
+            // Opened before the process is looked at once more: they are of that very process.
+            let files = namespaces_of(init);
+            let letter = init.letter().with_context(|| stopped(record))?;
+            check_not_paused(record, args, Some(letter))?;
+            return Ok((Target { init, tid: init.pid }, Namespaces::Files(files?)));
+        }
+        live => live?.with_context(|| stopped(record))?,
+    };
+    check_not_paused(record, args, live.letter)?;
+    if !live.has_lost_its_first_thread() {
+        return Ok((Target { init, tid: init.pid }, Namespaces::Pidfd(live.pidfd)));
+    }
+    let (tid, pidfd) = live.another_thread(init)?.with_context(|| stopped(record))?;
+    Ok((Target { init, tid }, Namespaces::Pidfd(pidfd)))
+}
+
+fn check_not_paused(record: &Record, args: &ExecArgs, letter: Option<u8>) -> Result<()> {
     if !args.ignore_paused
-        && cgroup::open(&record.cgroup)?.frozen_with(live.letter).context("whether the container is paused")?
+        && cgroup::open(&record.cgroup)?.frozen_with(letter).context("whether the container is paused")?
     {
         bail!("cannot exec in a paused container (use --ignore-paused to override): {:?}", record.id);
     }
-    if !live.has_lost_its_first_thread() {
-        return Ok(Target { pid: init.pid, pidfd: live.pidfd });
+    Ok(())
+}
+
+/// The files of all namespaces of a process that this kernel has.
+fn namespaces_of(init: Identity) -> Result<Vec<(Kind, OwnedFd)>> {
+    let mut files = Vec::new();
+    for kind in Kind::ALL {
+        let path = format!("/proc/{}/ns/{}", init.pid, kind.file());
+        match nix::fcntl::openat(sys::fs::CWD, path.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()) {
+            Ok(file) => files.push((kind, file)),
+            Err(Errno::ENOENT) => {}
+            Err(errno) => return Err(errno).call("open", &path).map_err(Into::into),
+        }
     }
-    let (tid, pidfd) = live.another_thread(init)?.with_context(|| stopped(record))?;
-    Ok(Target { pid: tid, pidfd })
+    Ok(files)
 }
 
 /// A container may have joined the user namespace that this process is in, which can't be joined again (setns(2)).
-fn shares_user_namespace(init: i32, pidfd: BorrowedFd<'_>) -> Result<bool> {
-    let path = format!("/proc/{init}/ns/user");
+fn shares_user_namespace(target: Target, container: &Namespaces) -> Result<bool> {
+    let path = format!("/proc/{}/ns/user", target.tid);
     let shares = nix::sys::stat::stat(path.as_str()).is_ok_and(|stat| is_own_user_namespace(&stat));
-    still_alive(pidfd).map(|()| shares)
+    target.still_has(container).map(|()| shares)
 }
 
 /// Says that what was just found below /proc by the number of a process was that process's: until it has ended nobody
 /// else can have its number.
 fn still_alive(pidfd: BorrowedFd<'_>) -> Result<()> {
     match poll([Some((pidfd, poll::IN))], Some(Duration::ZERO))? {
-        [true] => {
-            bail!("cannot exec in a stopped container: its first process has just ended ({})", phrase::NOT_RUNNING)
-        }
+        [true] => Err(just_ended()),
         [false] => Ok(()),
     }
 }
 
+fn just_ended() -> anyhow::Error {
+    anyhow!("cannot exec in a stopped container: its first process has just ended ({})", phrase::NOT_RUNNING)
+}
+
 /// Lets the children of this process be born in the container's pid namespace; false where only a process in its user
 /// namespace may.
-fn enter_pid_namespace(init: BorrowedFd<'_>) -> Result<bool> {
-    match sys::clone::setns(init, libc::CLONE_NEWPID) {
+fn enter_pid_namespace(container: &Namespaces) -> Result<bool> {
+    match container.join(libc::CLONE_NEWPID) {
         Ok(()) => Ok(true),
         Err(error) if error.errno() == Errno::EPERM => Ok(false),
         Err(error) => Err(error).context("join the container's pid namespace"),
@@ -212,11 +253,11 @@ fn in_file(error: anyhow::Error, path: &Path) -> anyhow::Error {
     }
 }
 
-fn open_root(init: i32, pidfd: BorrowedFd<'_>) -> Result<OwnedFd> {
-    let path = PathBuf::from(format!("/proc/{init}/root"));
+fn open_root(target: Target, container: &Namespaces) -> Result<OwnedFd> {
+    let path = PathBuf::from(format!("/proc/{}/root", target.tid));
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let root = nix::fcntl::openat(sys::fs::CWD, &path, flags, Mode::empty()).call("open", &path)?;
-    still_alive(pidfd).map(|()| root)
+    target.still_has(container).map(|()| root)
 }
 
 /// config.md, "execCPUAffinity": before the process is in the container's cgroup, and after.
@@ -242,7 +283,13 @@ struct Child {
 }
 
 /// Clones into the container's cgroup. The clone never returns from here.
-fn spawn(prepared: PreparedExec, record: &Record, init: i32, args: &ExecArgs, affinity: &Affinity) -> Result<Child> {
+fn spawn(
+    prepared: PreparedExec,
+    record: &Record,
+    target: Target,
+    args: &ExecArgs,
+    affinity: &Affinity,
+) -> Result<Child> {
     if let Some(mask) = &affinity.first {
         sched_setaffinity(0, mask).context("config.json: /process/execCPUAffinity/initial")?;
     }
@@ -279,11 +326,11 @@ fn spawn(prepared: PreparedExec, record: &Record, init: i32, args: &ExecArgs, af
                 process::set_oom_score_adj(pid, &child.prepared.plan.task.limits)?;
                 let pid = child.cross_bridge()?;
                 place(cgroup, pid, false)
-                    .or_else(|error| follow(error, pid, (init, child.prepared.init.as_fd()), args))?;
+                    .or_else(|error| follow(error, pid, (target, &child.prepared.container), args))?;
                 return Ok(child);
             }
             place(cgroup, pid, placed)
-                .or_else(|error| follow(error, pid, (init, child.prepared.init.as_fd()), args))?;
+                .or_else(|error| follow(error, pid, (target, &child.prepared.container), args))?;
             process::set_oom_score_adj(pid, &child.prepared.plan.task.limits)?;
             Ok(child)
         }
@@ -303,13 +350,13 @@ fn place(mut cgroup: Box<dyn Cgroup>, pid: Pid, placed: bool) -> Result<()> {
 
 /// Where the container's cgroup takes no process, or is gone, its init's own of this moment does (runc#2416): a systemd
 /// inside has moved it.
-fn follow(error: anyhow::Error, pid: Pid, (init, pidfd): (i32, BorrowedFd<'_>), args: &ExecArgs) -> Result<()> {
+fn follow(error: anyhow::Error, pid: Pid, (target, container): (Target, &Namespaces), args: &ExecArgs) -> Result<()> {
     let errno = error.downcast_ref::<sys::Error>().map(sys::Error::errno);
     if !args.cgroup.is_empty() || !matches!(errno, Some(Errno::ENOENT | Errno::EBUSY | Errno::EOPNOTSUPP)) {
         return Err(error);
     }
-    let location: Location = cgroup::exec::current(init)?;
-    still_alive(pidfd)?;
+    let location: Location = cgroup::exec::current(target.tid)?;
+    target.still_has(container)?;
     cgroup::open(&location)?.add_all(pid)
 }
 
@@ -321,10 +368,9 @@ impl Child {
         if !Interrupt::default().wait_unless_ended(self.outside.as_fd(), self.process()?.1.as_fd())? {
             return Err(self.died());
         }
-        let Heard::Pid(pid) = self.hear()? else { bail!("internal error: no pid from the bridge process") };
-        let pidfd = pidfd_open(pid)?;
-        if let Some((_, bridge)) = self.process.replace((pid, pidfd)) {
-            wait(bridge.as_fd())?;
+        let Heard::Process(pid, pidfd) = self.hear()? else { bail!("internal error: no pid from the bridge process") };
+        if let Some((bridge, _)) = self.process.replace((pid, pidfd)) {
+            wait(bridge)?;
         }
         Ok(pid)
     }
@@ -403,10 +449,10 @@ const FAILED: &str = "exec failed: unable to start container process";
 
 impl Drop for Child {
     fn drop(&mut self) {
-        if let Some((_, pidfd)) = self.process.take() {
+        if let Some((pid, pidfd)) = self.process.take() {
             // An unreaped process would keep the container's pid namespace from ending.
-            let _ = pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
-            let _ = wait(pidfd.as_fd());
+            let _ = signal_child(pid, pidfd.as_fd(), libc::SIGKILL);
+            let _ = wait(pid);
         }
     }
 }
@@ -425,14 +471,14 @@ mod tests {
                 let _ = nix::unistd::read(&reader, &mut [0]);
                 sys::exit(0)
             }
-            Cloned::Parent { pidfd, .. } => {
+            Cloned::Parent { pid, pidfd } => {
                 still_alive(pidfd.as_fd()).unwrap();
                 drop((reader, writer));
                 // Not reaped: nobody can have its number yet, and it counts as gone all the same.
                 poll([Some((pidfd.as_fd(), poll::IN))], None).unwrap();
                 let error = still_alive(pidfd.as_fd()).unwrap_err().to_string();
                 assert!(error.contains(phrase::NOT_RUNNING), "{error}");
-                wait(pidfd.as_fd()).unwrap();
+                wait(pid).unwrap();
             }
         }
     }

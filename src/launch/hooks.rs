@@ -19,7 +19,7 @@ use nix::unistd::{Pid, pipe2, read, setpgid, write};
 
 use super::supervise::Interrupt;
 use crate::spec::{Hook, State};
-use crate::sys::clone::{CStrings, Cloned, Ended, execve_errno, fork, pidfd_send_signal, wait};
+use crate::sys::clone::{CStrings, Cloned, Ended, execve_errno, fork, fork_again, signal_child, wait};
 use crate::sys::poll::{self, poll};
 use crate::sys::{self, Context as _, fs, process};
 
@@ -38,6 +38,10 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
+    fn manners(self) -> Manners {
+        if self == Self::StartContainer { Manners::Frugal } else { Manners::Thorough }
+    }
+
     /// The name in config.json.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -49,6 +53,16 @@ impl Kind {
             Self::Poststop => "poststop",
         }
     }
+}
+
+/// How much is done on the way to a hook.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Manners {
+    /// Whatever this process has inherited or made is put right.
+    Thorough,
+    /// The container's seccomp filter may be loaded, which may deny any system call, or end the process for it. This process
+    /// has put itself right before: its signals are at their defaults, its descriptors close on exec.
+    Frugal,
 }
 
 /// What a hook isn't waited for any longer after: then it is killed. The default is nothing.
@@ -98,8 +112,9 @@ fn for_each(
     }
     // serde_json is compact, keeps the struct's order of keys and leaves "/" alone: hooks broke over less (crun 1.29).
     let state = serde_json::to_vec(state).context("state for hooks")?;
+    let manners = kind.manners();
     for (index, hook) in hooks.iter().enumerate() {
-        let result = run_one(hook, &state, environment, until);
+        let result = run_one(hook, &state, environment, (until, manners));
         let named = result.with_context(|| {
             let kind = kind.name();
             format!("config.json: /hooks/{kind}/{index}: error running {kind} hook #{index} ({:?})", hook.path)
@@ -109,10 +124,10 @@ fn for_each(
     Ok(())
 }
 
-fn run_one(hook: &Hook, state: &[u8], environment: &CStrings, until: Until<'_>) -> Result<()> {
+fn run_one(hook: &Hook, state: &[u8], environment: &CStrings, (until, manners): (Until<'_>, Manners)) -> Result<()> {
     let program = Program::of(hook, environment)?;
     let timeout = hook.timeout.and_then(|seconds| u64::try_from(seconds).ok()).filter(|seconds| *seconds > 0);
-    let mut running = Running::start(&program)?;
+    let mut running = Running::start(&program, manners, timeout)?;
     let end = running.attend(state, timeout, until)?;
     running.stdout.drain();
     running.stderr.drain();
@@ -196,19 +211,22 @@ impl fmt::Display for End {
 }
 
 impl Running {
-    fn start(program: &Program<'_>) -> Result<Self> {
+    fn start(program: &Program<'_>, manners: Manners, timeout: Option<u64>) -> Result<Self> {
         let pipe = || pipe2(OFlag::O_CLOEXEC).call("pipe", "hook");
         let ((reader, writer), (stdout, out), (stderr, err)) = (pipe()?, pipe()?, pipe()?);
         let (failure, failed) = pipe()?;
         for ours in [&writer, &stdout, &stderr, &failure] {
             fcntl(ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).call("fcntl F_SETFL", "hook pipe")?;
         }
-        let Cloned::Parent { pid, pidfd } = fork()? else {
-            become_hook(program, [reader.as_fd(), out.as_fd(), err.as_fd()], failed.as_fd());
+        let cloned = if manners == Manners::Frugal { fork_again()? } else { fork()? };
+        let Cloned::Parent { pid, pidfd } = cloned else {
+            become_hook(program, [reader.as_fd(), out.as_fd(), err.as_fd()], failed.as_fd(), (manners, timeout));
         };
         // The child does the same: whoever comes first, the group exists before it may have to be killed. After the
         // child's exec this is refused, which is fine.
-        let _ = setpgid(pid, pid);
+        if own_group(manners, timeout) {
+            let _ = setpgid(pid, pid);
+        }
         let stdin = Some(Stdin { writer, _reader: reader });
         Ok(Self { pid, pidfd, stdin, stdout: Tail::of(stdout), stderr: Tail::of(stderr), failure })
     }
@@ -246,7 +264,7 @@ impl Running {
                 bail!("the container's process has ended meanwhile");
             }
             if ended {
-                return Ok(End::Ended(wait(self.pidfd.as_fd())?));
+                return Ok(End::Ended(wait(self.pid)?));
             }
             if let Some(Stdin { writer, .. }) = self.stdin.as_ref().filter(|_| stdin) {
                 left = feed(writer.as_fd(), left);
@@ -264,8 +282,8 @@ impl Running {
     /// until the reaping nobody else can have its number.
     fn kill(&self) -> Result<()> {
         let _ = killpg(self.pid, Signal::SIGKILL);
-        let _ = pidfd_send_signal(self.pidfd.as_fd(), libc::SIGKILL);
-        wait(self.pidfd.as_fd())?;
+        let _ = signal_child(self.pid, self.pidfd.as_fd(), libc::SIGKILL);
+        wait(self.pid)?;
         Ok(())
     }
 
@@ -289,8 +307,13 @@ fn feed<'a>(writer: BorrowedFd<'_>, left: &'a [u8]) -> &'a [u8] {
 
 /// Runs in the clone, which shares nothing but must not allocate either: it may be a clone of a process with threads
 /// (the tests'), whose locks it can't trust.
-fn become_hook(program: &Program<'_>, streams: [BorrowedFd<'_>; 3], failed: BorrowedFd<'_>) -> ! {
-    let errno = match prepare_hook(streams) {
+fn become_hook(
+    program: &Program<'_>,
+    streams: [BorrowedFd<'_>; 3],
+    failed: BorrowedFd<'_>,
+    (manners, timeout): (Manners, Option<u64>),
+) -> ! {
+    let errno = match prepare_hook(streams, manners, timeout) {
         Ok(()) => execve_errno(&program.path, &program.argv, program.envp()),
         Err(error) => error.errno(),
     };
@@ -298,11 +321,20 @@ fn become_hook(program: &Program<'_>, streams: [BorrowedFd<'_>; 3], failed: Borr
     sys::exit(127)
 }
 
-fn prepare_hook(streams: [BorrowedFd<'_>; 3]) -> sys::Result<()> {
-    // A group of its own, so that a timeout gets its children too.
-    let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
+/// A group of its own, so that a timeout gets its children too.
+fn own_group(manners: Manners, timeout: Option<u64>) -> bool {
+    manners == Manners::Thorough || timeout.is_some()
+}
+
+fn prepare_hook(streams: [BorrowedFd<'_>; 3], manners: Manners, timeout: Option<u64>) -> sys::Result<()> {
+    if own_group(manners, timeout) {
+        let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
+    }
     for (number, stream) in (0..).zip(streams) {
         fs::dup_onto(stream, number)?;
+    }
+    if manners == Manners::Frugal {
+        return Ok(());
     }
     // Also what the engine passes to the container (--preserve-fds): no business of a hook's.
     fs::cloexec_from(3)?;

@@ -105,10 +105,10 @@ fn user_namespace(maps: &IdMaps, at: &str) -> Result<OwnedFd> {
             let _ = nix::unistd::read(&theirs, &mut [0]);
             sys::exit(0)
         }
-        Cloned::Parent { pid, pidfd } => {
+        Cloned::Parent { pid, .. } => {
             let made = idmaps::write(pid, maps, at).and_then(|()| Ok(open_namespace(pid)?));
             drop(ours);
-            wait(pidfd.as_fd())?;
+            wait(pid)?;
             made
         }
     }

@@ -20,7 +20,7 @@ use crate::plan::options::{Bind, Propagation, Reach};
 use crate::spec::Linux;
 use crate::spec::validate::sysctl;
 use crate::sync::{self, Namespaces};
-use crate::sys::clone::{CloneArgs, Cloned, clone3, wait};
+use crate::sys::clone::{Cloned, clone_process, wait};
 use crate::sys::mount::{Tree, mount_setattr};
 use crate::sys::process::{self, Limit};
 use crate::sys::{self, Context as _};
@@ -214,8 +214,8 @@ impl Room {
 /// Opens the source of a step as the container's mounts are now, in a process of its own, and answers the container's
 /// process itself. Where the runtime has no rights over the mounts but in the container's user namespace it goes there.
 pub(super) fn open_late(plan: &Plan, outside: BorrowedFd<'_>, index: usize, namespaces: &Namespaces) -> Result<()> {
-    match clone3(CloneArgs { flags: 0, cgroup: None })? {
-        Cloned::Parent { pidfd, .. } => Ok(wait(pidfd.as_fd()).map(drop)?),
+    match clone_process(0)? {
+        Cloned::Parent { pid, .. } => Ok(wait(pid).map(drop)?),
         Cloned::Child => {
             sys::fs::close_all_but(3, &[outside, namespaces.mount.as_fd(), namespaces.user.as_fd()]);
             let answered = sync::answer(outside, late_source(plan, index, namespaces));

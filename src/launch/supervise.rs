@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use super::notify::Proxy;
 use crate::error::Interrupted;
 use crate::sys::Context as _;
-use crate::sys::clone::{Ended, peek_ended, pidfd_send_signal, reap, reap_any, wait};
+use crate::sys::clone::{Ended, peek_ended, reap, reap_any, signal_child, wait};
 use crate::sys::poll::{self, poll};
 use crate::sys::process::{every_signal, signal_ignored};
 
@@ -147,7 +147,7 @@ pub(crate) fn supervise(foreground: Foreground<'_>) -> Result<Ended> {
             notify.turn();
         }
     }
-    let ended = wait(pidfd)?;
+    let ended = wait(pid)?;
     notify.iter_mut().for_each(Proxy::finish);
     // The payload's status is safe: what is left are orphans.
     while subreaper && reap_any().is_some() {}
@@ -201,7 +201,7 @@ fn handle(signal: Received, pidfd: BorrowedFd<'_>, init: Pid, relay: Option<&Rel
         libc::SIGURG => {}
         // Of a write of ours: a blocked signal is queued even when it is ignored.
         libc::SIGPIPE if signal.sender == std::process::id() => {}
-        number => match pidfd_send_signal(pidfd, number) {
+        number => match signal_child(init, pidfd, number) {
             Err(error) if error.errno() != Errno::ESRCH => log::warn!("forward a signal to the container: {error}"),
             _ => {}
         },

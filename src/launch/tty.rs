@@ -3,7 +3,6 @@
 //! The container process opens the terminal in its own devpts and sends the master; with `--console-socket` it goes to
 //! the engine, without (`run` in the foreground) to the runtime, which relays it (see [`super::supervise`]).
 
-use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -11,13 +10,11 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
-use nix::sys::socket::{
-    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, connect as connect_socket, sendmsg, socket,
-};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect as connect_socket, socket};
 use nix::sys::stat::Mode;
 use nix::sys::termios::{OutputFlags, SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 
-use crate::sys::socket::receive_fds;
+use crate::sys::socket::{receive_fds, send_fds};
 use crate::sys::tty::{set_size, size};
 use crate::sys::{self, Context as _, fs};
 
@@ -74,14 +71,7 @@ pub(super) fn address(path: &Path) -> sys::Result<(Option<OwnedFd>, UnixAddr)> {
 /// connection only after `create` has returned.
 pub(crate) fn send(socket: OwnedFd, payload: &[u8], fd: BorrowedFd<'_>) -> Result<()> {
     ensure!(!payload.is_empty(), "internal error: a descriptor sent without a payload");
-    let (iov, fds) = ([IoSlice::new(payload)], [fd.as_raw_fd()]);
-    let rights = [ControlMessage::ScmRights(&fds)];
-    loop {
-        match sendmsg::<()>(socket.as_raw_fd(), &iov, &rights, MsgFlags::MSG_NOSIGNAL, None) {
-            Err(Errno::EINTR) => {}
-            result => return result.map(drop).call("sendmsg", "descriptor").map_err(Into::into),
-        }
-    }
+    Ok(send_fds(socket.as_fd(), payload, &[fd])?)
 }
 
 /// Receives the master that [`send`] sent and makes it ready for the relay, before the payload can write to it.

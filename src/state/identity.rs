@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::sys;
 use crate::sys::Context as _;
-use crate::sys::clone::{pidfd_open, pidfd_open_thread, pidfd_send_signal};
+use crate::sys::clone::{pidfd_open, pidfd_open_thread, signal_process};
 use crate::sys::poll::{self, poll};
 
 /// A process that can't be mistaken for a later one with the same pid.
@@ -200,6 +200,13 @@ impl Identity {
         }
     }
 
+    /// Without pidfds: the letter of that very process's state; none when it has ended, or its first thread has, or /proc
+    /// hides it.
+    pub(crate) fn letter(self) -> Option<u8> {
+        let stat = self.stat().filter(|stat| self.start_time != 0 && stat.start_time == self.start_time)?;
+        Some(stat.letter).filter(|letter| !is_dead(*letter))
+    }
+
     /// Without pidfds, whose error this is, the number of threads tells whether one is left.
     fn find_by_pid(self, error: sys::Error) -> Result<Found> {
         let ended = match self.stat().filter(|_| self.start_time != 0) {
@@ -222,8 +229,8 @@ impl Identity {
             pidfd => pidfd?,
         };
         let Some(pidfd) = pidfd else { return Ok(false) };
-        match pidfd_send_signal(pidfd.as_fd(), signal) {
-            Err(error) if error.errno() == Errno::ENOSYS => self.signal_by_pid(signal),
+        // A pid that went to another process just now doesn't have the start time.
+        match signal_process(Pid::from_raw(self.pid), Some(pidfd.as_fd()), signal) {
             Ok(()) => Ok(true),
             Err(error) if error.errno() == Errno::ESRCH => Ok(false),
             Err(error) => Err(error.into()),
@@ -272,14 +279,19 @@ impl Identity {
     pub(crate) fn kill_children(self) -> Result<()> {
         let Some(list) = sys::read_small(format!("/proc/{0}/task/{0}/children", self.pid)).ok() else { return Ok(()) };
         for pid in String::from_utf8_lossy(&list).split_whitespace().filter_map(|pid| pid.parse().ok()) {
-            let Ok(pidfd) = pidfd_open(Pid::from_raw(pid)) else { continue };
+            let pidfd = match pidfd_open(Pid::from_raw(pid)) {
+                Ok(pidfd) => Some(pidfd),
+                // Then what /proc says just before is all there is to go by.
+                Err(error) if error.errno() == Errno::ENOSYS => None,
+                Err(_) => continue,
+            };
             // The pid may have been recycled before the pidfd was open: its parent is then somebody else.
             let path = format!("/proc/{pid}/stat");
             let parent = sys::read_small(path).ok().and_then(|stat| parse_parent(&stat));
             if parent != Some(self.pid) || !self.alive() {
                 continue;
             }
-            match pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL) {
+            match signal_process(Pid::from_raw(pid), pidfd.as_ref().map(AsFd::as_fd), libc::SIGKILL) {
                 // A program with rights of its own (newuidmap), which ends by itself.
                 Err(error) if matches!(error.errno(), Errno::ESRCH | Errno::EPERM) => {}
                 sent => sent?,
@@ -316,7 +328,8 @@ fn wait_readable(fd: &OwnedFd, end: Instant) -> Result<bool> {
     }
 }
 
-fn is_enosys(error: &anyhow::Error) -> bool {
+/// Whether a system call is to blame that this kernel lacks, or that a filter around the runtime denies.
+pub(crate) fn is_enosys(error: &anyhow::Error) -> bool {
     error.downcast_ref::<sys::Error>().is_some_and(|error| error.errno() == Errno::ENOSYS)
 }
 

@@ -45,7 +45,7 @@ fn whether_a_program_was_executed_is_told() {
             drop((reader, writer));
             while identity.seen().unwrap().has_not_executed() == Some(true) {}
             identity.signal(libc::SIGKILL).unwrap();
-            sys::clone::wait(pidfd.as_fd()).unwrap();
+            sys::clone::wait(pid).unwrap();
             assert!(identity.seen().is_none());
         }
     }

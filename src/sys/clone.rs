@@ -7,6 +7,7 @@ use nix::errno::Errno;
 use nix::unistd::Pid;
 
 use super::error::{Error, Result, check};
+use super::newer;
 
 /// linux/sched.h; libc's constant of that name has lost its one bit to a 32-bit type.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
@@ -55,7 +56,7 @@ pub(crate) fn clone3(args: CloneArgs<'_>) -> Result<Cloned> {
     // SAFETY: `raw` is a valid clone_args and lives across the call; without CLONE_VM the child gets its own copy
     // of this stack and of all memory, as after fork.
     let ret = unsafe { libc::syscall(libc::SYS_clone3, &raw const raw, size_of::<libc::clone_args>()) };
-    match check("clone3", ret, || format!("flags {:#x}", raw.flags))? {
+    match newer::CLONE3.check(ret, || format!("flags {:#x}", raw.flags))? {
         0 => Ok(Cloned::Child),
         pid => {
             // SAFETY: the kernel stored a new descriptor that nobody else owns.
@@ -65,12 +66,22 @@ pub(crate) fn clone3(args: CloneArgs<'_>) -> Result<Cloned> {
     }
 }
 
-/// Like fork(2), with a pidfd. Inside a container the payload's own seccomp filter may answer clone3(2) with ENOSYS (it
-/// can't look into its arguments; docker's profile does so): then by clone(2), which has CLONE_PIDFD since 5.2.
+/// Like fork(2), with a pidfd. By clone(2), which has CLONE_PIDFD since 5.2: inside a container the payload's own seccomp
+/// filter may deny clone3(2), by an error or by death, as it can't look into its arguments.
 pub(crate) fn fork() -> Result<Cloned> {
     hear_of_children();
-    match clone3(CloneArgs::default()) {
-        Err(error) if error.errno() == Errno::ENOSYS => clone(0),
+    clone(0)
+}
+
+/// [`fork`] in a process that has heard of children before: one system call, and no other.
+pub(crate) fn fork_again() -> Result<Cloned> {
+    clone(0)
+}
+
+/// [`clone3`] where it can be made, else clone(2).
+pub(crate) fn clone_process(flags: u64) -> Result<Cloned> {
+    match clone3(CloneArgs { flags, cgroup: None }) {
+        Err(error) if error.errno() == Errno::ENOSYS => clone(flags),
         result => result,
     }
 }
@@ -121,7 +132,7 @@ fn clone(flags: u64) -> Result<Cloned> {
 pub(crate) fn pidfd_open(pid: Pid) -> Result<OwnedFd> {
     // SAFETY: no memory is passed.
     let ret = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
-    let fd = check("pidfd_open", ret, || pid.to_string())?;
+    let fd = newer::PIDFD_OPEN.check(ret, || pid.to_string())?;
     // SAFETY: a new descriptor that nobody else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
@@ -130,16 +141,16 @@ pub(crate) fn pidfd_open(pid: Pid) -> Result<OwnedFd> {
 pub(crate) fn pidfd_open_thread(tid: Pid) -> Result<OwnedFd> {
     // SAFETY: no memory is passed.
     let ret = unsafe { libc::syscall(libc::SYS_pidfd_open, tid.as_raw(), libc::O_EXCL) };
-    let fd = check("pidfd_open PIDFD_THREAD", ret, || tid.to_string())?;
+    let fd = newer::PIDFD_OPEN.check(ret, || format!("PIDFD_THREAD {tid}"))?;
     // SAFETY: a new descriptor that nobody else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
 /// pidfd_send_signal(2).
-pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
+fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
     // SAFETY: a null siginfo is allowed: the kernel fills one in as kill(2) does.
     let ret = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, 0, 0) };
-    check("pidfd_send_signal", ret, || format!("signal {signal}")).map(drop)
+    newer::PIDFD_SEND_SIGNAL.check(ret, || format!("signal {signal}")).map(drop)
 }
 
 /// pidfd_getfd(2), Linux 5.6: a copy of another process's descriptor, close-on-exec. EBADF if it has none with that
@@ -147,9 +158,23 @@ pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()
 pub(crate) fn pidfd_getfd(pidfd: BorrowedFd<'_>, number: i32) -> Result<OwnedFd> {
     // SAFETY: no memory is passed.
     let ret = unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), number, 0) };
-    let fd = check("pidfd_getfd", ret, || number.to_string())?;
+    let fd = newer::PIDFD_GETFD.check(ret, || number.to_string())?;
     // SAFETY: a new descriptor that nobody else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// Sends a signal by a pidfd, if there is one and pidfd_send_signal(2) can be made, else by kill(2): to whoever has the pid.
+pub(crate) fn signal_process(pid: Pid, pidfd: Option<BorrowedFd<'_>>, signal: i32) -> Result<()> {
+    match pidfd.map(|pidfd| pidfd_send_signal(pidfd, signal)) {
+        Some(Err(error)) if error.errno() == Errno::ENOSYS => kill(pid, signal),
+        Some(sent) => sent,
+        None => kill(pid, signal),
+    }
+}
+
+/// [`signal_process`] of a child of this process, which isn't reaped yet: its pid is nobody else's.
+pub(crate) fn signal_child(pid: Pid, pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
+    signal_process(pid, Some(pidfd), signal)
 }
 
 /// kill(2), where pidfds are not to be had.
@@ -166,23 +191,20 @@ pub(crate) enum Ended {
     Signaled(i32),
 }
 
-/// Waits for a child by its pidfd and reaps it.
-pub(crate) fn wait(pidfd: BorrowedFd<'_>) -> Result<Ended> {
-    // SAFETY: an all-zero siginfo_t is a valid value of plain integers.
-    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+/// Waits for a child and reaps it. By wait4(2), which every seccomp filter knows: until then its pid is nobody else's.
+pub(crate) fn wait(pid: Pid) -> Result<Ended> {
+    let mut status = 0;
     loop {
-        let id = pidfd.as_raw_fd() as libc::id_t;
-        // SAFETY: `info` is valid for writes across the call.
-        let ret = unsafe { libc::waitid(libc::P_PIDFD, id, &raw mut info, libc::WEXITED) };
-        match check("waitid", ret.into(), String::new) {
+        // SAFETY: `status` is valid for writes across the call.
+        let ret = unsafe { libc::waitpid(pid.as_raw(), &raw mut status, 0) };
+        match check("wait4", ret.into(), || pid.to_string()) {
             Ok(_) => break,
             Err(error) if error.errno() == Errno::EINTR => {}
             Err(error) => return Err(error),
         }
     }
-    // SAFETY: waitid succeeded, so the kernel filled in the SIGCHLD part of the union.
-    let status = unsafe { info.si_status() };
-    Ok(if info.si_code == libc::CLD_EXITED { Ended::Exited(status) } else { Ended::Signaled(status) })
+    let exited = libc::WIFEXITED(status);
+    Ok(if exited { Ended::Exited(libc::WEXITSTATUS(status)) } else { Ended::Signaled(libc::WTERMSIG(status)) })
 }
 
 /// Reaps whatever child has ended, as a subreaper must; `None` when none has, or there is none.
@@ -279,11 +301,12 @@ mod tests {
 
     #[test]
     fn both_ways_to_fork_give_a_pidfd() {
-        for way in [fork, || clone(0)] {
+        for way in [fork, || clone_process(0)] {
             match way().unwrap() {
                 Cloned::Child => crate::sys::exit(5),
                 Cloned::Parent { pid, pidfd } => {
-                    assert_eq!(wait(pidfd.as_fd()).unwrap(), Ended::Exited(5));
+                    crate::sys::poll::poll([Some((pidfd.as_fd(), crate::sys::poll::IN))], None).unwrap();
+                    assert_eq!(wait(pid).unwrap(), Ended::Exited(5));
                     assert!(std::fs::exists(format!("/proc/{pid}")).is_ok_and(|there| !there));
                 }
             }

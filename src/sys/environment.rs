@@ -47,7 +47,6 @@ pub(crate) fn wipe() {
 mod tests {
     use super::*;
     use crate::sys::clone::{Cloned, Ended, fork, wait};
-    use std::os::fd::AsFd;
 
     #[test]
     fn what_is_wiped_is_gone_and_only_here() {
@@ -59,7 +58,7 @@ mod tests {
                 let clean = std::fs::read("/proc/self/environ").is_ok_and(|text| text.iter().all(|byte| *byte == 0));
                 crate::sys::exit(if clean { 5 } else { 6 });
             }
-            Cloned::Parent { pidfd, .. } => assert_eq!(wait(pidfd.as_fd()).unwrap(), Ended::Exited(5)),
+            Cloned::Parent { pid, .. } => assert_eq!(wait(pid).unwrap(), Ended::Exited(5)),
         }
         assert_eq!(std::fs::read("/proc/self/environ").unwrap(), before);
     }

@@ -12,6 +12,8 @@ pub(crate) struct Error {
     call: &'static str,
     args: String,
     errno: Errno,
+    /// Of a call that can't be made here: what was answered in the kernel's place.
+    answered: Option<Errno>,
     /// Of a failure that has no number: a file that ends too early, text that isn't UTF-8. `errno` is then the unknown.
     words: Option<String>,
 }
@@ -19,10 +21,15 @@ pub(crate) struct Error {
 impl Error {
     /// `args` names the object, quoted where it is a path; it may be empty.
     pub(crate) fn new(call: &'static str, args: impl Into<String>, errno: Errno) -> Self {
-        Self { call, args: args.into(), errno, words: None }
+        Self { call, args: args.into(), errno, answered: None, words: None }
     }
 
-    /// The call's own error number.
+    /// A call that this kernel lacks, or that a filter around the runtime denies by the error number `answered`.
+    pub(super) fn lacking(call: &'static str, args: String, answered: Errno) -> Self {
+        Self { call, args, errno: Errno::ENOSYS, answered: Some(answered), words: None }
+    }
+
+    /// The call's own error number; ENOSYS if a filter around the runtime denies the call, whatever it answers.
     pub(crate) fn errno(&self) -> Errno {
         self.errno
     }
@@ -32,9 +39,17 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let space = if self.args.is_empty() { "" } else { " " };
         write!(f, "{}{space}{}: ", self.call, self.args)?;
+        let errno = self.answered.unwrap_or(self.errno);
         match &self.words {
-            Some(words) => f.write_str(words),
-            None => write!(f, "{} ({:?})", words(self.errno), self.errno),
+            Some(words) => f.write_str(words)?,
+            None => write!(f, "{} ({errno:?})", words(errno))?,
+        }
+        match self.answered {
+            None => Ok(()),
+            Some(Errno::ENOSYS) => {
+                write!(f, ": this kernel lacks {}(2), or a seccomp filter around the runtime denies it", self.call)
+            }
+            Some(_) => write!(f, ": a seccomp filter around the runtime denies {}(2)", self.call),
         }
     }
 }

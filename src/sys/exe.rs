@@ -8,6 +8,7 @@ use std::ptr::null_mut;
 use nix::errno::Errno;
 
 use super::error::{Error, Result, check};
+use super::newer;
 
 kernel_struct! {
     /// linux/prctl.h, `struct prctl_mm_map`.
@@ -226,7 +227,7 @@ pub(crate) fn memfd_create(name: &CStr) -> Result<std::os::fd::OwnedFd> {
     let create = |flags: u32| {
         // SAFETY: the name is a C string that lives across the call.
         let fd = unsafe { libc::syscall(libc::SYS_memfd_create, name.as_ptr(), flags) };
-        check("memfd_create", fd, || format!("{name:?}"))
+        newer::MEMFD_CREATE.check(fd, || format!("{name:?}"))
     };
     let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
     let fd = create(flags | MFD_EXEC).or_else(|error| match error.errno() {
@@ -310,7 +311,7 @@ mod tests {
                 let busy = same.is_ok_and(|(result, _)| result.is_err_and(|error| error.errno() == Errno::EBUSY));
                 crate::sys::exit(if busy { 5 } else { 6 });
             }
-            Cloned::Parent { pidfd, .. } => assert_eq!(wait(pidfd.as_fd()).unwrap(), Ended::Exited(5)),
+            Cloned::Parent { pid, .. } => assert_eq!(wait(pid).unwrap(), Ended::Exited(5)),
         }
     }
 }

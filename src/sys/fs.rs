@@ -10,6 +10,8 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 
 use super::error::{Context as _, Result, check};
+use super::newer;
+use super::resolve as by_component;
 
 /// RESOLVE_* of openat2(2).
 pub(crate) const IN_ROOT: u64 = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS;
@@ -20,7 +22,8 @@ pub(crate) const BENEATH_NO_LINKS: u64 =
 /// How often a look-up is tried again: far more than chance takes, and an attack by renaming ends with an error.
 const RENAMES_SURVIVED: u32 = 10_000;
 
-/// openat2(2). O_CLOEXEC is always added; `mode` counts only with O_CREAT.
+/// openat2(2), or what it does by openat(2) where it can't be made. O_CLOEXEC is always added; `mode` counts only with
+/// O_CREAT.
 pub(crate) fn openat2(dir: BorrowedFd<'_>, path: &CStr, flags: i32, mode: u32, resolve: u64) -> Result<OwnedFd> {
     // SAFETY: an all-zero open_how is a valid value; the struct is non-exhaustive, so it can't be written out.
     let mut how: libc::open_how = unsafe { std::mem::zeroed() };
@@ -39,9 +42,10 @@ pub(crate) fn openat2(dir: BorrowedFd<'_>, path: &CStr, flags: i32, mode: u32, r
                 size_of::<libc::open_how>(),
             )
         };
-        match check("openat2", ret, || format!("{path:?}")) {
+        match newer::OPENAT2.check(ret, || format!("{path:?}")) {
             // SAFETY: a new descriptor that nobody else owns.
             Ok(fd) => return Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) }),
+            Err(error) if error.errno() == Errno::ENOSYS => return by_component::open(dir, path, flags, mode, resolve),
             // A rename raced with the look-up below the root (openat2(2), EAGAIN): ask again.
             Err(error) if error.errno() == Errno::EAGAIN && tries > 0 => tries -= 1,
             Err(error) => return Err(error),
@@ -53,7 +57,7 @@ pub(crate) fn openat2(dir: BorrowedFd<'_>, path: &CStr, flags: i32, mode: u32, r
 pub(crate) fn cloexec_from(first: u32) -> Result<()> {
     // SAFETY: only flags of descriptors change.
     let ret = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
-    match check("close_range", ret, String::new) {
+    match newer::CLOSE_RANGE.check(ret, String::new) {
         Ok(_) => Ok(()),
         Err(error) if matches!(error.errno(), Errno::ENOSYS | Errno::EINVAL) => cloexec_one_by_one(first),
         Err(error) => Err(error),
@@ -160,18 +164,38 @@ pub(crate) fn close_all(fds: Vec<OwnedFd>) {
 }
 
 /// Closes every descriptor from `first` on but those to keep (close_range(2), 5.9), in a clone that never returns to
-/// whoever owns them: what it holds is then what it was given on purpose. Kernels before leave that to close-on-exec.
+/// whoever owns them: what it holds is then what it was given on purpose.
 pub(crate) fn close_all_but(first: i32, keep: &[BorrowedFd<'_>]) {
     let mut keep: Vec<i32> = keep.iter().map(AsRawFd::as_raw_fd).filter(|fd| *fd >= first).collect();
     keep.sort_unstable();
     let mut next = first;
-    for end in keep.into_iter().chain([i32::MAX]) {
+    for end in keep.iter().copied().chain([i32::MAX]) {
         if next < end {
             // SAFETY: no frame that owns one of these descriptors runs again in this process.
-            unsafe { libc::syscall(libc::SYS_close_range, next, end - 1, 0) };
+            let ret = unsafe { libc::syscall(libc::SYS_close_range, next, end - 1, 0) };
+            if ret < 0 {
+                return close_one_by_one(next, &keep);
+            }
         }
         next = end.saturating_add(1);
     }
+}
+
+/// For sandboxes that don't know close_range. Without /proc it is left to close-on-exec.
+fn close_one_by_one(first: i32, keep: &[i32]) {
+    for fd in open_descriptors().unwrap_or_default().into_iter().filter(|fd| *fd >= first && !keep.contains(fd)) {
+        // SAFETY: no frame that owns one of these descriptors runs again in this process.
+        unsafe { libc::close(fd) };
+    }
+}
+
+/// Whether the effective ids and capabilities of this process let it execute a file: faccessat2(2), AT_EACCESS. access(2)
+/// goes by the real ids, and by no capability of an ordinary user. ENOSYS where the call can't be made.
+pub(crate) fn may_execute(path: &CStr) -> std::result::Result<(), Errno> {
+    // SAFETY: `path` is a C string that lives across the call.
+    let ret =
+        unsafe { libc::syscall(libc::SYS_faccessat2, libc::AT_FDCWD, path.as_ptr(), libc::X_OK, libc::AT_EACCESS) };
+    newer::FACCESSAT2.check(ret, String::new).map(drop).map_err(|error| error.errno())
 }
 
 /// close(2) of a descriptor whose owner is neither used nor dropped in this process any more.

@@ -32,10 +32,12 @@ pub(crate) mod libseccomp_for_tests;
 #[cfg(all(test, target_arch = "x86_64"))]
 mod memory;
 pub(crate) mod mount;
+mod newer;
 pub(crate) mod poll;
 pub(crate) mod process;
 mod read;
 pub(crate) mod regex;
+mod resolve;
 pub(crate) mod seccomp;
 pub(crate) mod socket;
 pub(crate) mod tty;

@@ -1,13 +1,15 @@
 //! The mount API of 5.2 and 5.12 (open_tree, move_mount, fsopen, fsconfig, fsmount, mount_setattr), and mount(2),
 //! umount2(2) and pivot_root(2) beside it.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::null;
 
 use nix::errno::Errno;
+use nix::sys::stat::{fstat, stat};
 
-use super::error::{Error, Result, check};
+use super::error::{Context as _, Error, Result, check};
+use super::newer;
 
 const FSCONFIG_SET_FLAG: u32 = 0;
 const FSCONFIG_SET_STRING: u32 = 1;
@@ -41,14 +43,25 @@ pub(crate) fn open_tree_nofollow(dir: BorrowedFd<'_>, path: &CStr, tree: Tree) -
     open_tree_with(dir, path, tree, libc::AT_SYMLINK_NOFOLLOW)
 }
 
+/// [`open_tree`] for a caller to whom every failure is the same: after EPERM, which ordinary users get each time, nobody
+/// asks whose it is.
+pub(crate) fn try_open_tree(dir: BorrowedFd<'_>, path: &CStr, tree: Tree) -> Result<OwnedFd> {
+    let ret = open_tree_call(dir, path, tree, 0);
+    check("open_tree", ret, || format!("{path:?}")).map(owned)
+}
+
 fn open_tree_with(dir: BorrowedFd<'_>, path: &CStr, tree: Tree, flags: i32) -> Result<OwnedFd> {
+    let ret = open_tree_call(dir, path, tree, flags);
+    newer::OPEN_TREE.check(ret, || format!("{path:?}")).map(owned)
+}
+
+fn open_tree_call(dir: BorrowedFd<'_>, path: &CStr, tree: Tree, flags: i32) -> libc::c_long {
     let mut flags = flags | libc::OPEN_TREE_CLONE as i32 | libc::OPEN_TREE_CLOEXEC as i32 | libc::AT_EMPTY_PATH;
     if tree == Tree::Recursive {
         flags |= libc::AT_RECURSIVE;
     }
     // SAFETY: `path` is a C string that lives across the call.
-    let ret = unsafe { libc::syscall(libc::SYS_open_tree, dir.as_raw_fd(), path.as_ptr(), flags) };
-    check("open_tree", ret, || format!("{path:?}")).map(owned)
+    unsafe { libc::syscall(libc::SYS_open_tree, dir.as_raw_fd(), path.as_ptr(), flags) }
 }
 
 /// [`open_tree_nofollow`], or with `follow` [`open_tree`], of one mount whose copy has other attributes: open_tree_attr(2),
@@ -94,7 +107,39 @@ pub(crate) fn move_mount(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) 
     let ret = unsafe {
         libc::syscall(libc::SYS_move_mount, from.as_raw_fd(), c"".as_ptr(), to.as_raw_fd(), name.as_ptr(), flags)
     };
-    check("move_mount", ret, || if name.is_empty() { String::new() } else { format!("{name:?}") }).map(drop)
+    match newer::MOVE_MOUNT.check(ret, || if name.is_empty() { String::new() } else { format!("{name:?}") }) {
+        Err(error) if error.errno() == Errno::ENOSYS => {
+            let to = path_of(to, name).map_err(|_| error.clone())?;
+            move_by_mount2(from, &to, error)
+        }
+        moved => moved.map(drop),
+    }
+}
+
+/// mount(2), MS_MOVE, takes a detached mount, too, by the link to its descriptor in /proc. Where there is none, the error is
+/// `lacking`.
+fn move_by_mount2(from: BorrowedFd<'_>, to: &CStr, lacking: Error) -> Result<()> {
+    let from = path_of(from, c"").map_err(|_| lacking)?;
+    mount(Some(&from), to, None, libc::MS_MOVE, None)
+}
+
+/// mount(2), MS_BIND, of a file onto `name` below `to`, or onto `to` itself when the name is empty.
+pub(crate) fn bind(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> Result<()> {
+    mount(Some(&path_of(from, c"")?), &path_of(to, name)?, None, libc::MS_BIND, None)
+}
+
+/// A path that means exactly this descriptor, or a name in it that is no link, for calls that know paths only. An error
+/// where what is mounted at /proc can't be trusted with it.
+fn path_of(dir: BorrowedFd<'_>, name: &CStr) -> Result<CString> {
+    let own = fstat(dir).call("fstat", "mount point")?;
+    let path = format!("/proc/self/fd/{}", dir.as_raw_fd());
+    let seen = stat(path.as_str()).call("stat", &path)?;
+    if (own.st_dev, own.st_ino) != (seen.st_dev, seen.st_ino) {
+        return Err(Error::new("stat", format!("{path:?}, which is another file"), Errno::EXDEV));
+    }
+    let slash = if name.is_empty() { "" } else { "/" };
+    let path = [path.as_bytes(), slash.as_bytes(), name.to_bytes()].concat();
+    CString::new(path).map_err(|_| Error::new("stat", String::new(), Errno::EINVAL))
 }
 
 /// move_mount(2) onto a path, following links.
@@ -105,14 +150,17 @@ pub(crate) fn move_mount_following(from: BorrowedFd<'_>, path: &CStr) -> Result<
     let ret = unsafe {
         libc::syscall(libc::SYS_move_mount, from.as_raw_fd(), c"".as_ptr(), libc::AT_FDCWD, path.as_ptr(), flags)
     };
-    check("move_mount", ret, || format!("{path:?}")).map(drop)
+    match newer::MOVE_MOUNT.check(ret, || format!("{path:?}")) {
+        Err(error) if error.errno() == Errno::ENOSYS => move_by_mount2(from, path, error),
+        moved => moved.map(drop),
+    }
 }
 
 /// fsopen(2).
 pub(crate) fn fsopen(kind: &CStr) -> Result<OwnedFd> {
     // SAFETY: `kind` is a C string that lives across the call.
     let ret = unsafe { libc::syscall(libc::SYS_fsopen, kind.as_ptr(), FSOPEN_CLOEXEC) };
-    check("fsopen", ret, || format!("{kind:?}")).map(owned)
+    newer::FSOPEN.check(ret, || format!("{kind:?}")).map(owned)
 }
 
 /// How many bytes fsconfig(2) takes as a string.
@@ -129,11 +177,12 @@ pub(crate) fn fsconfig_set(fs: BorrowedFd<'_>, key: &CStr, value: Option<&CStr>)
     let value_ptr = value.map_or(null(), CStr::as_ptr);
     // SAFETY: `key` and `value` are C strings that live across the call; a flag's value must be null.
     let ret = unsafe { libc::syscall(libc::SYS_fsconfig, fs.as_raw_fd(), command, key.as_ptr(), value_ptr, 0) };
-    check("fsconfig", ret, || match value {
-        Some(value) => format!("{}={}", key.to_string_lossy(), value.to_string_lossy()),
-        None => key.to_string_lossy().into_owned(),
-    })
-    .map(drop)
+    newer::FSCONFIG
+        .check(ret, || match value {
+            Some(value) => format!("{}={}", key.to_string_lossy(), value.to_string_lossy()),
+            None => key.to_string_lossy().into_owned(),
+        })
+        .map(drop)
 }
 
 /// fsconfig(2), FSCONFIG_CMD_CREATE: makes the superblock.
@@ -141,14 +190,14 @@ pub(crate) fn fsconfig_create(fs: BorrowedFd<'_>) -> Result<()> {
     let none = null::<libc::c_char>();
     // SAFETY: the command takes neither key nor value.
     let ret = unsafe { libc::syscall(libc::SYS_fsconfig, fs.as_raw_fd(), FSCONFIG_CMD_CREATE, none, none, 0) };
-    check("fsconfig create", ret, String::new).map(drop)
+    newer::FSCONFIG.check(ret, || "create".into()).map(drop)
 }
 
 /// fsmount(2): a detached mount of the superblock, with `MOUNT_ATTR_*`.
 pub(crate) fn fsmount(fs: BorrowedFd<'_>, attributes: u64) -> Result<OwnedFd> {
     // SAFETY: no memory is passed.
     let ret = unsafe { libc::syscall(libc::SYS_fsmount, fs.as_raw_fd(), FSMOUNT_CLOEXEC, attributes) };
-    check("fsmount", ret, || format!("attributes {attributes:#x}")).map(owned)
+    newer::FSMOUNT.check(ret, || format!("attributes {attributes:#x}")).map(owned)
 }
 
 /// mount_setattr(2) on a mount's own descriptor. `propagation` is one MS_* flag or 0.
@@ -179,7 +228,7 @@ fn set_attr(mount: BorrowedFd<'_>, tree: Tree, attr: &libc::mount_attr, args: im
             size_of::<libc::mount_attr>(),
         )
     };
-    check("mount_setattr", ret, args).map(drop)
+    newer::MOUNT_SETATTR.check(ret, args).map(drop)
 }
 
 /// mount(2).
@@ -193,7 +242,8 @@ pub(crate) fn mount(
     let text = |s: Option<&CStr>| s.map_or(null(), CStr::as_ptr);
     // SAFETY: every pointer is null or a C string that lives across the call.
     let ret = unsafe { libc::mount(text(source), target.as_ptr(), text(kind), flags, text(data).cast()) };
-    check("mount", ret.into(), || format!("{target:?}, flags {flags:#x}")).map(drop)
+    let options = || data.filter(|data| !data.is_empty()).map(|data| format!(", options {data:?}")).unwrap_or_default();
+    check("mount", ret.into(), || format!("{target:?}, flags {flags:#x}{}", options())).map(drop)
 }
 
 /// umount2(2).

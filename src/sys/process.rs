@@ -8,6 +8,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::SigSet;
 
 use super::error::{Context, Result, check};
+use super::newer;
 
 /// A raw system call without memory arguments, named for its error.
 macro_rules! plain {
@@ -166,7 +167,7 @@ pub(crate) fn join_session_keyring(name: &CStr) -> Result<i32> {
     const KEYCTL_JOIN_SESSION_KEYRING: i32 = 1;
     // SAFETY: `name` is a C string that lives across the call.
     let ret = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr()) };
-    check("keyctl JOIN_SESSION_KEYRING", ret, || format!("{name:?}")).map(|key| key as i32)
+    newer::KEYCTL.check(ret, || format!("JOIN_SESSION_KEYRING {name:?}")).map(|key| key as i32)
 }
 
 /// keyctl(2), KEYCTL_SETPERM: what a new session keyring permits (security/keys/process_keys.c), and to be found by
@@ -180,6 +181,11 @@ pub(crate) fn make_key_searchable(key: i32, by_others: bool) -> Result<()> {
     let search = if by_others { OTHERS_SEARCH } else { USER_SEARCH };
     let mask = POSSESSOR_ALL | USER_VIEW_READ_LINK | search;
     plain!("keyctl SETPERM", libc::SYS_keyctl, KEYCTL_SETPERM, key, mask; "{key}")
+}
+
+/// Whether this process, without keyctl(2), has other ways to the keys of its session: add_key(2) and request_key(2).
+pub(crate) fn keys_are_within_reach() -> bool {
+    newer::ADD_KEY.reaches_the_kernel() || newer::REQUEST_KEY.reaches_the_kernel()
 }
 
 /// sethostname(2).

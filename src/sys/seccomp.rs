@@ -4,8 +4,7 @@ use std::os::fd::{FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
 
-use super::error::check;
-use super::{Error, Result};
+use super::{Error, Result, newer};
 use crate::seccomp::{Filter, Insn};
 
 const _: () = {
@@ -40,7 +39,7 @@ pub(crate) fn load(filter: &Filter) -> Result<Option<OwnedFd>> {
     // SAFETY: the kernel reads one `struct sock_fprog` and the `len` instructions it points to, which is the program whole, of
     // a type that is laid out alike, and alive until after the call, and copies them; it writes nothing.
     let ret = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, fprog) };
-    let fd = check("seccomp", ret, args)?;
+    let fd = newer::SECCOMP.check(ret, args)?;
     // SAFETY: with SECCOMP_FILTER_FLAG_NEW_LISTENER the call returns a new descriptor that nobody else owns.
     Ok(filter.notifies().then(|| unsafe { OwnedFd::from_raw_fd(fd as i32) }))
 }

@@ -1,10 +1,10 @@
 //! Descriptors over sockets: unix(7), SCM_RIGHTS.
 
-use std::io::IoSliceMut;
+use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 
 use super::error::{Error, Result};
 
@@ -18,6 +18,19 @@ pub(crate) struct Received {
     /// Whether all of a datagram found room.
     pub(crate) whole: bool,
     pub(crate) fds: Vec<OwnedFd>,
+}
+
+/// sendmsg(2) of a payload, which may not be empty, with descriptors.
+pub(crate) fn send_fds(socket: BorrowedFd<'_>, payload: &[u8], fds: &[BorrowedFd<'_>]) -> Result<()> {
+    let iov = [IoSlice::new(payload)];
+    let numbers: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&numbers)];
+    loop {
+        match sendmsg::<()>(socket.as_raw_fd(), &iov, &rights, MsgFlags::MSG_NOSIGNAL, None) {
+            Err(Errno::EINTR) => {}
+            result => return result.map(drop).map_err(|errno| Error::new("sendmsg", "descriptor", errno)),
+        }
+    }
 }
 
 /// recvmsg(2): how many bytes came, and the descriptors with them. Zero bytes are the end of a stream.

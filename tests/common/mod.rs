@@ -19,6 +19,7 @@ pub mod user;
 
 use std::fmt::Debug;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -28,6 +29,10 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 use serde_json::{Value, json};
 
 pub use program::{Output, guest, rival, tare};
+
+/// An environment variable with an option of the probe's `with`, such as `eperm=openat2`: every command of the runtime runs
+/// with it, under a filter that denies system calls.
+pub const DENIED: &str = "TARE_TEST_DENIED";
 
 /// No command of a test takes longer; one that does has hung.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
@@ -201,6 +206,10 @@ impl Container {
         let runtime = tare();
         let root = self.path("state");
         let mut all: Vec<&str> = prefix.to_vec();
+        let denied = std::env::var(DENIED).ok();
+        if let Some(denied) = &denied {
+            all.extend([guest().to_str().unwrap(), "with", denied, "--"]);
+        }
         all.extend([runtime.to_str().unwrap(), "--root", root.to_str().unwrap()]);
         all.extend(words);
         let mut command = Command::new(all.first().unwrap());
@@ -209,6 +218,16 @@ impl Container {
             user::become_user(&mut command, uid, self);
         }
         command
+    }
+
+    /// A script that starts the runtime as [`Self::command`] does, for scripts that choose its arguments.
+    pub fn launcher(&self) -> PathBuf {
+        let file = self.path("launcher");
+        let denied = std::env::var(DENIED).ok().map(|denied| format!("'{}' with '{denied}' -- ", guest().display()));
+        let text = format!("#!/bin/sh\nexec {}'{}' \"$@\"\n", denied.unwrap_or_default(), tare().display());
+        fs::write(&file, text).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+        file
     }
 
     /// Runs a command of the runtime to its end.

@@ -11,7 +11,9 @@ use crate::{Outcome, facts};
 /// `with OPTION... -- COMMAND`: changes what a child inherits, then executes COMMAND.
 ///
 /// `ignore=SIG`, `block=SIG`, `close=FD`, `open=FD:PATH`, `umask=OCTAL`, `chdir=DIR`, `tty=PATH` (a new session with
-/// it as the controlling terminal), `listen=N` (LISTEN_FDS and LISTEN_PID as systemd sets them), `enosys=NAME,...` (those system calls answer ENOSYS from here on).
+/// it as the controlling terminal), `listen=N` (LISTEN_FDS and LISTEN_PID as systemd sets them), `enosys=NAME,...` and
+/// `eperm=NAME,...` (those system calls answer ENOSYS or EPERM from here on), `nosocket=FAMILY` (socket(2) of that family, a
+/// number, answers EAFNOSUPPORT).
 pub(crate) fn with(words: &[&str]) -> Outcome {
     let split = words.iter().position(|word| *word == "--").ok_or("-- is expected before the command")?;
     let (options, command) = words.split_at(split);
@@ -61,7 +63,9 @@ fn apply(key: &str, value: &str) -> Result<(), String> {
             // SAFETY: TIOCSCTTY takes a number.
             sys::check(i64::from(unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) }))?;
         }
-        "enosys" => enosys(&value.split(',').map(syscall_number).collect::<Result<Vec<_>, _>>()?)?,
+        "enosys" => deny(value, libc::ENOSYS)?,
+        "eperm" => deny(value, libc::EPERM)?,
+        "nosocket" => deny_family(number(value)?)?,
         _ => return Err("no such option".into()),
     }
     Ok(())
@@ -99,7 +103,18 @@ fn syscall_number(name: &str) -> Result<u32, String> {
         "close_range" => libc::SYS_close_range,
         "pidfd_open" => libc::SYS_pidfd_open,
         "pidfd_send_signal" => libc::SYS_pidfd_send_signal,
+        "pidfd_getfd" => libc::SYS_pidfd_getfd,
         "keyctl" => libc::SYS_keyctl,
+        "add_key" => libc::SYS_add_key,
+        "request_key" => libc::SYS_request_key,
+        "memfd_create" => libc::SYS_memfd_create,
+        "faccessat2" => libc::SYS_faccessat2,
+        "fchmodat2" => 452,
+        "epoll_pwait2" => libc::SYS_epoll_pwait2,
+        "waitid" => libc::SYS_waitid,
+        "copy_file_range" => libc::SYS_copy_file_range,
+        "getrandom" => libc::SYS_getrandom,
+        "name_to_handle_at" => libc::SYS_name_to_handle_at,
         "statx" => libc::SYS_statx,
         "seccomp" => libc::SYS_seccomp,
         "renameat2" => libc::SYS_renameat2,
@@ -108,15 +123,38 @@ fn syscall_number(name: &str) -> Result<u32, String> {
     u32::try_from(nr).map_err(|e| e.to_string())
 }
 
-/// Loads a filter that answers ENOSYS to the given system calls of this machine's own ABI.
-fn enosys(numbers: &[u32]) -> Result<(), String> {
-    let statement = |code: u32, k: u32| libc::sock_filter { code: u16::try_from(code).unwrap_or(0), jt: 0, jf: 0, k };
+fn statement(code: u32, k: u32) -> libc::sock_filter {
+    libc::sock_filter { code: u16::try_from(code).unwrap_or(0), jt: 0, jf: 0, k }
+}
+
+/// Loads a filter that answers an error to the given system calls of this machine's own ABI.
+fn deny(names: &str, errno: i32) -> Result<(), String> {
     let mut program = vec![statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0)];
-    for nr in numbers {
-        program.push(libc::sock_filter { jf: 1, ..statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, *nr) });
-        let refuse = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.unsigned_abs();
+    for nr in names.split(',').map(syscall_number).collect::<Result<Vec<_>, _>>()? {
+        program.push(libc::sock_filter { jf: 1, ..statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, nr) });
+        let refuse = libc::SECCOMP_RET_ERRNO | errno.unsigned_abs();
         program.push(statement(libc::BPF_RET | libc::BPF_K, refuse));
     }
+    load(program)
+}
+
+/// Loads a filter that knows no sockets of a family.
+fn deny_family(family: u32) -> Result<(), String> {
+    let socket = u32::try_from(libc::SYS_socket).map_err(|e| e.to_string())?;
+    let load_word = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+    let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+    load(vec![
+        statement(load_word, 0),
+        libc::sock_filter { jf: 3, ..statement(equal, socket) },
+        // The first argument's low half, on machines that store it first.
+        statement(load_word, 16),
+        libc::sock_filter { jf: 1, ..statement(equal, family) },
+        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | libc::EAFNOSUPPORT.unsigned_abs()),
+    ])
+}
+
+/// Loads a filter that allows what these statements leave.
+fn load(mut program: Vec<libc::sock_filter>) -> Result<(), String> {
     program.push(statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW));
     let length = u16::try_from(program.len()).map_err(|e| e.to_string())?;
     let filter = libc::sock_fprog { len: length, filter: program.as_mut_ptr() };

@@ -186,7 +186,7 @@ container_test!(memory_of_create, |c| {
 
 /// A static program of one page that ends at once: ELF64, one segment at 0x200000, `exit_group(0)`.
 #[cfg(target_arch = "x86_64")]
-fn smallest_program() -> Vec<u8> {
+pub(super) fn smallest_program() -> Vec<u8> {
     let mut file = b"\x7fELF\x02\x01\x01".to_vec();
     file.resize(16, 0);
     let code = [0x31, 0xff, 0xb8, 0xe7, 0, 0, 0, 0x0f, 0x05];

@@ -29,12 +29,12 @@ fn alone(name: &str, body: fn()) {
     }
     match fork().unwrap() {
         Cloned::Child => sys::exit(i32::from(std::panic::catch_unwind(body).is_err())),
-        Cloned::Parent { pidfd, .. } => {
+        Cloned::Parent { pid, pidfd } => {
             let [ended] = poll([Some((pidfd.as_fd(), poll::IN))], Some(Duration::from_secs(30))).unwrap();
             if !ended {
-                pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL).unwrap();
+                signal_child(pid, pidfd.as_fd(), libc::SIGKILL).unwrap();
             }
-            assert_eq!(wait(pidfd.as_fd()).unwrap(), Ended::Exited(0));
+            assert_eq!(wait(pid).unwrap(), Ended::Exited(0));
         }
     }
 }

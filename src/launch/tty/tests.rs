@@ -1,5 +1,7 @@
+use std::io::IoSlice;
 use std::os::unix::net::{UnixListener, UnixStream};
 
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use nix::sys::termios::{InputFlags, LocalFlags};
 
 use super::*;
