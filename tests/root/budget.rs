@@ -16,8 +16,10 @@ const SYSTEM_CALLS_OF_RUN: usize = 362;
 /// The same of an engine's bundle where cgroup v2 is all there is. Four of them tell the container's process and cgroup from
 /// others' later on: whether the cgroup's path is free, its inode and the pidfd's, and its inode again at the end.
 const SYSTEM_CALLS_OF_RUN_ON_V2: usize = 275;
-/// Peak resident memory of `create`.
-const MEMORY_OF_CREATE_KIB: u64 = 2560;
+/// Peak resident memory of `create`, of a binary linked with musl.
+const MEMORY_OF_CREATE_KIB: u64 = 2304;
+/// What may be added with glibc, whose functions aren't linked in the order in which they are executed.
+const MEMORY_OF_GLIBC_KIB: u64 = 768;
 const SIZE_OF_BINARY: u64 = 4 << 20;
 /// The memory limit under which a static program of one page runs, in bytes. What the runtime's own process takes of it
 /// before the program is executed counts, too.
@@ -181,7 +183,8 @@ container_test!(memory_of_create, |c| {
     let usage: serde_json::Value = serde_json::from_str(output.stderr.lines().last().unwrap()).unwrap();
     let peak = usage["maxrss_kib"].as_u64().unwrap();
     println!("{peak} KiB");
-    assert!(peak < MEMORY_OF_CREATE_KIB, "{peak} KiB");
+    let allowed = if calls_of_glibc() == 0 { MEMORY_OF_CREATE_KIB } else { MEMORY_OF_CREATE_KIB + MEMORY_OF_GLIBC_KIB };
+    assert!(peak < allowed, "{peak} KiB of {allowed}");
 });
 
 /// A static program of one page that ends at once: ELF64, one segment at 0x200000, `exit_group(0)`.

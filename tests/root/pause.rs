@@ -200,7 +200,13 @@ impl Stuck {
             command.arg(point.join(name)).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
             command.spawn().unwrap()
         };
-        let asleep = |child: &Child| host::process_state(child.id().try_into().unwrap()) == Some('D');
+        // Not only for a moment, as one that reads its program from a busy disk.
+        let asleep = |child: &Child| {
+            (0..5).all(|_| {
+                std::thread::sleep(Duration::from_millis(10));
+                host::process_state(child.id().try_into().unwrap()) == Some('D')
+            })
+        };
         let holder = spawn("stat", "x");
         eventually("the holder of the lock is stuck", || asleep(&holder));
         let child = spawn("mkdir", "y");
