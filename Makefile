@@ -56,6 +56,10 @@ test-part: build build-guest ## Run the tests that show which C library the bina
 	@TARE_BIN=$(CURDIR)/bin/tare TARE_GUEST=$(CURDIR)/$(GUEST) \
 		scripts/test --test cli --test root --test security -- $(PART)
 
+.PHONY: test-denied
+test-denied: build build-guest ## Run the security tests once more under filters that deny newer system calls (root, minutes)
+	@TARE_BIN=$(CURDIR)/bin/tare TARE_GUEST=$(CURDIR)/$(GUEST) TARE_TEST_LONG=1 scripts/test --test security -- denied::
+
 .PHONY: test-vm
 test-vm: build build-guest ## Run the tests in a guest with systemd, cgroup v2 and AppArmor; T=name chooses
 	@scripts/install-deps vm

@@ -3,7 +3,7 @@
 
 use std::process::Command;
 
-use crate::common::{DENIED, root};
+use crate::common::{DENIED, root, skip};
 
 /// Runs the tests of this crate once more, under a filter.
 ///
@@ -23,11 +23,23 @@ fn all_again(option: &str, cases: &str, skip: &[&str]) {
 
 #[test]
 fn without_openat2() {
-    all_again("eperm=openat2", "200", &[]);
+    all_again("eperm=openat2", "50", &[]);
+}
+
+/// Whether the long suites are asked for, too (`make test-denied`); says so if not.
+fn is_long(name: &str) -> bool {
+    let asked = std::env::var_os("TARE_TEST_LONG").is_some();
+    if !asked {
+        skip(&format!("denied::{name}"), "a run of minutes: make test-denied");
+    }
+    asked
 }
 
 #[test]
 fn without_nearly_any_newer_call() {
+    if !is_long("without_nearly_any_newer_call") {
+        return;
+    }
     let calls = "openat2,clone3,close_range,fsopen,fsconfig,fsmount,open_tree_attr,move_mount,pidfd_open,pidfd_send_signal,\
                  statx,faccessat2";
     all_again(&format!("enosys={calls}"), "100", &[]);
@@ -38,6 +50,9 @@ fn without_nearly_any_newer_call() {
 // What is mounted in a shared volume without pivot_root(2) does not come to the host then: a gap of the way by mount(2).
 #[test]
 fn without_open_tree_and_openat2() {
+    if !is_long("without_open_tree_and_openat2") {
+        return;
+    }
     let skip = [
         "cve_2019_5736::",
         "cve_2025_31133_",
