@@ -103,9 +103,9 @@ pub fn sysctls(cri: &Cri) {
     pod.remove();
     // One of the whole host is refused, and the pod gone.
     let mut config = cri.config("sysctls");
-    config.linux.as_mut().expect("linux").sysctls.insert("kernel.pid_max".into(), "99999".into());
+    config.linux.as_mut().expect("linux").sysctls.insert("kernel.panic".into(), "10".into());
     let error = cri.run(config).err().expect("a sysctl of the host");
-    assert!(error.message().contains("kernel.pid_max"), "{error:?}");
+    assert!(error.message().contains("kernel.panic"), "{error:?}");
 }
 
 pub fn dns(cri: &Cri) {
