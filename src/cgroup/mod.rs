@@ -33,6 +33,7 @@ use self::knobs::{Knob, Missing, Version};
 pub(crate) use self::stats::Stats;
 use crate::error::invalid;
 use crate::spec::Resources;
+use crate::sys::Context as _;
 
 /// Which manager the command line chose. Kept in the state: engines pass it to `create` only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -276,12 +277,31 @@ pub(crate) fn planned(plan: &Plan) -> Location {
     Location { claim, ..plan.location.clone() }
 }
 
-/// The cgroup of an existing container; it may be gone already, in part or whole. Makes no system call.
+/// The cgroup of an existing container; it may be gone already, in part or whole. Makes no system call, unless the
+/// record is a user's and root has called.
 pub(crate) fn open(location: &Location) -> Result<Box<dyn Cgroup>> {
+    if crate::sys::process::acts_for_another() {
+        check_file_systems(location)?;
+    }
     match &location.unit {
         Some(unit) => Ok(Box::new(systemd::open(location, unit))),
         None => Ok(Box::new(group::open(location))),
     }
+}
+
+/// An error unless what a user's record names as cgroups are such: what else there is may hang whoever opens it.
+fn check_file_systems(location: &Location) -> Result<()> {
+    /// linux/magic.h, `CGROUP_SUPER_MAGIC` and `CGROUP2_SUPER_MAGIC`.
+    const CGROUPS: [i64; 2] = [0x0027_e0eb, 0x6367_7270];
+    for dir in location.v1.iter().map(|(_, dir)| dir).chain(&location.v2) {
+        match nix::sys::statfs::statfs(dir) {
+            Err(nix::errno::Errno::ENOENT) => {}
+            Ok(found) if CGROUPS.contains(&(found.filesystem_type().0 as i64)) => {}
+            Ok(_) => bail!("{dir:?} in the container's state is no cgroup"),
+            Err(errno) => return Err(errno).call("statfs", dir).map_err(Into::into),
+        }
+    }
+    Ok(())
 }
 
 /// Processes that were killed because the memory limit was reached, as the memory controller tells it.

@@ -24,7 +24,9 @@ pub(crate) fn stop(record: &Record) -> Result<()> {
     match record.init {
         Some(init) => kill_and_wait(init)?,
         // Not known yet: the creation that goes on is ended by the end of what it has made.
-        None if record.phase == Phase::Creating && record.creator.alive() => record.creator.kill_children()?,
+        None if record.phase == Phase::Creating && record.creator.alive() => {
+            record.creator.kill_children(record.made)?
+        }
         None => {}
     }
     // Without a pid namespace of its own the rest of the container doesn't die with its init.
@@ -68,8 +70,8 @@ fn remove(folder: Folder, record: &Record, lock: Lock) -> Result<()> {
         Err(error) => Err(error),
     };
     if poststop.is_empty() {
-        // The command ends with it, and the kernel closes it then.
-        std::mem::forget(lock);
+        // The command ends with it, as a rule, and the kernel closes it then.
+        lock.leave();
         return removed;
     }
     drop(lock);
