@@ -12,7 +12,9 @@ use super::dir::{BackOff, Dir, gone, make};
 use super::freeze::Freezer;
 use super::trouble::{Tried, cause};
 use super::update::Change;
-use super::{Cgroup, Claim, Location, Manager, OutOfMemory, Plan, Stats, Watch, events, stats, update, v1, v2};
+use super::{
+    Cgroup, Claim, Location, Manager, OutOfMemory, Plan, Removal, Stats, Watch, events, stats, update, v1, v2,
+};
 use crate::host::is_rootless;
 use crate::sys;
 
@@ -451,7 +453,7 @@ impl Cgroup for Group {
         }
     }
 
-    fn remove(&mut self) -> Result<()> {
+    fn remove(&mut self, when: Removal) -> Result<()> {
         match (self.owner()?, self.claim) {
             (Owner::Other, Claim::Vacant) => {
                 self.remove_vacant();
@@ -462,7 +464,7 @@ impl Cgroup for Group {
                 return Ok(());
             }
             // Who has taken it over since then relies on it, even while nothing runs in it yet: it's his to remove.
-            (Owner::Container, _) if !self.is_last_taken_by_us()? => {
+            (Owner::Container, _) if when == Removal::Later && !self.is_last_taken_by_us()? => {
                 log::debug!("the cgroup at {:?} was taken over and stays", self.main().map(Dir::path));
                 return Ok(());
             }

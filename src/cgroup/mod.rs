@@ -328,6 +328,15 @@ impl std::fmt::Display for OutOfMemory {
     }
 }
 
+/// When a cgroup is removed, of which a container that has ended is the owner until somebody else takes it over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Removal {
+    /// As soon as the container has ended, seen by who removes it.
+    AtItsEnd,
+    /// At any time after that: the kernel is asked who has taken it over.
+    Later,
+}
+
 /// A container's cgroup.
 pub(crate) trait Cgroup: std::fmt::Debug {
     /// The directories that it really has, for the state: after `create` without the right to make cgroups, none,
@@ -361,7 +370,7 @@ pub(crate) trait Cgroup: std::fmt::Debug {
     fn kill(&self) -> Result<()>;
     /// Removes it and what the container made below, in every hierarchy; one that is gone is fine, and one that isn't the
     /// container's stays.
-    fn remove(&mut self) -> Result<()>;
+    fn remove(&mut self, when: Removal) -> Result<()>;
     /// What the memory controller has killed in it, if it has.
     fn out_of_memory(&self) -> Option<OutOfMemory>;
     /// What it uses.

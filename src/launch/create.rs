@@ -460,7 +460,7 @@ impl<'a> Undo<'a> {
             if self.begun && (!self.record.own_pid_namespace || self.record.init.is_none()) {
                 cgroup.kill()?;
             }
-            cgroup.remove()
+            cgroup.remove(cgroup::Removal::Later)
         });
         let Some(Claimed { folder, lock }) = self.folder.take() else { return removed };
         let removed = match removed {

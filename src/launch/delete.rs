@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 
 use super::hooks;
-use crate::cgroup;
+use crate::cgroup::{self, Removal};
 use crate::spec::Hook;
 use crate::state::{Folder, Identity, LONG_PATIENCE, Lock, Phase, Record, Status};
 use crate::sys::environment;
@@ -46,7 +46,7 @@ fn kill_and_wait(init: Identity) -> Result<()> {
 /// Removes a container whose processes are gone or may be killed. The lock is held by the caller.
 pub(crate) fn delete(folder: Folder, record: &Record, lock: Lock) -> Result<()> {
     stop(record)?;
-    remove(folder, record, lock)
+    remove(folder, record, lock, Removal::Later)
 }
 
 /// [`delete`] of a container whose init this process has reaped.
@@ -54,12 +54,12 @@ pub(crate) fn delete_ended(folder: Folder, record: &Record, lock: Lock) -> Resul
     if !record.own_pid_namespace {
         cgroup::open(&record.cgroup)?.kill()?;
     }
-    remove(folder, record, lock)
+    remove(folder, record, lock, Removal::AtItsEnd)
 }
 
-fn remove(folder: Folder, record: &Record, lock: Lock) -> Result<()> {
+fn remove(folder: Folder, record: &Record, lock: Lock, when: Removal) -> Result<()> {
     let poststop: Vec<Hook> = if record.poststop { poststop(&folder) } else { Vec::new() };
-    let removed = cgroup::open(&record.cgroup).and_then(|mut cgroup| cgroup.remove());
+    let removed = cgroup::open(&record.cgroup).and_then(|mut cgroup| cgroup.remove(when));
     let removed = match removed {
         Ok(()) => folder.remove(),
         // The container has ended all the same, and what its hooks clean up is not to wait for another attempt. That one

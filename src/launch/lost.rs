@@ -61,7 +61,7 @@ fn end(root: &Path, folder: &Folder, config: &Spec) -> Result<Cgroups> {
         check_beginning(&*cgroup, folder.config_written()?)?;
         cgroup.kill()?;
     }
-    cgroup.remove()?;
+    cgroup.remove(cgroup::Removal::Later)?;
     Ok(Cgroups::Gone)
 }
 
