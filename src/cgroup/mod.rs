@@ -291,12 +291,11 @@ pub(crate) fn open(location: &Location) -> Result<Box<dyn Cgroup>> {
 
 /// An error unless what a user's record names as cgroups are such: what else there is may hang whoever opens it.
 fn check_file_systems(location: &Location) -> Result<()> {
-    /// linux/magic.h, `CGROUP_SUPER_MAGIC` and `CGROUP2_SUPER_MAGIC`.
-    const CGROUPS: [i64; 2] = [0x0027_e0eb, 0x6367_7270];
+    use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC};
     for dir in location.v1.iter().map(|(_, dir)| dir).chain(&location.v2) {
         match nix::sys::statfs::statfs(dir) {
             Err(nix::errno::Errno::ENOENT) => {}
-            Ok(found) if CGROUPS.contains(&(found.filesystem_type().0 as i64)) => {}
+            Ok(found) if [CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC].contains(&found.filesystem_type()) => {}
             Ok(_) => bail!("{dir:?} in the container's state is no cgroup"),
             Err(errno) => return Err(errno).call("statfs", dir).map_err(Into::into),
         }
