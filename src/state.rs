@@ -39,7 +39,7 @@ mod root;
 pub(crate) use self::lock::{LONG_PATIENCE, Lock};
 use self::root::Purpose;
 
-pub(crate) use self::identity::{Identity, is_enosys};
+pub(crate) use self::identity::{Identity, TICKS_PER_SECOND, is_enosys, now_in_ticks};
 
 /// How far `create` came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +64,9 @@ pub(crate) struct Record {
     pub(crate) phase: Phase,
     /// The runtime that creates it.
     pub(crate) creator: Identity,
+    /// When this record was made, in clock ticks since the boot: what the creator has made for the container is younger.
+    #[serde(default)]
+    pub(crate) made: u64,
     pub(crate) init: Option<Identity>,
     /// Whether init is the first process of a pid namespace of its own: the kernel then kills the rest with it.
     pub(crate) own_pid_namespace: bool,
@@ -126,6 +129,8 @@ impl From<Folder> for OwnedFd {
 }
 
 const FOLDER: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC).union(OFlag::O_NOFOLLOW);
+/// No file of a folder is larger, unless somebody has put it there who wants to be in the way.
+const LARGEST_FILE: usize = 16 << 20;
 const GATE: &str = "start";
 const RESULT: &str = "result";
 const CONFIG: &str = "config.json";
@@ -155,10 +160,11 @@ impl Folder {
             made => made.call("mkdir", &path).map_err(|error| root::with_remedy(error, &path))?,
         }
         // Nobody else can have exchanged it: the root is the caller's, or sticky.
-        let fd = openat(&parent, id, FOLDER, Mode::empty()).call("open", &path)?;
+        let opened = openat(&parent, id, FOLDER, Mode::empty()).call("open", &path);
+        let fd = opened.inspect_err(|_| give_up(&parent, id))?;
         let folder = Self { root: root.into(), name: id.into(), parent, fd };
         // Should it be deleted between the two, the record can't be written into it.
-        let lock = folder.lock_new()?;
+        let lock = folder.lock_new().inspect_err(|_| give_up(&folder.parent, id))?;
         Ok((folder, lock))
     }
 
@@ -215,6 +221,7 @@ impl Folder {
     fn write_file(&self, name: &str, bytes: &[u8]) -> Result<()> {
         use std::io::Write;
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+        let flags = flags | OFlag::O_NONBLOCK;
         let fd = openat(&self.fd, name, flags, Mode::from_bits_truncate(0o600)).call("open", self.path().join(name))?;
         let mut file = std::fs::File::from(fd);
         file.write_all(bytes).call("write", self.path().join(name))?;
@@ -224,17 +231,21 @@ impl Folder {
 
     /// [`Self::read_file`] of a file that is read once in the life of this process: its descriptor is closed with others.
     fn read_once(&self, name: &str) -> sys::Result<Vec<u8>> {
-        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-        let fd = openat(&self.fd, name, flags, Mode::empty()).call("open", self.path().join(name))?;
-        let bytes = sys::read_whole(&fd).call("read", self.path().join(name));
+        let fd = self.open_file(name)?;
+        let bytes = sys::read_whole(&fd, LARGEST_FILE).call("read", self.path().join(name));
         sys::fs::leave(fd);
         bytes
     }
 
+    /// What a user may have put there instead of a regular file, a FIFO, is not waited for: nothing comes of it.
+    fn open_file(&self, name: &str) -> sys::Result<OwnedFd> {
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+        openat(&self.fd, name, flags, Mode::empty()).call("open", self.path().join(name))
+    }
+
     fn read_file(&self, name: &str) -> sys::Result<Vec<u8>> {
-        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-        let fd = openat(&self.fd, name, flags, Mode::empty()).call("open", self.path().join(name))?;
-        sys::read_whole(&fd).call("read", self.path().join(name))
+        let fd = self.open_file(name)?;
+        sys::read_whole(&fd, LARGEST_FILE).call("read", self.path().join(name))
     }
 
     /// The record. `None`: the creator was killed between making the folder and writing the first record.
@@ -281,6 +292,11 @@ impl Folder {
     /// config.json as it was at create.
     pub(crate) fn config(&self) -> Result<spec::Spec> {
         spec::load::parse(&self.read_once(CONFIG)?)
+    }
+
+    /// [`Self::config`] of one container of many: nothing is left open.
+    pub(crate) fn config_by_itself(&self) -> Result<spec::Spec> {
+        spec::load::parse(&self.read_file(CONFIG)?)
     }
 
     /// Makes both FIFOs and opens them so that neither open blocks and neither needs /proc.
@@ -363,8 +379,9 @@ impl Folder {
         let rmdir = || nix::unistd::unlinkat(&self.parent, self.name.as_str(), nix::unistd::UnlinkatFlags::RemoveDir);
         match rmdir() {
             Ok(()) | Err(Errno::ENOENT) => {
-                // A command removes one, and ends: the kernel closes it then.
-                std::mem::forget(self);
+                // A command removes one, as a rule, and ends: the kernel closes it then.
+                sys::fs::leave(self.parent);
+                sys::fs::leave(self.fd);
                 Ok(())
             }
             Err(Errno::ENOTEMPTY) => {
@@ -437,9 +454,18 @@ impl Gate {
     }
 }
 
-/// Every container below `root`, by name; a root that isn't there has none. Broken ones are returned with their error.
-pub(crate) fn list(root: &Path) -> Result<Vec<(String, Result<Folder>)>> {
-    Ok(root::names(root)?.into_iter().map(|name| (name.clone(), Folder::open(root, &name))).collect())
+/// An id that was claimed in vain is free again.
+fn give_up(root: &OwnedFd, id: &str) {
+    let removed = nix::unistd::unlinkat(root, id, nix::unistd::UnlinkatFlags::RemoveDir);
+    if let Err(errno) = removed {
+        log::warn!("the folder of container {id:?} is left: {}", sys::words(errno));
+    }
+}
+
+/// The name of every container below `root`; a root that isn't there has none. To be opened one by one: there may be
+/// more than this process may have descriptors.
+pub(crate) fn names(root: &Path) -> Result<Vec<String>> {
+    root::names(root)
 }
 
 /// For tests and for callers that only have a descriptor.

@@ -12,7 +12,9 @@ use super::dir::{BackOff, Dir, gone, make};
 use super::freeze::Freezer;
 use super::trouble::{Tried, cause};
 use super::update::Change;
-use super::{Cgroup, Claim, Location, Manager, OutOfMemory, Plan, Stats, Watch, events, stats, update, v1, v2};
+use super::{
+    Cgroup, Claim, Location, Manager, OutOfMemory, Plan, Removal, Stats, Watch, events, stats, update, v1, v2,
+};
 use crate::host::is_rootless;
 use crate::sys;
 
@@ -36,6 +38,16 @@ pub(super) struct Group {
     claim: Claim,
     /// Cgroups above the leaves that this process has made. A container that comes to be leaves them to whoever else is below.
     parents: Vec<PathBuf>,
+    origin: Origin,
+}
+
+/// Where what is known of a cgroup comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// This process has made or taken over its directories for a container that comes to be.
+    Made,
+    /// The record of a container.
+    Record,
 }
 
 /// Whose a cgroup is.
@@ -73,7 +85,7 @@ fn remove_unused(made: &[PathBuf]) {
 
 fn make_all(plan: &Plan, made: &mut Vec<PathBuf>) -> Result<Group> {
     let mut group =
-        Group { manager: plan.location.manager, v1: Vec::new(), v2: None, claim: Claim::Planned, parents: Vec::new() };
+        Group { v1: Vec::new(), v2: None, claim: Claim::Planned, origin: Origin::Made, ..open(&plan.location) };
     for leaf in &plan.v1 {
         if make_leaf(plan, &leaf.dir, made)? {
             group.v1.push((leaf.controllers.clone(), Dir::new(leaf.dir.clone())));
@@ -93,7 +105,7 @@ fn make_all(plan: &Plan, made: &mut Vec<PathBuf>) -> Result<Group> {
 /// Takes over the leaves that another manager has made, makes those that it left out, and sets limits and device rules
 /// with the process already inside.
 pub(super) fn adopt(plan: &Plan) -> Result<Group> {
-    let mut group = open(&plan.location);
+    let mut group = Group { origin: Origin::Made, ..open(&plan.location) };
     let mut others = Vec::new();
     for (controllers, dir) in std::mem::take(&mut group.v1) {
         let limited = plan.v1.iter().any(|leaf| leaf.controllers == controllers && !leaf.knobs.is_empty());
@@ -186,6 +198,7 @@ pub(super) fn open(location: &Location) -> Group {
         v2: location.v2.clone().map(Dir::new),
         claim: location.claim,
         parents: Vec::new(),
+        origin: Origin::Record,
     }
 }
 
@@ -351,8 +364,10 @@ impl Group {
         // The process goes on without them, and the kernel closes them at its end: they pin nothing.
         files.map(std::mem::forget).or_else(|error| {
             let missing = error.downcast_ref::<sys::Error>().is_some_and(gone);
-            // A container that was created without the right to make cgroups has none anywhere.
-            if missing && self.dirs().all(|dir| !dir.path().exists()) { Ok(()) } else { Err(error) }
+            // A container that was created without the right to make cgroups has none anywhere. Those that this process
+            // has just made or taken over have the limits: without them nothing may run.
+            let none = || missing && self.origin == Origin::Record && self.dirs().all(|dir| !dir.path().exists());
+            if none() { Ok(()) } else { Err(error) }
         })
     }
 }
@@ -438,7 +453,7 @@ impl Cgroup for Group {
         }
     }
 
-    fn remove(&mut self) -> Result<()> {
+    fn remove(&mut self, when: Removal) -> Result<()> {
         match (self.owner()?, self.claim) {
             (Owner::Other, Claim::Vacant) => {
                 self.remove_vacant();
@@ -448,11 +463,16 @@ impl Cgroup for Group {
                 log::debug!("the cgroup at {:?} isn't this container's and stays", self.main().map(Dir::path));
                 return Ok(());
             }
+            // Who has taken it over since then relies on it, even while nothing runs in it yet: it's his to remove.
+            (Owner::Container, _) if when == Removal::Later && !self.is_last_taken_by_us()? => {
+                log::debug!("the cgroup at {:?} was taken over and stays", self.main().map(Dir::path));
+                return Ok(());
+            }
             (Owner::Container | Owner::Nobody, _) => {}
         }
         let removed = self.remove_all();
         remove_unused(&self.parents);
-        // Who has taken it over since then has processes in it: it's his to remove.
+        // The same, if that was done meanwhile.
         if removed.is_err() && !self.is_last_taken_by_us()? { Ok(()) } else { removed }
     }
 

@@ -87,9 +87,9 @@ fn limits_devices_members_and_removal() {
     assert!(busy.contains("container's cgroup is not empty: 1 process(es) found"), "{busy}");
     cgroup.kill().unwrap();
     child.wait().unwrap();
-    cgroup.remove().unwrap();
+    cgroup.remove(Removal::Later).unwrap();
     assert!(scratch.gone(&plan));
-    cgroup.remove().unwrap();
+    cgroup.remove(Removal::Later).unwrap();
 }
 
 /// A shell that waits for a line before it does `script`.
@@ -119,7 +119,7 @@ fn device_rules_are_enforced() {
         cgroup.add_all(Pid::from_raw(i32::try_from(child.id()).unwrap())).unwrap();
         std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"go\n").unwrap();
         assert!(child.wait().unwrap().success());
-        cgroup.remove().unwrap();
+        cgroup.remove(Removal::Later).unwrap();
     }
 }
 
@@ -149,7 +149,7 @@ fn frozen_processes_and_cgroups_below_are_killed_and_removed() {
             group.kill().unwrap();
         }
         child.wait().unwrap();
-        cgroup.remove().unwrap();
+        cgroup.remove(Removal::Later).unwrap();
         assert!(scratch.gone(&plan));
     }
 }
@@ -166,7 +166,7 @@ fn a_frozen_leaf_is_refused() {
     Dir::new(dir.clone()).write(file, state).unwrap();
     let error = format!("{:#}", create_boxed(&plan).unwrap_err());
     assert!(error.contains("container's cgroup is unexpectedly frozen"), "{error}");
-    cgroup.remove().unwrap();
+    cgroup.remove(Removal::Later).unwrap();
 }
 
 /// On the usual test host v2 has the hugetlb controller and no other.
@@ -187,7 +187,7 @@ fn controllers_are_handed_down_on_v2() {
     let leaf = Dir::new(plan.location.v2.clone().unwrap());
     assert_eq!(leaf.read("hugetlb.2MB.max").unwrap(), "4194304\n");
     assert_eq!(leaf.read("hugetlb.2MB.rsvd.max").unwrap(), "4194304\n");
-    cgroup.remove().unwrap();
+    cgroup.remove(Removal::Later).unwrap();
 
     // A parent with a process of its own can't hand it down.
     let parent = Dir::new(leaf.path().parent().unwrap().to_owned());

@@ -33,6 +33,7 @@ use self::knobs::{Knob, Missing, Version};
 pub(crate) use self::stats::Stats;
 use crate::error::invalid;
 use crate::spec::Resources;
+use crate::sys::Context as _;
 
 /// Which manager the command line chose. Kept in the state: engines pass it to `create` only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -276,12 +277,30 @@ pub(crate) fn planned(plan: &Plan) -> Location {
     Location { claim, ..plan.location.clone() }
 }
 
-/// The cgroup of an existing container; it may be gone already, in part or whole. Makes no system call.
+/// The cgroup of an existing container; it may be gone already, in part or whole. Makes no system call, unless the
+/// record is a user's and root has called.
 pub(crate) fn open(location: &Location) -> Result<Box<dyn Cgroup>> {
+    if crate::sys::process::acts_for_another() {
+        check_file_systems(location)?;
+    }
     match &location.unit {
         Some(unit) => Ok(Box::new(systemd::open(location, unit))),
         None => Ok(Box::new(group::open(location))),
     }
+}
+
+/// An error unless what a user's record names as cgroups are such: what else there is may hang whoever opens it.
+fn check_file_systems(location: &Location) -> Result<()> {
+    use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC};
+    for dir in location.v1.iter().map(|(_, dir)| dir).chain(&location.v2) {
+        match nix::sys::statfs::statfs(dir) {
+            Err(nix::errno::Errno::ENOENT) => {}
+            Ok(found) if [CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC].contains(&found.filesystem_type()) => {}
+            Ok(_) => bail!("{dir:?} in the container's state is no cgroup"),
+            Err(errno) => return Err(errno).call("statfs", dir).map_err(Into::into),
+        }
+    }
+    Ok(())
 }
 
 /// Processes that were killed because the memory limit was reached, as the memory controller tells it.
@@ -306,6 +325,15 @@ impl std::fmt::Display for OutOfMemory {
         }
         Ok(())
     }
+}
+
+/// When a cgroup is removed, of which a container that has ended is the owner until somebody else takes it over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Removal {
+    /// As soon as the container has ended, seen by who removes it.
+    AtItsEnd,
+    /// At any time after that: the kernel is asked who has taken it over.
+    Later,
 }
 
 /// A container's cgroup.
@@ -341,7 +369,7 @@ pub(crate) trait Cgroup: std::fmt::Debug {
     fn kill(&self) -> Result<()>;
     /// Removes it and what the container made below, in every hierarchy; one that is gone is fine, and one that isn't the
     /// container's stays.
-    fn remove(&mut self) -> Result<()>;
+    fn remove(&mut self, when: Removal) -> Result<()>;
     /// What the memory controller has killed in it, if it has.
     fn out_of_memory(&self) -> Option<OutOfMemory>;
     /// What it uses.

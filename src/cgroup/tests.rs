@@ -102,7 +102,7 @@ fn no_limits_need_no_cgroups() {
         assert!(cgroup.clone_fd().is_none() && cgroup.pids().unwrap().is_empty());
         cgroup.add_all(Pid::this()).unwrap();
         cgroup.kill().unwrap();
-        cgroup.remove().unwrap();
+        cgroup.remove(Removal::Later).unwrap();
     }
 }
 

@@ -8,7 +8,7 @@ use crate::cli::{DeleteArgs, Global, Id};
 use crate::launch::delete::{PATIENCE, delete, stop};
 use crate::launch::lost::delete_lost;
 use crate::state::{self, Folder, Kept, Lock, Phase, Status};
-use crate::sys::regex::Regex;
+use crate::sys::{self, regex::Regex};
 
 pub(crate) fn run(global: &Global, args: DeleteArgs) -> Result<i32> {
     if args.regex {
@@ -21,12 +21,14 @@ pub(crate) fn run(global: &Global, args: DeleteArgs) -> Result<i32> {
 fn delete_matching(global: &Global, pattern: &str, force: bool) -> Result<i32> {
     let regex = Regex::new(pattern).with_context(|| format!("--regex {pattern:?}"))?;
     let mut failure = None;
-    for (name, _) in state::list(&global.root)?.into_iter().filter(|(name, _)| regex.matches(name)) {
+    for name in state::names(&global.root)?.into_iter().filter(|name| regex.matches(name)) {
         if let Err(error) = delete_one(global, &name, force)
             && let Some(earlier) = failure.replace(error)
         {
             log::warn!("{earlier:#}");
         }
+        // What one deletion leaves open adds up.
+        sys::fs::close_left();
     }
     failure.map_or(Ok(0), Err)
 }

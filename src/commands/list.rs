@@ -25,8 +25,8 @@ pub(crate) fn run(global: &Global, args: ListArgs) -> Result<i32> {
         bail!("--root {:?}: no such file or directory", global.root);
     }
     let mut rows = Vec::new();
-    for (name, folder) in state::list(&global.root)? {
-        match folder.and_then(|folder| row(&name, &folder)) {
+    for name in state::names(&global.root)? {
+        match Folder::open(&global.root, &name).and_then(|folder| row(&name, &folder)) {
             Ok(row) => rows.push(row),
             Err(error) if format!("{error:#}").contains(crate::error::phrase::DOES_NOT_EXIST) => {}
             Err(error) => log::warn!("container {name:?}: {error:#}"),
@@ -85,8 +85,10 @@ fn owner(uid: u32) -> String {
 fn table(rows: &[Row]) -> String {
     let cells = |row: &Row| {
         let State { id, pid, status, bundle, created, owner, .. } = &row.state;
+        // A user's files say them, and a terminal obeys what they may hold.
+        let shown = |text: &str| text.replace(char::is_control, "?");
         let status = format!("{status}{}", row.note);
-        [id.clone(), pid.to_string(), status, bundle.display().to_string(), created.clone(), owner.clone()]
+        [shown(id), pid.to_string(), status, shown(&bundle.display().to_string()), shown(created), owner.clone()]
     };
     let lines: Vec<[String; 6]> = std::iter::once(HEADER.map(str::to_owned)).chain(rows.iter().map(cells)).collect();
     let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0).max(9) + 3;

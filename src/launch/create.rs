@@ -224,7 +224,8 @@ fn record(plan: &Plan, spec: &Spec, host: &Host) -> Result<Record> {
         owner: host.euid,
         annotations: spec.annotations.clone(),
         phase: Phase::Creating,
-        creator: Identity::own().context("internal error: no /proc/self/stat")?,
+        creator: Identity::own()?,
+        made: crate::state::now_in_ticks(),
         init: None,
         own_pid_namespace: plan.namespaces.makes(Kind::Pid),
         cgroup: cgroup::planned(&plan.cgroup),
@@ -459,7 +460,7 @@ impl<'a> Undo<'a> {
             if self.begun && (!self.record.own_pid_namespace || self.record.init.is_none()) {
                 cgroup.kill()?;
             }
-            cgroup.remove()
+            cgroup.remove(cgroup::Removal::Later)
         });
         let Some(Claimed { folder, lock }) = self.folder.take() else { return removed };
         let removed = match removed {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 
 use super::hooks;
-use crate::cgroup;
+use crate::cgroup::{self, Removal};
 use crate::spec::Hook;
 use crate::state::{Folder, Identity, LONG_PATIENCE, Lock, Phase, Record, Status};
 use crate::sys::environment;
@@ -24,7 +24,9 @@ pub(crate) fn stop(record: &Record) -> Result<()> {
     match record.init {
         Some(init) => kill_and_wait(init)?,
         // Not known yet: the creation that goes on is ended by the end of what it has made.
-        None if record.phase == Phase::Creating && record.creator.alive() => record.creator.kill_children()?,
+        None if record.phase == Phase::Creating && record.creator.alive() => {
+            record.creator.kill_children(record.made)?
+        }
         None => {}
     }
     // Without a pid namespace of its own the rest of the container doesn't die with its init.
@@ -44,7 +46,7 @@ fn kill_and_wait(init: Identity) -> Result<()> {
 /// Removes a container whose processes are gone or may be killed. The lock is held by the caller.
 pub(crate) fn delete(folder: Folder, record: &Record, lock: Lock) -> Result<()> {
     stop(record)?;
-    remove(folder, record, lock)
+    remove(folder, record, lock, Removal::Later)
 }
 
 /// [`delete`] of a container whose init this process has reaped.
@@ -52,12 +54,12 @@ pub(crate) fn delete_ended(folder: Folder, record: &Record, lock: Lock) -> Resul
     if !record.own_pid_namespace {
         cgroup::open(&record.cgroup)?.kill()?;
     }
-    remove(folder, record, lock)
+    remove(folder, record, lock, Removal::AtItsEnd)
 }
 
-fn remove(folder: Folder, record: &Record, lock: Lock) -> Result<()> {
+fn remove(folder: Folder, record: &Record, lock: Lock, when: Removal) -> Result<()> {
     let poststop: Vec<Hook> = if record.poststop { poststop(&folder) } else { Vec::new() };
-    let removed = cgroup::open(&record.cgroup).and_then(|mut cgroup| cgroup.remove());
+    let removed = cgroup::open(&record.cgroup).and_then(|mut cgroup| cgroup.remove(when));
     let removed = match removed {
         Ok(()) => folder.remove(),
         // The container has ended all the same, and what its hooks clean up is not to wait for another attempt. That one
@@ -68,8 +70,8 @@ fn remove(folder: Folder, record: &Record, lock: Lock) -> Result<()> {
         Err(error) => Err(error),
     };
     if poststop.is_empty() {
-        // The command ends with it, and the kernel closes it then.
-        std::mem::forget(lock);
+        // The command ends with it, as a rule, and the kernel closes it then.
+        lock.leave();
         return removed;
     }
     drop(lock);

@@ -224,7 +224,7 @@ impl Running {
         };
         // The child does the same: whoever comes first, the group exists before it may have to be killed. After the
         // child's exec this is refused, which is fine.
-        if own_group(manners, timeout) {
+        if own_group(manners, timeout) && !process::acts_for_another() {
             let _ = setpgid(pid, pid);
         }
         let stdin = Some(Stdin { writer, _reader: reader });
@@ -327,7 +327,12 @@ fn own_group(manners: Manners, timeout: Option<u64>) -> bool {
 }
 
 fn prepare_hook(streams: [BorrowedFd<'_>; 3], manners: Manners, timeout: Option<u64>) -> sys::Result<()> {
-    if own_group(manners, timeout) {
+    if process::acts_for_another() {
+        // The caller's terminal and directory are root's: a user's program could type into the one (TIOCSTI) and look
+        // around in the other.
+        process::setsid()?;
+        nix::unistd::chdir("/").call("chdir", "/")?;
+    } else if own_group(manners, timeout) {
         let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
     }
     for (number, stream) in (0..).zip(streams) {

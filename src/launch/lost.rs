@@ -12,7 +12,7 @@ use nix::unistd::{Pid, geteuid};
 
 use crate::cgroup::{self, Cgroup, Claim, Layout, Location, Manager};
 use crate::spec::{Resources, Spec};
-use crate::state::{self, Folder, Lock};
+use crate::state::{self, Folder, Lock, TICKS_PER_SECOND};
 use crate::sys;
 
 /// From the moment when config.json is kept to the clone of the container's process: what is connected to, opened and
@@ -20,8 +20,6 @@ use crate::sys;
 const LONGEST_WAY: Duration = Duration::from_secs(30);
 /// How exactly the beginning of a process is known.
 const INACCURACY: Duration = Duration::from_secs(1);
-/// Of field 22 of /proc/PID/stat: the same on every architecture that tare is built for.
-const TICKS_PER_SECOND: u64 = 100;
 
 /// Removes what is known to be the container's, and its folder.
 pub(crate) fn delete_lost(root: &Path, folder: Folder, lock: Lock, why: &anyhow::Error) -> Result<()> {
@@ -29,8 +27,11 @@ pub(crate) fn delete_lost(root: &Path, folder: Folder, lock: Lock, why: &anyhow:
     log::warn!("container {id:?}: {why:#}: what its config.json and its cgroup tell of it is removed");
     match folder.config() {
         Ok(config) => {
-            if let Err(error) = end(root, &folder, &config) {
-                log::warn!("container {id:?}: its cgroup is left: {error:#}");
+            match end(root, &folder, &config).with_context(|| format!("container {id:?}: its cgroup is left"))? {
+                Cgroups::Gone => {}
+                Cgroups::Anothers(other) => {
+                    log::warn!("container {id:?}: its cgroup is left: container {other:?} has the same");
+                }
             }
             if !config.hooks.poststop.is_empty() {
                 log::warn!("container {id:?}: its poststop hooks are not run: there is no state to tell them");
@@ -43,18 +44,25 @@ pub(crate) fn delete_lost(root: &Path, folder: Folder, lock: Lock, why: &anyhow:
     Ok(())
 }
 
-/// Kills what is in the container's cgroup, and removes that.
-fn end(root: &Path, folder: &Folder, config: &Spec) -> Result<()> {
+/// What became of the cgroup.
+enum Cgroups {
+    Gone,
+    Anothers(String),
+}
+
+/// Kills what is in the container's cgroup, and removes that. An error if something is left that may be the container's.
+fn end(root: &Path, folder: &Folder, config: &Spec) -> Result<Cgroups> {
     let location = locate(folder.name(), config)?;
     let mut cgroup = cgroup::open(&location)?;
-    if let Some(other) = claimed(root, folder.name(), &location) {
-        anyhow::bail!("container {other:?} has the same");
+    if let Some(other) = claimed(root, folder.name(), &location)? {
+        return Ok(Cgroups::Anothers(other));
     }
     if !cgroup.pids()?.is_empty() {
         check_beginning(&*cgroup, folder.config_written()?)?;
         cgroup.kill()?;
     }
-    cgroup.remove()
+    cgroup.remove(cgroup::Removal::Later)?;
+    Ok(Cgroups::Gone)
 }
 
 /// Where config.json puts the cgroup. Which manager made it shows in the form of the path.
@@ -71,14 +79,26 @@ fn locate(id: &str, config: &Spec) -> Result<Location> {
     Ok(Location { claim: Claim::Unknown, ..plan.location })
 }
 
-/// Another container below the same root whose record names the same cgroup.
-fn claimed(root: &Path, id: &str, location: &Location) -> Option<String> {
+/// Another container below the same root whose record names the same cgroup, or whose config.json does where there is no
+/// record that can be read. An error where neither can be.
+fn claimed(root: &Path, id: &str, location: &Location) -> Result<Option<String>> {
     let shares = |other: &Location| {
         (other.v2.is_some() && other.v2 == location.v2) || other.v1.iter().any(|leaf| location.v1.contains(leaf))
     };
-    let others = state::list(root).ok()?.into_iter().filter(|(name, _)| name != id);
-    let mut records = others.filter_map(|(name, folder)| Some((name, folder.ok()?.read().ok()??)));
-    records.find(|(_, record)| shares(&record.cgroup)).map(|(name, _)| name)
+    for name in state::names(root)?.into_iter().filter(|name| name != id) {
+        let unknown = || format!("container {name:?} may have the same, and can't be read");
+        let Some(folder) = Folder::find(root, &name).with_context(unknown)? else { continue };
+        let other = match folder.read() {
+            Ok(Some(record)) => record.cgroup,
+            // It is being made, and takes no cgroup that isn't empty.
+            Ok(None) => continue,
+            Err(_) => folder.config_by_itself().and_then(|config| locate(&name, &config)).with_context(unknown)?,
+        };
+        if shares(&other) {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
 }
 
 /// An error unless the first process began when this container's did.

@@ -46,7 +46,7 @@ impl Folder {
 
     /// Says that this process is about to freeze the container.
     pub(crate) fn mark_pausing(&self) -> Result<()> {
-        self.write_file(PAUSING, &serde_json::to_vec(&Identity::own())?)
+        self.write_file(PAUSING, &serde_json::to_vec(&Identity::own().ok())?)
     }
 
     /// The container is frozen, or isn't and won't be.

@@ -7,7 +7,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use nix::errno::Errno;
 use nix::sys::stat::fstat;
 use nix::sys::statfs::fstatfs;
@@ -18,6 +18,9 @@ use crate::sys;
 use crate::sys::Context as _;
 use crate::sys::clone::{pidfd_open, pidfd_open_thread, signal_process};
 use crate::sys::poll::{self, poll};
+
+/// Of field 22 of /proc/PID/stat: the same on every architecture that tare is built for.
+pub(crate) const TICKS_PER_SECOND: u64 = 100;
 
 /// A process that can't be mistaken for a later one with the same pid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,11 +126,14 @@ impl Identity {
     }
 
     /// This process.
-    pub(crate) fn own() -> Option<Self> {
-        let stat = sys::read_once("/proc/self/stat").ok()?;
-        let Stat { start_time, .. } = parse_stat(&stat)?;
-        let pid = stat.split(|byte| *byte == b' ').next()?;
-        Some(Self { pid: std::str::from_utf8(pid).ok()?.parse().ok()?, start_time, inode: None })
+    pub(crate) fn own() -> Result<Self> {
+        let stat = sys::read_once("/proc/self/stat")?;
+        let parsed = || {
+            let pid = stat.split(|byte| *byte == b' ').next()?;
+            Some((std::str::from_utf8(pid).ok()?.parse().ok()?, parse_stat(&stat)?.start_time))
+        };
+        let (pid, start_time) = parsed().context("internal error: /proc/self/stat is of another form")?;
+        Ok(Self { pid, start_time, inode: None })
     }
 
     /// Whether that very process is alive. One of which nothing shows that it has ended is.
@@ -190,12 +196,15 @@ impl Identity {
         if letter.is_none_or(is_dead) && has_ended(&pidfd)? {
             return Ok(Found::Ended);
         }
-        match (letter, self.inode) {
+        // A later process with the same pid may have begun within the same tick of the clock.
+        let same = match self.inode {
+            Some(inode) => Some(fstat(&pidfd).call("fstat", "pidfd")?.st_ino == inode),
+            None => None,
+        };
+        match (letter, same) {
+            (_, Some(false)) if on_pidfs(pidfd.as_fd())? => Ok(Found::Ended),
             (Some(_), _) => Ok(Found::Live(Live { pidfd, letter })),
-            (None, Some(inode)) if on_pidfs(pidfd.as_fd())? => {
-                let same = fstat(&pidfd).call("fstat", "pidfd")?.st_ino == inode;
-                Ok(if same { Found::Live(Live { pidfd, letter }) } else { Found::Ended })
-            }
+            (None, Some(true)) if on_pidfs(pidfd.as_fd())? => Ok(Found::Live(Live { pidfd, letter })),
             (None, _) => Ok(Found::Hidden),
         }
     }
@@ -276,7 +285,10 @@ impl Identity {
 
     /// Kills the processes that this one has made and not reaped yet. For a creation that is to end: what it has made so
     /// far is its own children, and nobody else's.
-    pub(crate) fn kill_children(self) -> Result<()> {
+    ///
+    /// Only those that began `since` then, in clock ticks since the boot: a shell that became the runtime (exec) may have
+    /// made others before. What began within that tick is the runtime's if it runs the same program.
+    pub(crate) fn kill_children(self, since: u64) -> Result<()> {
         let Some(list) = sys::read_small(format!("/proc/{0}/task/{0}/children", self.pid)).ok() else { return Ok(()) };
         for pid in String::from_utf8_lossy(&list).split_whitespace().filter_map(|pid| pid.parse().ok()) {
             let pidfd = match pidfd_open(Pid::from_raw(pid)) {
@@ -287,8 +299,11 @@ impl Identity {
             };
             // The pid may have been recycled before the pidfd was open: its parent is then somebody else.
             let path = format!("/proc/{pid}/stat");
-            let parent = sys::read_small(path).ok().and_then(|stat| parse_parent(&stat));
-            if parent != Some(self.pid) || !self.alive() {
+            let stat = sys::read_small(path).ok();
+            let parent = stat.as_deref().and_then(parse_parent);
+            let began = stat.as_deref().and_then(parse_stat).map_or(0, |stat| stat.start_time);
+            let ours = began > since || began == since && self.runs_the_program_of(pid);
+            if parent != Some(self.pid) || !ours || !self.alive() {
                 continue;
             }
             match signal_process(Pid::from_raw(pid), pidfd.as_ref().map(AsFd::as_fd), libc::SIGKILL) {
@@ -299,6 +314,18 @@ impl Identity {
         }
         Ok(())
     }
+
+    fn runs_the_program_of(self, other: i32) -> bool {
+        let program =
+            |pid: i32| nix::sys::stat::stat(format!("/proc/{pid}/exe").as_str()).map(|f| (f.st_dev, f.st_ino));
+        program(other).is_ok_and(|theirs| program(self.pid) == Ok(theirs))
+    }
+}
+
+/// Now, in clock ticks since the boot, as field 22 of /proc/PID/stat counts them.
+pub(crate) fn now_in_ticks() -> u64 {
+    let now = sys::process::since_boot();
+    u64::try_from(now.as_millis()).unwrap_or_default() * TICKS_PER_SECOND / 1000
 }
 
 /// Whether the last thread of the process has ended.

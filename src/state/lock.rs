@@ -33,6 +33,11 @@ pub(crate) struct Lock(OwnedFd);
 pub(crate) struct Released(OwnedFd);
 
 impl Lock {
+    /// Gives the lock back when the process ends, or closes what it has left open.
+    pub(crate) fn leave(self) {
+        sys::fs::leave(self.0);
+    }
+
     /// Gives the lock back, to take it again later.
     pub(crate) fn release(self) -> Result<Released> {
         sys::fs::flock(self.0.as_fd(), Flock::Unlock)?;

@@ -39,12 +39,12 @@ pub(super) enum Purpose {
 pub(super) fn open(root: &Path, purpose: Purpose) -> Result<Option<OwnedFd>> {
     let untrusted = || format!("--root {root:?} is not to be trusted");
     let Some(way) = check_way(root).with_context(untrusted)? else { return Ok(None) };
-    let Some(fd) = open_last(root, way.shared)? else { return Ok(None) };
+    let Some(fd) = open_last(root).with_context(untrusted)? else { return Ok(None) };
     let status = fstat(&fd).call("fstat", root)?;
     check_mode(root, &status).with_context(untrusted)?;
     let foreign = !is_trusted(status.st_uid);
     if way.owner.is_some_and(|owner| !foreign || owner != status.st_uid) {
-        // In a directory of everybody's, whoever made what is on the way can exchange it.
+        // Whoever has a directory on the way can exchange what is in it, for what is somebody else's as well.
         bail!("--root {root:?} is not to be trusted: a directory on the way to it belongs to somebody else");
     }
     if foreign {
@@ -86,10 +86,8 @@ pub(super) fn check_entry(path: &Path, status: &FileStat) -> Result<()> {
 /// What is known of the directories above the root.
 #[derive(Debug, Default)]
 struct Way {
-    /// Somebody else who has made one of them in a directory of everybody's.
+    /// Somebody else whose one of them is: the first such.
     owner: Option<u32>,
-    /// Whether the root itself is in a directory of everybody's.
-    shared: bool,
 }
 
 /// Looks at the directories above, from the top, so that each is known to stay what it is when the next is looked at.
@@ -101,26 +99,34 @@ fn check_way(root: &Path) -> Result<Option<Way>> {
             Err(Errno::ENOENT) => return Ok(None),
             status => status.call("stat", path)?,
         };
-        if way.shared && !is_trusted(status.st_uid) && !is_hosts_root(status.st_uid) {
-            way.owner = way.owner.or(Some(status.st_uid));
-        }
         if status.st_mode & libc::S_IFMT == libc::S_IFLNK {
+            check_link(path, &status)?;
             status = stat(path).call("stat", path)?;
         }
-        let open = status.st_mode & OTHERS_WRITE != 0;
-        if open && status.st_mode & STICKY == 0 {
+        if is_foreign(status.st_uid) {
+            way.owner = way.owner.or(Some(status.st_uid));
+        }
+        if status.st_mode & OTHERS_WRITE != 0 && status.st_mode & STICKY == 0 {
             bail!("anybody may exchange what is in {path:?}: its mode is {:o}", status.st_mode & 0o7777);
         }
-        way.shared = open;
     }
     Ok(Some(way))
 }
 
-/// Opens the root itself, which may be a link unless anybody may have made that.
-fn open_last(root: &Path, shared: bool) -> Result<Option<OwnedFd>> {
+/// No link of somebody else's is followed: it may lead to what is trusted because it is the caller's.
+fn check_link(path: &Path, status: &FileStat) -> Result<()> {
+    if is_foreign(status.st_uid) {
+        return Err(belongs(path, status.st_uid)).context("a link on the way");
+    }
+    Ok(())
+}
+
+/// Opens the root itself, which may be a link.
+fn open_last(root: &Path) -> Result<Option<OwnedFd>> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let opened = match openat(sys::fs::CWD, root, flags | OFlag::O_NOFOLLOW, Mode::empty()) {
-        Err(Errno::ENOTDIR | Errno::ELOOP) if !shared || is_trusted(lstat(root).call("stat", root)?.st_uid) => {
+        Err(Errno::ENOTDIR | Errno::ELOOP) => {
+            check_link(root, &lstat(root).call("stat", root)?)?;
             openat(sys::fs::CWD, root, flags, Mode::empty())
         }
         opened => opened,
@@ -149,6 +155,11 @@ fn is_trusted(uid: u32) -> bool {
     uid == 0 || uid == geteuid().as_raw()
 }
 
+/// Somebody else, as far as directories on the way are concerned.
+fn is_foreign(uid: u32) -> bool {
+    !is_trusted(uid) && !is_hosts_root(uid)
+}
+
 /// Asked of directories on the way only: in a user namespace nothing else is known of the host's.
 fn is_hosts_root(uid: u32) -> bool {
     uid == OVERFLOW_ID && in_user_namespace()
@@ -163,6 +174,13 @@ fn belongs(path: &Path, uid: u32) -> anyhow::Error {
 /// Gives up every right but those of the state's owner, for good.
 fn become_owner(status: &FileStat) -> Result<()> {
     log::debug!("the state is user {}'s: going on as that user", status.st_uid);
+    match process::leave_session_keyring() {
+        // The keys of the caller's session are root's.
+        Err(_) if !process::keys_are_within_reach() => {}
+        Err(error) if matches!(error.errno(), Errno::ENOSYS | Errno::EOPNOTSUPP) => {}
+        left => left?,
+    }
+    process::act_for_another();
     process::setgroups(&[])?;
     process::setresgid(status.st_gid)?;
     process::setresuid(status.st_uid)?;

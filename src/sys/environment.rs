@@ -25,8 +25,15 @@ fn places() -> impl Iterator<Item = *mut c_char> {
     })
 }
 
+/// What programs get that a user's files name, where root has called the runtime: root's own variables are no business
+/// of theirs.
+const FOR_ANOTHER: &CStr = c"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// The variables, for programs that get the runtime's own environment. Nothing is copied, so that [`wipe`] leaves nothing.
 pub(crate) fn own() -> CStrings {
+    if super::process::acts_for_another() {
+        return CStrings::of_static(std::iter::once(FOR_ANOTHER));
+    }
     // SAFETY: each is a C string that stays there as long as the process; `wipe` makes it an empty one.
     let strings = places().map(|place| unsafe { CStr::from_ptr::<'static>(place) });
     CStrings::of_static(strings.filter(|string| string.to_bytes().contains(&b'=')))

@@ -3,6 +3,7 @@
 
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::SigSet;
@@ -162,12 +163,42 @@ pub(crate) fn personality(persona: u64) -> Result<()> {
     plain!("personality", libc::SYS_personality, persona; "{persona:#x}")
 }
 
+/// How long ago the system was booted. Read without a system call (vdso(7)).
+pub(crate) fn since_boot() -> std::time::Duration {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `now` lives across the call.
+    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut now) };
+    let seconds = std::time::Duration::from_secs(now.tv_sec.unsigned_abs());
+    seconds + std::time::Duration::from_nanos(now.tv_nsec.unsigned_abs())
+}
+
 /// keyctl(2), KEYCTL_JOIN_SESSION_KEYRING: a new (or the existing) session keyring of that name.
 pub(crate) fn join_session_keyring(name: &CStr) -> Result<i32> {
     const KEYCTL_JOIN_SESSION_KEYRING: i32 = 1;
     // SAFETY: `name` is a C string that lives across the call.
     let ret = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr()) };
     newer::KEYCTL.check(ret, || format!("JOIN_SESSION_KEYRING {name:?}")).map(|key| key as i32)
+}
+
+/// keyctl(2), KEYCTL_JOIN_SESSION_KEYRING: a new session keyring without a name, so that nobody else joins it.
+pub(crate) fn leave_session_keyring() -> Result<()> {
+    const KEYCTL_JOIN_SESSION_KEYRING: i32 = 1;
+    let none = std::ptr::null::<libc::c_char>();
+    // SAFETY: no name is allowed.
+    let ret = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, none) };
+    newer::KEYCTL.check(ret, || "JOIN_SESSION_KEYRING".into()).map(drop)
+}
+
+static ACTS_FOR_ANOTHER: AtomicBool = AtomicBool::new(false);
+
+/// Notes that this process does from here on what a user's files say, and that root has called it.
+pub(crate) fn act_for_another() {
+    ACTS_FOR_ANOTHER.store(true, Ordering::Relaxed);
+}
+
+/// Whether this process does what the files of another user than its caller say.
+pub(crate) fn acts_for_another() -> bool {
+    ACTS_FOR_ANOTHER.load(Ordering::Relaxed)
 }
 
 /// keyctl(2), KEYCTL_SETPERM: what a new session keyring permits (security/keys/process_keys.c), and to be found by

@@ -37,11 +37,14 @@ fn read_and_keep(path: &Path) -> Result<(Vec<u8>, OwnedFd)> {
     }
 }
 
-/// The content of a regular file, which ends where a read comes back short.
-pub(crate) fn read_whole(file: &OwnedFd) -> nix::Result<Vec<u8>> {
+/// The content of a regular file, which ends where a read comes back short. EFBIG if it is larger than `largest`.
+pub(crate) fn read_whole(file: &OwnedFd, largest: usize) -> nix::Result<Vec<u8>> {
     const STEP: usize = 32 << 10;
     let mut content = Vec::new();
     loop {
+        if content.len() > largest {
+            return Err(Errno::EFBIG);
+        }
         match append(file, &mut content, STEP) {
             Ok(length) if length < STEP => return Ok(content),
             Ok(_) | Err(Errno::EINTR) => {}

@@ -69,3 +69,53 @@ container_test!(an_unknown_format_is_an_error, |c| {
     let output = c.tare(&["list", "--format", "yaml"]).exits(1);
     assert_has(output.stderr, "format");
 });
+
+/// A command that may have no more than so many descriptors.
+fn with_few_descriptors(c: &crate::common::Container, most: u32, words: &[&str]) -> crate::common::Output {
+    let limit = format!("ulimit -n {most} && exec \"$@\"");
+    crate::common::program::finish(&mut c.command_by(&["sh", "-c", &limit, "sh"], words), &c.dir)
+}
+
+container_test!(more_containers_than_descriptors_are_listed_and_deleted, |c| {
+    crate::skip_for_runc!(c, "it has another record");
+    c.detach().ok();
+    c.wait_status("stopped");
+    let own = c.path("state").join(&c.id);
+    let copies = 60;
+    for number in 0..copies {
+        let copy = c.path("state").join(format!("copy{number}"));
+        std::fs::create_dir(&copy).unwrap();
+        for file in ["state.json", "config.json"] {
+            std::fs::copy(own.join(file), copy.join(file)).unwrap();
+        }
+    }
+    let listed = with_few_descriptors(c, 40, &["list", "--quiet"]).ok();
+    assert_eq!((listed.stdout.lines().count(), listed.stderr.as_str()), (copies + 1, ""));
+    with_few_descriptors(c, 40, &["delete", "--regex", "copy.*"]).ok();
+    assert_eq!(c.tare(&["list", "--quiet"]).ok().stdout.lines().count(), 1);
+});
+
+container_test!(an_id_is_free_again_where_descriptors_ran_out, |c| {
+    c.write_config();
+    for most in 3..12 {
+        let output = with_few_descriptors(c, most, &["create", &c.id]);
+        assert!(!output.stderr.contains("internal error"), "{most}: {output}");
+        if output.code == 0 {
+            c.delete_force().ok();
+        }
+        assert!(!c.path("state").join(&c.id).exists(), "{most}: {output}");
+    }
+});
+
+container_test!(the_table_holds_no_control_characters, |c| {
+    crate::skip_for_runc!(c, "it has another record");
+    c.detach().ok();
+    c.wait_status("stopped");
+    let state = c.path("state").join(&c.id).join("state.json");
+    let text = std::fs::read_to_string(&state).unwrap();
+    let mut record: Value = serde_json::from_str(&text).unwrap();
+    record["bundle"] = Value::from("/a\u{1b}[2Jb\nc");
+    std::fs::write(&state, record.to_string()).unwrap();
+    let table = c.tare(&["list"]).ok().stdout;
+    assert_has(&table, "/a?[2Jb?c");
+});

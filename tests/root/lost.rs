@@ -95,9 +95,10 @@ container_test!(what_may_be_another_containers_stays, |c| {
     fs::File::options().write(true).open(entry.join("config.json")).unwrap().set_modified(old).unwrap();
     let mut command = std::process::Command::new(crate::common::tare());
     command.arg("--root").arg(&root).args(["delete", "--force", &c.id]);
-    let output = crate::common::program::finish(&mut command, &c.dir).ok();
+    let output = crate::common::program::finish(&mut command, &c.dir).exits(1);
     assert_has(&output.stderr, "another time");
-    assert!(!entry.exists());
+    // As long as nobody knows whose they are, what tells of them stays.
+    assert!(entry.exists());
     assert_eq!((host::process_state(pid), c.status().as_str()), (Some('S'), "running"));
 });
 
@@ -110,4 +111,33 @@ container_test!(a_newer_record_is_left_alone, |c| {
     assert_eq!(c.delete_force().code, 1);
     fs::write(record(c), before).unwrap();
     c.delete_force().ok();
+});
+
+container_test!(what_another_container_that_can_not_be_read_may_have_stays, |c| {
+    skip_for_runc!(c, "it has no such record");
+    c.args(&["sleep-forever"]);
+    c.detach().ok();
+    let pid = c.pid();
+    let kept = fs::read(record(c)).unwrap();
+    let other = c.path("state").join("other");
+    fs::create_dir(&other).unwrap();
+    fs::write(other.join("state.json"), "").unwrap();
+    fs::copy(c.path("state").join(&c.id).join("config.json"), other.join("config.json")).unwrap();
+    // Neither has a record by now: the configuration of each names the cgroup.
+    fs::write(record(c), "").unwrap();
+    assert_has(c.tare(&["delete", "--force", "other"]).ok().stderr, "has the same");
+    assert_eq!(host::process_state(pid), Some('S'));
+    fs::create_dir(&other).unwrap();
+    fs::write(other.join("state.json"), "").unwrap();
+    fs::copy(c.path("state").join(&c.id).join("config.json"), other.join("config.json")).unwrap();
+    let config = c.path("state").join(&c.id).join("config.json");
+    let text = fs::read(&config).unwrap();
+    fs::write(&config, "").unwrap();
+    assert_has(c.tare(&["delete", "--force", "other"]).exits(1).stderr, "can't be read");
+    assert!(other.exists());
+    assert_eq!(host::process_state(pid), Some('S'));
+    fs::write(record(c), kept).unwrap();
+    fs::write(&config, text).unwrap();
+    c.tare(&["delete", "--force", "other"]).ok();
+    assert_eq!(c.status(), "running");
 });

@@ -353,3 +353,104 @@ container_test!(a_hidden_process_is_no_stopped_container, |c| {
     output.fails(&["not stopped"]);
     assert_eq!((c.status().as_str(), c.pid()), ("running", pid));
 });
+
+/// Whether a process is in a cgroup of that path in each hierarchy that has `dirs`.
+fn is_confined(pid: i32, cgroup: &str) -> bool {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    text.lines().any(|line| line.ends_with(&format!(":{cgroup}")))
+}
+
+container_test!(what_a_stopped_container_shared_is_its_successors, |c| {
+    skip_for_runc!(c, "it removes the cgroup");
+    if !trace::available(c) {
+        return;
+    }
+    for joins in [false, true] {
+        c.args(&["true"]);
+        c.detach().ok();
+        c.wait_status("stopped");
+        let mut other = namesake(c);
+        let sleeper = Sleeper(Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().unwrap());
+        if joins {
+            let path = format!("/proc/{}/ns/pid", sleeper.0.id());
+            other.set("/linux/namespaces", json!([{ "type": "mount" }, { "type": "pid", "path": path }]));
+            other.write_config();
+        }
+        let there = host::cgroups(&cgroup(c));
+        // It has taken the cgroup over, and nothing is in it yet.
+        let creating = trace::killed_at(&other, false, "inject=clone3:delay_enter=1500000", &["create", &other.id]);
+        let record = other.path("state").join(&other.id).join("config.json");
+        eventually("it is being created", || record.exists());
+        std::thread::sleep(std::time::Duration::from_millis(700));
+        c.delete().ok();
+        assert_eq!(host::cgroups(&cgroup(c)), there, "the stopped one has removed its successor's cgroup");
+        creating.wait().ok();
+        assert!(is_confined(other.pid(), &cgroup(c)), "it runs in no cgroup of its own");
+        other.delete_force().ok();
+        finish(&mut other, c);
+    }
+});
+
+container_test!(a_creation_whose_cgroup_vanishes_fails, |c| {
+    skip_for_runc!(c, "its steps come in another order");
+    if !trace::available(c) {
+        return;
+    }
+    let sleeper = Sleeper(Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().unwrap());
+    let path = format!("/proc/{}/ns/pid", sleeper.0.id());
+    for namespaces in [json!([{ "type": "mount" }]), json!([{ "type": "mount" }, { "type": "pid", "path": path }])] {
+        c.set("/linux/namespaces", namespaces);
+        c.args(&["sleep-forever"]);
+        c.write_config();
+        let creating = trace::killed_at(c, false, "inject=clone3:delay_enter=1500000", &["create", &c.id]);
+        eventually("its cgroup is there", || !host::cgroups(&cgroup(c)).is_empty());
+        std::thread::sleep(std::time::Duration::from_millis(700));
+        host::remove_cgroup(&cgroup(c));
+        let output = creating.wait();
+        assert_eq!(output.code, 1, "a container without limits was made: {output}");
+        c.assert_clean();
+    }
+});
+
+container_test!(a_creation_that_is_ended_spares_what_its_shell_has_made, |c| {
+    skip_for_runc!(c, "it has no such record");
+    if !trace::available(c) {
+        return;
+    }
+    c.args(&["true"]);
+    c.write_config();
+    // It hangs before its first process is made.
+    let script = "sleep 1000 & echo $! >sleeper; exec \"$@\"";
+    let strace = ["-qq", "-D", "-o", "/dev/null", "-e", "trace=clone3", "-e", "inject=clone3:delay_enter=4s"];
+    let prefix: Vec<&str> = ["strace"].into_iter().chain(strace).chain(["sh", "-c", script, "sh"]).collect();
+    let creating = crate::common::program::start(&mut c.command_by(&prefix, &["create", &c.id]), &c.dir);
+    let config = c.path("state").join(&c.id).join("config.json");
+    eventually("it is being created", || config.exists());
+    let sleeper = std::fs::read_to_string(c.bundle().join("sleeper")).unwrap().trim().parse().unwrap();
+    c.delete_force();
+    let state = host::process_state(sleeper);
+    host::kill(sleeper);
+    assert!(matches!(state, Some('S' | 'R')), "a child of the shell was killed: {state:?}");
+    creating.wait();
+    c.delete_force().ok();
+});
+
+container_test!(another_process_with_the_pid_and_the_time_is_not_the_container, |c| {
+    skip_for_runc!(c, "it has no such record");
+    c.args(&["sleep-forever"]);
+    c.detach().ok();
+    let pid = c.pid();
+    let file = c.path("state").join(&c.id).join("state.json");
+    let kept = std::fs::read(&file).unwrap();
+    let mut record: serde_json::Value = serde_json::from_slice(&kept).unwrap();
+    let inode = record["init"]["inode"].as_u64().unwrap();
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let numbers: Vec<u32> = release.split(['.', '-']).take(2).filter_map(|number| number.parse().ok()).collect();
+    crate::skip_unless!(c, numbers >= vec![6, 9], "all pidfds have one inode before Linux 6.9");
+    record["init"]["inode"] = json!(inode + 1);
+    std::fs::write(&file, record.to_string()).unwrap();
+    c.kill(&["KILL"]);
+    let state = host::process_state(pid);
+    std::fs::write(&file, kept).unwrap();
+    assert!(matches!(state, Some('S' | 'R')), "another process was killed: {state:?}");
+});

@@ -162,8 +162,7 @@ container_test!(root_acts_on_a_users_state_as_that_user, |c| {
     let state = root.join(&id).join("state.json");
     let before = fs::read(&state).unwrap();
     let mut record: Value = serde_json::from_slice(&before).unwrap();
-    record["init"]["pid"] = json!(pid);
-    record["init"]["start_time"] = json!(start);
+    record["init"] = json!({ "pid": pid, "start_time": start });
     fs::write(&state, record.to_string()).unwrap();
     for words in [vec!["kill", &id, "KILL"], vec!["delete", "--force", &id]] {
         assert_ne!(at(c, &root, &words).code, 0);
@@ -176,4 +175,126 @@ container_test!(root_acts_on_a_users_state_as_that_user, |c| {
     at(c, &root, &["delete", &id]).ok();
     assert!(!mark.exists() && place.join("mark").exists(), "the hook has run as root");
     assert!(!root.join(&id).exists());
+});
+
+/// A command of root's at a user's root, with variables and a session of root's own.
+fn script(c: &mut Container, root: &Path, text: &str) {
+    let config = root.join(&c.id).join("config.json");
+    let mut config_json: Value = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
+    config_json["hooks"]["poststop"] = json!([{ "path": "/bin/sh", "args": ["sh", "-c", text] }]);
+    fs::write(&config, config_json.to_string()).unwrap();
+}
+
+container_test!(a_users_hook_gets_nothing_of_roots, |c| {
+    let root = c.path("theirs");
+    plant(c, &root);
+    let place = c.path("place");
+    fs::create_dir(&place).unwrap();
+    let out = place.join("out");
+    let text = "tr '\\0' '\\n' </proc/$$/environ; echo session $(cut -d' ' -f6 /proc/$$/stat) $$; echo in $(pwd)";
+    script(c, &root, &format!("({text}) >{} 2>&1", out.display()));
+    give_to(&root, STRANGER);
+    give_to(&place, STRANGER);
+    host::remove_cgroup(&format!("{}/{}", c.cgroup, c.id));
+    let traced = c.path("traced");
+    let mut command = std::process::Command::new("strace");
+    command.args(["-qq", "-f", "-e", "trace=keyctl,setresuid", "-o"]).arg(&traced).arg(tare());
+    command.arg("--root").arg(&root).args(["delete", &c.id]).current_dir(c.bundle()).env("SECRET", "x");
+    if !crate::common::trace::available(c) {
+        return;
+    }
+    finish(&mut command, &c.dir).ok();
+    let said = fs::read_to_string(&out).unwrap();
+    let variables: Vec<&str> = said.lines().filter(|line| line.contains('=')).collect();
+    assert!(matches!(variables.as_slice(), [path] if path.starts_with("PATH=")), "{said}");
+    let session = said.lines().find_map(|line| line.strip_prefix("session ")).unwrap();
+    let (session, own) = session.split_once(' ').unwrap();
+    assert_eq!(session, own, "it is in root's session: {said}");
+    assert_has(&said, "in /\n");
+    let calls = fs::read_to_string(&traced).unwrap();
+    let joined = calls.find("KEYCTL_JOIN_SESSION_KEYRING, NULL").unwrap_or(usize::MAX);
+    assert!(joined < calls.find("setresuid").unwrap(), "it has root's keys: {calls}");
+});
+
+container_test!(a_users_directory_leads_to_nothing_of_roots, |c| {
+    let (theirs, ours) = (c.path("theirs"), c.path("ours"));
+    let mark = plant(c, &ours.join("run"));
+    fs::create_dir(&theirs).unwrap();
+    give_to(&theirs, STRANGER);
+    let id = c.id.clone();
+    let link = |name: &str, to: &Path, owner: u32| {
+        symlink(to, theirs.join(name)).unwrap();
+        std::os::unix::fs::lchown(theirs.join(name), Some(owner), Some(owner)).unwrap();
+        theirs.join(name)
+    };
+    let links = [
+        link("run", &ours.join("run"), STRANGER),
+        link("up", &ours, STRANGER).join("run"),
+        // Root's link, in a place where the user may put another one.
+        link("roots", &ours.join("run"), 0),
+    ];
+    for root in links {
+        for words in commands(&id) {
+            let output = at(c, &root, &words);
+            assert_ne!(output.code, 0, "{root:?}: {output}");
+            assert_has(&output.stderr, "not to be trusted");
+        }
+        assert!(!mark.exists() && ours.join("run").join(&id).exists(), "{root:?}");
+    }
+    at(c, &ours.join("run"), &["delete", &id]).ok();
+});
+
+/// Runs a command that must end by itself, and soon.
+#[track_caller]
+fn soon(c: &Container, root: &Path, words: &[&str]) -> Output {
+    let mut command = std::process::Command::new("timeout");
+    command.args(["-s", "KILL", "20"]).arg(tare()).arg("--root").arg(root).args(words).current_dir(c.bundle());
+    let output = finish(&mut command, &c.dir);
+    assert!(output.code != 137 && output.code != 124, "{words:?} hangs: {output}");
+    output
+}
+
+container_test!(what_a_user_plants_hangs_nobody, |c| {
+    let root = c.path("theirs");
+    plant(c, &root);
+    host::remove_cgroup(&format!("{}/{}", c.cgroup, c.id));
+    let id = c.id.clone();
+    let state = root.join(&id).join("state.json");
+    let before = fs::read(&state).unwrap();
+    let fifo = |path: &Path| {
+        let _ = fs::remove_file(path);
+        nix::unistd::mkfifo(path, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+    };
+    fifo(&state);
+    give_to(&root, STRANGER);
+    assert_has(soon(c, &root, &["list"]).ok().stderr, "is broken");
+    assert_ne!(soon(c, &root, &["state", &id]).code, 0);
+    // Larger than anybody has memory for, and sparse.
+    fs::remove_file(&state).unwrap();
+    fs::File::create(&state).unwrap().set_len(3 << 30).unwrap();
+    give_to(&root, STRANGER);
+    assert_has(soon(c, &root, &["list"]).ok().stderr, "EFBIG");
+    // Recorded as a cgroup, with a process that lives.
+    let cgroup = c.path("cgroup");
+    fs::create_dir(&cgroup).unwrap();
+    for file in ["freezer.state", "cgroup.freeze", "cgroup.procs", "cgroup.events", "freezer.self_freezing"] {
+        fifo(&cgroup.join(file));
+    }
+    give_to(&cgroup, STRANGER);
+    let mut record: Value = serde_json::from_slice(&before).unwrap();
+    let victim = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    let pid = i32::try_from(victim.id()).unwrap();
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let start: u64 = stat.rsplit_once(") ").unwrap().1.split(' ').nth(19).unwrap().parse().unwrap();
+    record["init"] = json!({ "pid": pid, "start_time": start });
+    record["cgroup"]["v1"] = json!([["freezer", cgroup]]);
+    record["cgroup"]["v2"] = Value::Null;
+    fs::write(&state, record.to_string()).unwrap();
+    assert_has(soon(c, &root, &["list"]).stderr, "no cgroup");
+    assert_ne!(soon(c, &root, &["state", &id]).code, 0);
+    for words in [["pause", &id].as_slice(), &["kill", &id, "KILL"], &["delete", "--force", &id]] {
+        soon(c, &root, words);
+    }
+    host::kill(pid);
+    let _ = { victim }.wait();
 });

@@ -261,9 +261,9 @@ impl Cgroup for Scope {
     }
 
     /// systemd first: it would take a cgroup that vanishes for one that still runs.
-    fn remove(&mut self) -> Result<()> {
+    fn remove(&mut self, when: super::Removal) -> Result<()> {
         if !self.is_ours()? {
-            return self.group.remove();
+            return self.group.remove(when);
         }
         // Nobody is left that systemd would have to kill, in its own time.
         self.group.wait_empty();
@@ -274,7 +274,7 @@ impl Cgroup for Scope {
             }
             log::debug!("systemd has ended unit {:?} by itself: {error:#}", self.unit.name);
         }
-        self.group.remove()
+        self.group.remove(when)
     }
 
     fn frozen_to_signals(&self) -> Result<bool> {
