@@ -79,7 +79,7 @@ pub(crate) fn build(plan: &Rootfs, sources: &[Source], outside: &Inside) -> Resu
             Source::Early(tree) => BindTree::Early(tree),
             Source::Late => {
                 fetched = outside.source(index)?;
-                BindTree::Late(&fetched)
+                fetched.as_ref().map_or(BindTree::Inside, BindTree::Late)
             }
         };
         late.extend(mount::step(&mut root, step, tree, around)?);
