@@ -209,11 +209,21 @@ pub(crate) fn missing_source(step: &MountStep, path: &CStr, reach: Tree, error: 
     invalid(format!("{}/source", step.pointer), what)
 }
 
-fn bind_target<'a>(root: &'a Root, step: &MountStep, source: SFlag) -> sys::Result<Slot<'a>> {
-    match source {
-        SFlag::S_IFDIR => root.dir_slot(&step.destination, Links::Follow),
-        _ => root.file_slot(&step.destination),
+fn bind_target<'a>(root: &'a Root, step: &MountStep, source: SFlag) -> Result<Slot<'a>> {
+    let destination = &step.destination;
+    if ["/proc", "/sys"].contains(&destination.as_str()) {
+        // As for a new one of these file systems: whatever is there decides what the masks cover.
+        return root.dir_slot(destination, Links::Refuse).map_err(|error| match error.errno() {
+            Errno::ELOOP | Errno::ENOTDIR => {
+                anyhow!("{destination:?} must be an ordinary directory, not a link: {error}")
+            }
+            _ => error.into(),
+        });
     }
+    Ok(match source {
+        SFlag::S_IFDIR => root.dir_slot(destination, Links::Follow)?,
+        _ => root.file_slot(destination)?,
+    })
 }
 
 /// move_mount(2) says EINVAL for a file on a directory, for which mount(2) says ENOTDIR, in words that engines explain.
@@ -278,6 +288,7 @@ fn bind_by_mount2(root: &Root, step: &MountStep, wanted: &Wanted<'_>, reach: Tre
 /// it has no descriptor. `None` if it is not such a one, or fails: then by the mount API, which says why.
 fn at_once(root: &Root, step: &MountStep, fs: &FileSystem, around: Around) -> Option<Option<OwnedFd>> {
     let simple = [c"devpts", c"mqueue"].contains(&fs.kind.as_c_str()) && fs.root_label.is_none() && !step.late_readonly;
+    let simple = simple && !root.expects_remounts();
     if !simple || !step.recursive.is_empty() || !around.left(&step.propagation).is_empty() {
         return None;
     }
@@ -318,6 +329,9 @@ fn file_system(root: &Root, step: &MountStep, fs: &FileSystem, around: Around) -
         lsm::label_file(&by_fd(mount.as_fd()), label)?;
     }
     root.done_with(target);
+    if new {
+        root.made(&step.destination, mount.as_fd())?;
+    }
     if !step.recursive.is_empty() {
         set_attrs(mount.as_fd(), Tree::Recursive, step.recursive)?;
     }
@@ -578,6 +592,14 @@ fn page_size() -> usize {
 
 fn remount(root: &Root, step: &MountStep, flags: u64, data: Option<&CStr>) -> Result<OwnedFd> {
     let target = root.place(&step.destination, 0, Links::Follow)?;
+    let flags = if root.has_made(&step.destination, target.as_fd())? {
+        flags
+    } else if data.is_some() && flags & libc::MS_BIND == 0 {
+        let what = format!("{data:?} would change a file system that isn't the container's alone, expected \"bind\"");
+        return Err(invalid(format!("{}/options", step.pointer), what));
+    } else {
+        flags | libc::MS_BIND
+    };
     let done = match api::mount(None, &by_fd(target.as_fd()), None, flags, data) {
         // mount(2) takes what isn't mentioned for cleared, and what is locked can't be.
         Err(error) if error.errno() == Errno::EPERM => keep_locked(target.as_fd(), step.attrs, flags, data),

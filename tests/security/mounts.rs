@@ -104,6 +104,43 @@ container_test!(ghsa_5g49_cgroup_files_are_names, |c| {
     }
 });
 
+// Where these two are decides what the masks cover, also if they are bound.
+container_test!(no_link_leads_a_bind_of_proc_or_sys, |c| {
+    skip_for_runc!(c, "it follows the link");
+    for (name, at) in [("proc", 0), ("sys", 5)] {
+        let before = c.config.clone();
+        let place = c.rootfs().join(name);
+        fs::remove_dir(&place).unwrap();
+        symlink("/elsewhere", &place).unwrap();
+        fs::create_dir_all(c.rootfs().join("elsewhere")).unwrap();
+        c.set(&format!("/mounts/{at}"), mount("bind", &format!("/{name}"), &format!("/{name}"), &["rbind"]));
+        let wanted = [&format!("/mounts/{at}"), "ordinary directory"];
+        c.run().fails(&wanted);
+        c.assert_clean();
+        // By mount(2), too.
+        let guest = crate::common::guest();
+        let prefix = [guest.to_str().unwrap(), "with", "enosys=open_tree,open_tree_attr,move_mount", "--"];
+        c.write_config();
+        crate::common::program::finish(&mut c.command_by(&prefix, &["run", &c.id]), &c.dir).fails(&wanted);
+        c.assert_clean();
+        fs::remove_file(&place).unwrap();
+        fs::create_dir(&place).unwrap();
+        c.config = before;
+    }
+});
+
+// Each directory that is missing takes a call within a call: links that lead nowhere must not add up to the whole stack.
+container_test!(links_that_lead_nowhere_end_in_an_error, |c| {
+    skip_for_runc!(c, "it resolves them in another way");
+    let long = "x/".repeat(2000);
+    for link in 0..12 {
+        symlink(format!("/link{}/{long}", link + 1), c.rootfs().join(format!("link{link}"))).unwrap();
+    }
+    c.push("/mounts", mount("tmpfs", "tmpfs", "/link0", &[]));
+    c.run().fails(&["/mounts/6", "ELOOP"]);
+    c.assert_clean();
+});
+
 // What is mounted over a part of a source hides it, and its flags bind, also for a root that may mount (a copy that is made
 // in the caller's mount namespace has none of these locks).
 container_test!(root_of_a_user_namespace_undoes_nothing_of_a_source, |c| {
