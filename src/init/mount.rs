@@ -15,7 +15,7 @@ use crate::error::{Invalid, invalid};
 use crate::host::in_user_namespace;
 use crate::lsm;
 use crate::plan::cgroup_mounts::{CgroupSource, CgroupV1};
-use crate::plan::mounts::{Fallback, FileSystem, Locks, MountStep, Rootfs, What, is_context};
+use crate::plan::mounts::{Fallback, FileSystem, MountStep, Rootfs, What, is_context};
 use crate::plan::options::{Attrs, Bind, Propagation, Reach, attr};
 use crate::sys::mount::{self as api, Link, Tree};
 use crate::sys::{self, Context};
@@ -35,7 +35,9 @@ impl Around {
     pub(crate) fn of(plan: &Rootfs) -> Self {
         let steps = plan.steps.iter().flat_map(|step| &step.propagation);
         let shared = steps.chain([&plan.propagation]).any(|change| change.kind == libc::MS_SHARED);
-        if shared { Self::Shared } else { Self::NotShared }
+        // The mounts of the host keep what they are where only the root's propagation is changed.
+        let cut = plan.first_propagation().cuts_off();
+        if shared || !cut { Self::Shared } else { Self::NotShared }
     }
 
     /// What is left to change of a new mount's propagation, which is private.
@@ -59,8 +61,8 @@ pub(crate) enum BindTree<'a> {
 /// Carries out one step.
 pub(crate) fn step(root: &mut Root, step: &MountStep, source: BindTree<'_>, around: Around) -> Result<Option<Late>> {
     let mounted = match &step.what {
-        What::Bind { source: path, tree, asked, locks, .. } => {
-            let wanted = Wanted { path, tree: *tree, asked: *asked, locks: *locks };
+        What::Bind { source: path, tree, asked, .. } => {
+            let wanted = Wanted { path, tree: *tree, asked: *asked };
             bind(root, step, &wanted, source, around).map(Some)
         }
         What::FileSystem(fs) => {
@@ -108,7 +110,6 @@ struct Wanted<'a> {
     path: &'a CStr,
     tree: Bind,
     asked: Attrs,
-    locks: Locks,
 }
 
 fn bind(root: &Root, step: &MountStep, wanted: &Wanted<'_>, opened: BindTree<'_>, around: Around) -> Result<OwnedFd> {
@@ -135,29 +136,12 @@ fn bind(root: &Root, step: &MountStep, wanted: &Wanted<'_>, opened: BindTree<'_>
         },
     };
     only_proc_on_proc(step, path, source.as_fd())?;
-    let by_runtime = wanted.locks == Locks::Runtime && matches!(opened, BindTree::Early(_));
-    if by_runtime {
-        keeps_locked(source.as_fd(), wanted.asked)?;
-    }
-    let attrs = if by_runtime { wanted.asked } else { step.attrs };
     let target = bind_target(root, step, kind(source.as_fd())?)?;
-    attach_over(source.as_fd(), &target, [attrs, wanted.asked], step.recursive)
+    attach_over(source.as_fd(), &target, [step.attrs, wanted.asked], step.recursive)
         .map_err(|error| not_bound(error, step, path, source.as_fd(), &target))?;
     root.done_with(target);
     propagate(source.as_fd(), &step.propagation)?;
     Ok(source)
-}
-
-/// The kernel would lock these flags if the source had been opened in the container's user namespace, where runc opens it.
-/// The access time is locked, too, but gives no rights: what is asked for is given.
-fn keeps_locked(source: BorrowedFd<'_>, asked: Attrs) -> Result<()> {
-    let asked = Attrs { set: 0, clear: asked.clear & !(attr::ATIME | attr::NODIRATIME) };
-    if asked.is_empty() {
-        return Ok(());
-    }
-    let current = nix::sys::statfs::fstatfs(source).call("fstatfs", "bind source")?.flags();
-    let words = asked.refused(ms_of(current.bits()));
-    if words.is_empty() { Ok(()) } else { bail!("{} (EPERM)", cannot_clear(&words)) }
 }
 
 fn cannot_clear(words: &[&str]) -> String {
@@ -356,7 +340,7 @@ fn fall_back(
             Err(error) if error.errno() == Errno::ENOENT => continue,
             Err(error) if error.errno() == Errno::ENOSYS => {
                 root.stray();
-                let wanted = Wanted { path, tree: fallback.tree, asked: step.attrs, locks: Locks::Kernel };
+                let wanted = Wanted { path, tree: fallback.tree, asked: step.attrs };
                 return bind_by_mount2(root, &MountStep { recursive, ..step.clone() }, &wanted, reach);
             }
             // What can't be bound either says less than the mount that was asked for.

@@ -301,7 +301,12 @@ impl Root {
             Err(error) if error.errno() == Errno::EEXIST => {}
             made => drop(made?),
         }
-        openat2(parent.as_fd(), &name, libc::O_PATH | libc::O_NOFOLLOW, 0, BENEATH_NO_LINKS).map(Slot::Handle)
+        let found = openat2(parent.as_fd(), &name, libc::O_PATH | libc::O_NOFOLLOW, 0, BENEATH_NO_LINKS)?;
+        // With O_PATH the link itself is opened.
+        if kind(found.as_fd())? == SFlag::S_IFLNK {
+            return Err(Error::new("open", format!("{path:?}, a symbolic link of the image"), Errno::ELOOP));
+        }
+        Ok(Slot::Handle(found))
     }
 
     /// A place that may be there or not: one below a known file system is not looked up.

@@ -246,6 +246,8 @@ fn late_source(plan: &Plan, index: usize, namespaces: &Namespaces) -> Result<Opt
         }
     }
     sys::clone::setns(namespaces.mount.as_fd(), libc::CLONE_NEWNS)?;
+    // The file system of a source may let it wait for ever, and a change of rights has reset this.
+    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).call("prctl", "PR_SET_PDEATHSIG")?;
     let reach = if *tree == Bind::Tree { Tree::Recursive } else { Tree::One };
     let opened = match open_source(source, reach) {
         Err(error) if error.errno() == Errno::ENOSYS && idmap.is_some() => return Err(idmapped::lacking(step, &error)),

@@ -201,6 +201,22 @@ container_test!(a_remount_that_links_lead_to_a_volume_changes_the_mount_alone, |
     assert!(mount.has("ro") && mount.super_has("ro"), "{mount:?}");
 });
 
+// Where the root alone is cut off from the host, what is mounted on a volume becomes shared as that is.
+container_test!(a_mount_that_is_to_be_private_is_on_a_shared_volume, |c| {
+    let host = c.path("host");
+    fs::create_dir(&host).unwrap();
+    let at = host.display();
+    let script = format!("mount -t tmpfs none {at}; mount --make-shared {at}; mkdir -p {at}/volume/sub; \"$@\"");
+    c.push("/mounts", mount("bind", host.join("volume").to_str().unwrap(), "/volume", &["rbind"]));
+    c.push("/mounts", mount("tmpfs", "tmpfs", "/volume/sub", &["private"]));
+    c.args(&["facts"]);
+    for propagation in ["private", "slave", "unbindable"] {
+        c.set("/linux/rootfsPropagation", propagation);
+        let seen = mountinfo::at(&run_in(c, &script).ok().json(), "/volume/sub");
+        assert!(!seen.propagates("shared"), "{propagation}: {seen:?}");
+    }
+});
+
 // The table of mounts writes blanks and backslashes in octal.
 container_test!(without_pivot_odd_names_are_what_they_are, |c| {
     skip_for_runc!(c, "it unmounts the container's proc");
