@@ -135,7 +135,9 @@ fn refused(plan: &Plan, step: &MountStep, namespace: BorrowedFd<'_>, error: sys:
     }
     let whole = *tree == Bind::Tree && idmap.reach == Reach::Tree;
     let culprit = mounts_of(source, whole).into_iter().find_map(|(path, mount)| {
-        let copy = api::open_tree(sys::fs::CWD, &path, Tree::One).ok()?;
+        // In a user namespace mounts below it may be locked to it.
+        let open = |reach| api::open_tree(sys::fs::CWD, &path, reach);
+        let copy = open(Tree::One).or_else(|_| open(Tree::Recursive)).ok()?;
         let error = api::idmap(copy.as_fd(), Tree::One, namespace).err()?;
         Some((path, mount, copy, error))
     });
