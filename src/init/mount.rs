@@ -137,7 +137,10 @@ fn bind(root: &Root, step: &MountStep, wanted: &Wanted<'_>, opened: BindTree<'_>
     };
     only_proc_on_proc(step, path, source.as_fd())?;
     let target = bind_target(root, step, kind(source.as_fd())?)?;
-    attach_over(source.as_fd(), &target, [step.attrs, wanted.asked], step.recursive)
+    // The kernel doesn't lock nosymfollow: a source that is opened for a user namespace keeps it.
+    let kept = if matches!(opened, BindTree::Late(_)) { attr::NOSYMFOLLOW & !wanted.asked.clear } else { 0 };
+    let attrs = Attrs { set: step.attrs.set, clear: step.attrs.clear & !kept };
+    attach_over(source.as_fd(), &target, [attrs, wanted.asked], step.recursive)
         .map_err(|error| not_bound(error, step, path, source.as_fd(), &target))?;
     root.done_with(target);
     propagate(source.as_fd(), &step.propagation)?;
