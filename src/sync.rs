@@ -187,10 +187,11 @@ impl Outside {
     }
 }
 
-/// Answers a request for a source.
-pub(crate) fn answer(outside: BorrowedFd<'_>, source: Result<OwnedFd>) -> Result<()> {
+/// Answers a request for a source; `None` is for the inside to bind itself.
+pub(crate) fn answer(outside: BorrowedFd<'_>, source: Result<Option<OwnedFd>>) -> Result<()> {
     match source {
-        Ok(tree) => send(outside, b'o', &[], &[tree.as_fd()]),
+        Ok(None) => write(outside, b'n', &[]),
+        Ok(Some(tree)) => send(outside, b'o', &[], &[tree.as_fd()]),
         Err(error) => write(outside, b'f', format!("{error:#}").as_bytes()),
     }
 }
@@ -238,14 +239,16 @@ impl Inside {
     }
 
     /// Has the source of a step opened outside, where the rights for it are, but as this process's mounts are now.
-    pub(crate) fn source(&self, step: usize) -> Result<OwnedFd> {
+    /// `None` where the kernel lacks the calls for it.
+    pub(crate) fn source(&self, step: usize) -> Result<Option<OwnedFd>> {
         let open =
             |path: &str| nix::fcntl::open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).call("open", path);
         let (mount, user) = (open("/proc/self/ns/mnt")?, open("/proc/self/ns/user")?);
         send(self.0.as_fd(), b'o', step.to_string().as_bytes(), &[mount.as_fd(), user.as_fd()])?;
         let (message, mut fds) = receive(self.0.as_fd())?;
         match (message.split_first(), fds.pop()) {
-            (Some((b'o', _)), Some(tree)) => Ok(tree),
+            (Some((b'o', _)), Some(tree)) => Ok(Some(tree)),
+            (Some((b'n', _)), None) => Ok(None),
             (Some((b'f', text)), _) => bail!("{}", String::from_utf8_lossy(text)),
             (None, _) => bail!("the runtime is gone"),
             _ => bail!("internal error: waiting for a source, got {message:?}"),
@@ -305,11 +308,11 @@ mod tests {
         let (outside, inside) = channel().unwrap();
         let asker = std::thread::spawn(move || (inside.source(7), inside.source(8)));
         let Heard::Source(7, namespaces) = outside.hear().unwrap() else { panic!("no request") };
-        answer(outside.as_fd(), Ok(namespaces.mount)).unwrap();
+        answer(outside.as_fd(), Ok(Some(namespaces.mount))).unwrap();
         let Heard::Source(8, _) = outside.hear().unwrap() else { panic!("no request") };
         answer(outside.as_fd(), Err(anyhow!("not there"))).unwrap();
         let (first, second) = asker.join().unwrap();
-        assert!(first.is_ok());
+        assert!(first.unwrap().is_some());
         assert_eq!(second.unwrap_err().to_string(), "not there");
     }
 

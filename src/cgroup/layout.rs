@@ -3,8 +3,8 @@
 //! mountinfo is long on a busy host (a line for each mount of each container) and the kernel builds it under
 //! a lock, so the usual mount points are asked first and it is read only when one of them isn't there.
 
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -179,26 +179,7 @@ fn cgroup_mount(line: &[u8]) -> Option<CgroupMount> {
         return None;
     }
     let options = String::from_utf8_lossy(fields.get(dash + 3)?).split(',').map(str::to_owned).collect();
-    Some(CgroupMount { kind, point: unescape(fields.get(4)?), options })
-}
-
-/// mountinfo writes blank, tab, newline and backslash as `\` and three octal digits.
-fn unescape(field: &[u8]) -> PathBuf {
-    let (mut out, mut rest) = (Vec::with_capacity(field.len()), field);
-    while let [first, tail @ ..] = rest {
-        let escaped = match (first, tail) {
-            (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..]) => {
-                rest = after;
-                Some(((a - b'0') << 6) | ((b - b'0') << 3) | (c - b'0'))
-            }
-            _ => None,
-        };
-        out.push(escaped.unwrap_or_else(|| {
-            rest = tail;
-            *first
-        }));
-    }
-    PathBuf::from(OsString::from_vec(out))
+    Some(CgroupMount { kind, point: crate::sys::mount::unescape(fields.get(4)?), options })
 }
 
 /// Resolves `.` and `..` without looking at the host; `..` at the top stays at the top, so nothing escapes.

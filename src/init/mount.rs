@@ -15,7 +15,7 @@ use crate::error::{Invalid, invalid};
 use crate::host::in_user_namespace;
 use crate::lsm;
 use crate::plan::cgroup_mounts::{CgroupSource, CgroupV1};
-use crate::plan::mounts::{Fallback, FileSystem, Locks, MountStep, Rootfs, What, is_context};
+use crate::plan::mounts::{Fallback, FileSystem, MountStep, Rootfs, What, is_context};
 use crate::plan::options::{Attrs, Bind, Propagation, Reach, attr};
 use crate::sys::mount::{self as api, Link, Tree};
 use crate::sys::{self, Context};
@@ -35,7 +35,9 @@ impl Around {
     pub(crate) fn of(plan: &Rootfs) -> Self {
         let steps = plan.steps.iter().flat_map(|step| &step.propagation);
         let shared = steps.chain([&plan.propagation]).any(|change| change.kind == libc::MS_SHARED);
-        if shared { Self::Shared } else { Self::NotShared }
+        // The mounts of the host keep what they are where only the root's propagation is changed.
+        let cut = plan.first_propagation().cuts_off();
+        if shared || !cut { Self::Shared } else { Self::NotShared }
     }
 
     /// What is left to change of a new mount's propagation, which is private.
@@ -59,8 +61,8 @@ pub(crate) enum BindTree<'a> {
 /// Carries out one step.
 pub(crate) fn step(root: &mut Root, step: &MountStep, source: BindTree<'_>, around: Around) -> Result<Option<Late>> {
     let mounted = match &step.what {
-        What::Bind { source: path, tree, asked, locks, .. } => {
-            let wanted = Wanted { path, tree: *tree, asked: *asked, locks: *locks };
+        What::Bind { source: path, tree, asked, .. } => {
+            let wanted = Wanted { path, tree: *tree, asked: *asked };
             bind(root, step, &wanted, source, around).map(Some)
         }
         What::FileSystem(fs) => {
@@ -108,7 +110,6 @@ struct Wanted<'a> {
     path: &'a CStr,
     tree: Bind,
     asked: Attrs,
-    locks: Locks,
 }
 
 fn bind(root: &Root, step: &MountStep, wanted: &Wanted<'_>, opened: BindTree<'_>, around: Around) -> Result<OwnedFd> {
@@ -135,29 +136,15 @@ fn bind(root: &Root, step: &MountStep, wanted: &Wanted<'_>, opened: BindTree<'_>
         },
     };
     only_proc_on_proc(step, path, source.as_fd())?;
-    let by_runtime = wanted.locks == Locks::Runtime && matches!(opened, BindTree::Early(_));
-    if by_runtime {
-        keeps_locked(source.as_fd(), wanted.asked)?;
-    }
-    let attrs = if by_runtime { wanted.asked } else { step.attrs };
     let target = bind_target(root, step, kind(source.as_fd())?)?;
+    // The kernel doesn't lock nosymfollow: a source that is opened for a user namespace keeps it.
+    let kept = if matches!(opened, BindTree::Late(_)) { attr::NOSYMFOLLOW & !wanted.asked.clear } else { 0 };
+    let attrs = Attrs { set: step.attrs.set, clear: step.attrs.clear & !kept };
     attach_over(source.as_fd(), &target, [attrs, wanted.asked], step.recursive)
         .map_err(|error| not_bound(error, step, path, source.as_fd(), &target))?;
     root.done_with(target);
     propagate(source.as_fd(), &step.propagation)?;
     Ok(source)
-}
-
-/// The kernel would lock these flags if the source had been opened in the container's user namespace, where runc opens it.
-/// The access time is locked, too, but gives no rights: what is asked for is given.
-fn keeps_locked(source: BorrowedFd<'_>, asked: Attrs) -> Result<()> {
-    let asked = Attrs { set: 0, clear: asked.clear & !(attr::ATIME | attr::NODIRATIME) };
-    if asked.is_empty() {
-        return Ok(());
-    }
-    let current = nix::sys::statfs::fstatfs(source).call("fstatfs", "bind source")?.flags();
-    let words = asked.refused(ms_of(current.bits()));
-    if words.is_empty() { Ok(()) } else { bail!("{} (EPERM)", cannot_clear(&words)) }
 }
 
 fn cannot_clear(words: &[&str]) -> String {
@@ -209,11 +196,21 @@ pub(crate) fn missing_source(step: &MountStep, path: &CStr, reach: Tree, error: 
     invalid(format!("{}/source", step.pointer), what)
 }
 
-fn bind_target<'a>(root: &'a Root, step: &MountStep, source: SFlag) -> sys::Result<Slot<'a>> {
-    match source {
-        SFlag::S_IFDIR => root.dir_slot(&step.destination, Links::Follow),
-        _ => root.file_slot(&step.destination),
+fn bind_target<'a>(root: &'a Root, step: &MountStep, source: SFlag) -> Result<Slot<'a>> {
+    let destination = &step.destination;
+    if ["/proc", "/sys"].contains(&destination.as_str()) {
+        // As for a new one of these file systems: whatever is there decides what the masks cover.
+        return root.dir_slot(destination, Links::Refuse).map_err(|error| match error.errno() {
+            Errno::ELOOP | Errno::ENOTDIR => {
+                anyhow!("{destination:?} must be an ordinary directory, not a link: {error}")
+            }
+            _ => error.into(),
+        });
     }
+    Ok(match source {
+        SFlag::S_IFDIR => root.dir_slot(destination, Links::Follow)?,
+        _ => root.file_slot(destination)?,
+    })
 }
 
 /// move_mount(2) says EINVAL for a file on a directory, for which mount(2) says ENOTDIR, in words that engines explain.
@@ -278,6 +275,7 @@ fn bind_by_mount2(root: &Root, step: &MountStep, wanted: &Wanted<'_>, reach: Tre
 /// it has no descriptor. `None` if it is not such a one, or fails: then by the mount API, which says why.
 fn at_once(root: &Root, step: &MountStep, fs: &FileSystem, around: Around) -> Option<Option<OwnedFd>> {
     let simple = [c"devpts", c"mqueue"].contains(&fs.kind.as_c_str()) && fs.root_label.is_none() && !step.late_readonly;
+    let simple = simple && !root.expects_remounts();
     if !simple || !step.recursive.is_empty() || !around.left(&step.propagation).is_empty() {
         return None;
     }
@@ -318,6 +316,9 @@ fn file_system(root: &Root, step: &MountStep, fs: &FileSystem, around: Around) -
         lsm::label_file(&by_fd(mount.as_fd()), label)?;
     }
     root.done_with(target);
+    if new {
+        root.made(&step.destination, mount.as_fd())?;
+    }
     if !step.recursive.is_empty() {
         set_attrs(mount.as_fd(), Tree::Recursive, step.recursive)?;
     }
@@ -342,7 +343,7 @@ fn fall_back(
             Err(error) if error.errno() == Errno::ENOENT => continue,
             Err(error) if error.errno() == Errno::ENOSYS => {
                 root.stray();
-                let wanted = Wanted { path, tree: fallback.tree, asked: step.attrs, locks: Locks::Kernel };
+                let wanted = Wanted { path, tree: fallback.tree, asked: step.attrs };
                 return bind_by_mount2(root, &MountStep { recursive, ..step.clone() }, &wanted, reach);
             }
             // What can't be bound either says less than the mount that was asked for.
@@ -578,6 +579,14 @@ fn page_size() -> usize {
 
 fn remount(root: &Root, step: &MountStep, flags: u64, data: Option<&CStr>) -> Result<OwnedFd> {
     let target = root.place(&step.destination, 0, Links::Follow)?;
+    let flags = if root.has_made(&step.destination, target.as_fd())? {
+        flags
+    } else if data.is_some() && flags & libc::MS_BIND == 0 {
+        let what = format!("{data:?} would change a file system that isn't the container's alone, expected \"bind\"");
+        return Err(invalid(format!("{}/options", step.pointer), what));
+    } else {
+        flags | libc::MS_BIND
+    };
     let done = match api::mount(None, &by_fd(target.as_fd()), None, flags, data) {
         // mount(2) takes what isn't mentioned for cleared, and what is locked can't be.
         Err(error) if error.errno() == Errno::EPERM => keep_locked(target.as_fd(), step.attrs, flags, data),

@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{Mode, SFlag, fstatat, mkdirat, mknodat};
 
-use crate::sys::fs::{BENEATH_NO_LINKS, IN_ROOT, close_all, openat2};
+use crate::sys::fs::{BENEATH_NO_LINKS, IN_ROOT, close_all, openat2, statx_mount_id};
 use crate::sys::{Context, Error, Result};
 
 /// The root of the container's file system, by descriptor.
@@ -29,6 +29,10 @@ pub(crate) struct Root {
     /// Whether a mount may be anywhere, whatever its path says.
     strayed: Cell<bool>,
     links_left: Cell<u32>,
+    /// How many directories are being made, each for the one before it.
+    depth: Cell<u32>,
+    /// Which file system (stat(2)) was mounted anew at a path, if remounts are to come.
+    made: RefCell<Option<Vec<(String, u64)>>>,
     /// Descriptors that are done with, closed many at a time.
     done: RefCell<Vec<OwnedFd>>,
     done_at_most: usize,
@@ -44,10 +48,13 @@ const DONE_AT_MOST: usize = 96;
 const DONE_OF_MANY: usize = 16;
 const FEW_MOUNTS: usize = 24;
 
+/// As many directories as one path can name (PATH_MAX).
+const DEEPEST: u32 = 2048;
+
 /// Where a link of the image or of a volume leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Led {
-    /// To something on the root's own file system.
+    /// To something on the root's own mount. Its file system may be that of volumes, too.
     OnRoot,
     Elsewhere,
 }
@@ -139,6 +146,8 @@ impl Root {
             by_link: Cell::new(None),
             strayed: Cell::new(false),
             links_left: Cell::new(256),
+            depth: Cell::new(0),
+            made: RefCell::default(),
             done: RefCell::default(),
             done_at_most: DONE_AT_MOST,
         }
@@ -149,6 +158,31 @@ impl Root {
         if mounts > FEW_MOUNTS {
             self.done_at_most = DONE_OF_MANY;
         }
+    }
+
+    /// Remembers the new file systems from now on.
+    pub(crate) fn expect_remounts(&self) {
+        *self.made.borrow_mut() = Some(Vec::new());
+    }
+
+    pub(crate) fn expects_remounts(&self) -> bool {
+        self.made.borrow().is_some()
+    }
+
+    /// Notes a new file system, mounted at `path`.
+    pub(crate) fn made(&self, path: &str, mount: BorrowedFd<'_>) -> Result<()> {
+        if let Some(made) = self.made.borrow_mut().as_mut() {
+            made.push((path.to_owned(), nix::sys::stat::fstat(mount).call("fstat", path)?.st_dev));
+        }
+        Ok(())
+    }
+
+    /// Whether what is at a place is the file system that was last mounted anew at `path`: links of the image, and mounts
+    /// on the way, may lead elsewhere.
+    pub(crate) fn has_made(&self, path: &str, place: BorrowedFd<'_>) -> Result<bool> {
+        let made = self.made.borrow();
+        let last = made.iter().flatten().rfind(|(at, _)| at == path);
+        Ok(last.map(|(_, device)| *device) == Some(nix::sys::stat::fstat(place).call("fstat", path)?.st_dev))
     }
 
     /// Closes a descriptor, some time: every mount leaves two or three behind, and one call closes many.
@@ -182,7 +216,12 @@ impl Root {
             Some(Led::Elsewhere) => true,
         };
         self.covered.extend(self.known.extract_if(.., |(known, ..)| covers(known)));
-        self.known.extend(fs.map(|(fd, content)| (path.to_owned(), fd, content)));
+        match fs {
+            Some((fd, content)) if by_link.is_none() => self.known.push((path.to_owned(), fd, content)),
+            // What is at that path may be something else, now or later.
+            Some((fd, _)) => self.done(fd),
+            None => {}
+        }
     }
 
     /// Nothing is known any more: somebody else may have mounted something anywhere.
@@ -250,6 +289,26 @@ impl Root {
         self.file(path).map(Slot::Handle)
     }
 
+    /// [`Self::file_slot`] that no link of the image is at.
+    pub(crate) fn file_slot_no_link(&self, path: &str) -> Result<Slot<'_>> {
+        if let Some((.., Content::Ours)) = self.below(path)? {
+            return self.file_slot(path);
+        }
+        let (parent, name) = self.parent(path)?;
+        let Some(name) = name else { return Ok(Slot::Handle(parent)) };
+        let flags = libc::O_CREAT | libc::O_EXCL | libc::O_WRONLY | libc::O_NOFOLLOW;
+        match openat2(parent.as_fd(), &name, flags, 0o644, BENEATH_NO_LINKS) {
+            Err(error) if error.errno() == Errno::EEXIST => {}
+            made => drop(made?),
+        }
+        let found = openat2(parent.as_fd(), &name, libc::O_PATH | libc::O_NOFOLLOW, 0, BENEATH_NO_LINKS)?;
+        // With O_PATH the link itself is opened.
+        if kind(found.as_fd())? == SFlag::S_IFLNK {
+            return Err(Error::new("open", format!("{path:?}, a symbolic link of the image"), Errno::ELOOP));
+        }
+        Ok(Slot::Handle(found))
+    }
+
     /// A place that may be there or not: one below a known file system is not looked up.
     pub(crate) fn slot(&self, path: &str) -> Result<Option<Slot<'_>>> {
         if let Some((dir, name, _)) = self.below(path)? {
@@ -282,8 +341,9 @@ impl Root {
 
     /// Notes where a link has led to.
     fn led_to(&self, place: BorrowedFd<'_>) -> Result<()> {
-        let stat = |fd| nix::sys::stat::fstat(fd).call("fstat", "handle");
-        let led = if stat(self.as_fd())?.st_dev == stat(place)?.st_dev { Led::OnRoot } else { Led::Elsewhere };
+        let root = statx_mount_id(self.as_fd()).ok().flatten();
+        let on_root = root.is_some() && root == statx_mount_id(place).ok().flatten();
+        let led = if on_root { Led::OnRoot } else { Led::Elsewhere };
         if led == Led::Elsewhere {
             self.strayed.set(true);
         }
@@ -348,7 +408,18 @@ impl Root {
 
     fn dir_via(&self, path: &str, links: Links, via: Via) -> Result<OwnedFd> {
         match self.place_via(path, libc::O_DIRECTORY, links, via) {
-            Err(error) if error.errno() == Errno::ENOENT => self.make_dir(path, links, via),
+            Err(error) if error.errno() == Errno::ENOENT => {
+                // Each directory above it that is missing, too, takes a call of this within this one, and links that lead
+                // nowhere add theirs.
+                let depth = self.depth.get();
+                if depth == DEEPEST {
+                    return Err(Error::new("mkdir", "a path with too many directories and links", Errno::ELOOP));
+                }
+                self.depth.set(depth + 1);
+                let made = self.make_dir(path, links, via);
+                self.depth.set(depth);
+                made
+            }
             found => found,
         }
     }

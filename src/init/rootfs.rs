@@ -5,7 +5,8 @@
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use nix::errno::Errno;
@@ -64,6 +65,9 @@ pub(crate) fn build(plan: &Rootfs, sources: &[Source], outside: &Inside) -> Resu
     }
     let mut root = attach_root(plan)?;
     root.prepare_for(plan.steps.len());
+    if plan.steps.iter().any(|step| matches!(step.what, What::Remount { .. })) {
+        root.expect_remounts();
+    }
     let own_null = plan.own_dev && plan.nodes.iter().any(|node| node.path == "/dev/null" && !node.bind);
     let tmpfs = plan.steps.iter().any(|step| {
         step.destination == "/dev" && matches!(&step.what, What::FileSystem(fs) if fs.kind.as_c_str() == c"tmpfs")
@@ -79,7 +83,7 @@ pub(crate) fn build(plan: &Rootfs, sources: &[Source], outside: &Inside) -> Resu
             Source::Early(tree) => BindTree::Early(tree),
             Source::Late => {
                 fetched = outside.source(index)?;
-                BindTree::Late(&fetched)
+                fetched.as_ref().map_or(BindTree::Inside, BindTree::Late)
             }
         };
         late.extend(mount::step(&mut root, step, tree, around)?);
@@ -216,11 +220,10 @@ fn pivot(plan: &Rootfs) -> Result<()> {
 fn move_root() -> Result<()> {
     let own = nix::unistd::getcwd().call("getcwd", "root file system")?;
     let table = std::fs::read("/proc/self/mountinfo").call("read", "/proc/self/mountinfo")?;
-    // Names of the host's mounts may be of any bytes.
-    let table = String::from_utf8_lossy(&table);
-    let points: Vec<String> = table.lines().rev().filter_map(|line| control_mount(line, &own)).collect();
+    let points: Vec<PathBuf> =
+        table.split(|byte| *byte == b'\n').rev().filter_map(|line| control_mount(line, &own)).collect();
     for point in points {
-        let point = CString::new(point)?;
+        let point = CString::new(point.into_os_string().into_vec())?;
         match api::umount2(&point, libc::MNT_DETACH) {
             Err(error) if matches!(error.errno(), Errno::EINVAL | Errno::EPERM) => {
                 // Locked or busy: cover it.
@@ -235,13 +238,13 @@ fn move_root() -> Result<()> {
 }
 
 /// The mount point of a line of mountinfo that is a whole proc or sysfs outside the container.
-fn control_mount(line: &str, own: &Path) -> Option<String> {
-    let (before, after) = line.split_once(" - ")?;
-    let mut fields = before.split(' ').skip(3);
-    let (root, point) = (fields.next()?, fields.next()?);
-    let kind = after.split(' ').next()?;
-    let control = root == "/" && ["proc", "sysfs"].contains(&kind);
-    (control && !Path::new(point).starts_with(own)).then(|| point.replace("\\040", " "))
+fn control_mount(line: &[u8], own: &Path) -> Option<PathBuf> {
+    let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
+    let dash = fields.iter().position(|field| *field == b"-")?;
+    let kind: &[u8] = fields.get(dash + 1)?;
+    let control = *fields.get(3)? == b"/" && [&b"proc"[..], b"sysfs"].contains(&kind);
+    let point = api::unescape(fields.get(4)?);
+    (control && !point.starts_with(own)).then_some(point)
 }
 
 /// Closes off what the container may not see or write. The last step: mount points and nodes were made before.
@@ -265,8 +268,9 @@ pub(crate) fn seal(built: &mut Built, plan: &Rootfs, hooks: Hooks) -> Result<()>
         let empty = kernels && !built.root.strayed() && !plan.steps.iter().any(below);
         let tree = if empty { Tree::One } else { Tree::Recursive };
         match make_readonly(&built.root, &clean, tree).with_context(what)? {
-            Sealed::Nothing | Sealed::Below => {}
-            Sealed::Place => built.root.mounted(&clean, None),
+            Sealed::Nothing => {}
+            // The copy covers what is known below it: masks and read-only paths there belong on the copy.
+            Sealed::Below | Sealed::Place => built.root.mounted(&clean, None),
             Sealed::Root => readonly = true,
         }
     }

@@ -79,5 +79,5 @@ fn master_by_number(devpts: BorrowedFd<'_>) -> Result<OwnedFd> {
 
 /// The slave by its descriptor onto a file that is no link (runtime-linux.md; CVE-2025-52565).
 fn console(root: &Root, slave: BorrowedFd<'_>) -> Result<()> {
-    Ok(bind_file(slave, &root.file_slot("/dev/console")?)?)
+    Ok(bind_file(slave, &root.file_slot_no_link("/dev/console")?)?)
 }

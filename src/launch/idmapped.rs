@@ -7,7 +7,7 @@
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -135,7 +135,9 @@ fn refused(plan: &Plan, step: &MountStep, namespace: BorrowedFd<'_>, error: sys:
     }
     let whole = *tree == Bind::Tree && idmap.reach == Reach::Tree;
     let culprit = mounts_of(source, whole).into_iter().find_map(|(path, mount)| {
-        let copy = api::open_tree(sys::fs::CWD, &path, Tree::One).ok()?;
+        // In a user namespace mounts below it may be locked to it.
+        let open = |reach| api::open_tree(sys::fs::CWD, &path, reach);
+        let copy = open(Tree::One).or_else(|_| open(Tree::Recursive)).ok()?;
         let error = api::idmap(copy.as_fd(), Tree::One, namespace).err()?;
         Some((path, mount, copy, error))
     });
@@ -207,31 +209,11 @@ impl Listed {
         let dash = words.iter().position(|word| *word == b"-")?;
         Some(Self {
             id: text(words.first()?).parse().ok()?,
-            point: PathBuf::from(std::ffi::OsString::from_vec(unescape(words.get(4)?))),
+            point: api::unescape(words.get(4)?),
             idmapped: words.get(5)?.split(|byte| *byte == b',').any(|option| option == b"idmapped"),
             kind: text(words.get(dash + 1)?),
         })
     }
-}
-
-/// Space, tab, newline and backslash are octal in mountinfo: `\040`.
-fn unescape(word: &[u8]) -> Vec<u8> {
-    let mut rest = word;
-    let mut plain = Vec::with_capacity(word.len());
-    while let Some((byte, after)) = rest.split_first() {
-        let code = after.get(..3).and_then(|code| u8::from_str_radix(std::str::from_utf8(code).ok()?, 8).ok());
-        match code {
-            Some(code) if *byte == b'\\' => {
-                plain.push(code);
-                rest = after.get(3..).unwrap_or_default();
-            }
-            _ => {
-                plain.push(*byte);
-                rest = after;
-            }
-        }
-    }
-    plain
 }
 
 #[cfg(test)]

@@ -90,7 +90,8 @@ pub(crate) enum Source {
     Inside,
     Early(OwnedFd),
     /// It is asked for when its turn comes: it lies on the container's file system, on which earlier steps mount, or there
-    /// are too many to have them all open.
+    /// are too many to have them all open, or the kernel locks what a user namespace must not change of it only if it is
+    /// copied in the container's mount namespace.
     Late,
 }
 
@@ -113,10 +114,16 @@ impl Opened {
 /// ids are to be mapped, which takes rights that only the outside has.
 pub(crate) fn sources(plan: &Plan) -> Result<Opened> {
     match plan.rootfs.sources {
-        Sources::Outside => {
-            let propagation = propagation(plan.rootfs.propagation, plan.namespaces.has(Kind::User));
-            open_some(&plan.rootfs, propagation, |_| true)
+        // A copy made in the caller's mount namespace has none of the locks that root of a user namespace must not undo:
+        // on flags such as "ro", and on what is mounted below (mount_namespaces(7)).
+        Sources::Outside if plan.namespaces.has(Kind::User) => {
+            let late = |step: &MountStep| match step.what {
+                What::Bind { .. } => Source::Late,
+                _ => Source::Inside,
+            };
+            Ok(Opened { sources: plan.rootfs.steps.iter().map(late).collect(), limit: None })
         }
+        Sources::Outside => open_some(&plan.rootfs, propagation(plan.rootfs.propagation, false), |_| true),
         Sources::Inside | Sources::AsCaller => {
             open_some(&plan.rootfs, propagation(plan.rootfs.propagation, false), MountStep::is_idmapped)
         }
@@ -224,7 +231,8 @@ pub(super) fn open_late(plan: &Plan, outside: BorrowedFd<'_>, index: usize, name
     }
 }
 
-fn late_source(plan: &Plan, index: usize, namespaces: &Namespaces) -> Result<OwnedFd> {
+/// `None` where the kernel lacks open_tree(2): the container's process binds the source by mount(2).
+fn late_source(plan: &Plan, index: usize, namespaces: &Namespaces) -> Result<Option<OwnedFd>> {
     // Nothing of the container may look into this process.
     process::set_dumpable(false)?;
     let step = plan.rootfs.steps.get(index).context("internal error: no such step")?;
@@ -238,12 +246,21 @@ fn late_source(plan: &Plan, index: usize, namespaces: &Namespaces) -> Result<Own
         }
     }
     sys::clone::setns(namespaces.mount.as_fd(), libc::CLONE_NEWNS)?;
+    // The file system of a source may let it wait for ever, and a change of rights has reset this.
+    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).call("prctl", "PR_SET_PDEATHSIG")?;
     let reach = if *tree == Bind::Tree { Tree::Recursive } else { Tree::One };
-    let opened = open_source(source, reach).map_err(|error| missing_source(step, source, reach, error))?;
+    let opened = match open_source(source, reach) {
+        Err(error) if error.errno() == Errno::ENOSYS && idmap.is_some() => return Err(idmapped::lacking(step, &error)),
+        Err(error) if error.errno() == Errno::ENOSYS => return Ok(None),
+        opened => opened.map_err(|error| match missing_source(step, source, reach, error) {
+            error if error.is::<Invalid>() => error,
+            error => error.context(step.asked_by()),
+        })?,
+    };
     if let Some(mapping) = mapping {
         idmapped::map_one(plan, step, &opened, mapping.as_fd())?;
     }
-    Ok(opened)
+    Ok(Some(opened))
 }
 
 fn source(step: &MountStep, propagation: u64) -> Result<Option<OwnedFd>> {

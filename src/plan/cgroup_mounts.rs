@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use super::c_string;
-use super::mounts::{self, Fallback, FileSystem, Locks, MountStep, What, clean, destination};
+use super::mounts::{self, Fallback, FileSystem, MountStep, What, clean, destination};
 use super::namespaces::{Kind as Namespace, Namespaces};
 use super::options::{Bind, Parsed, Propagation, Reach};
 use crate::cgroup;
@@ -136,11 +136,7 @@ fn shared(base: MountStep, parsed: &Parsed, source: CString) -> Result<MountStep
     no_options(parsed, &base.pointer, why)?;
     let mut propagation = vec![Propagation { kind: libc::MS_PRIVATE, reach: Reach::One }];
     propagation.extend(base.propagation);
-    Ok(MountStep {
-        what: What::Bind { source, tree: Bind::One, asked: base.attrs, locks: Locks::Kernel, idmap: None },
-        propagation,
-        ..base
-    })
+    Ok(MountStep { what: What::Bind { source, tree: Bind::One, asked: base.attrs, idmap: None }, propagation, ..base })
 }
 
 fn no_options(parsed: &Parsed, pointer: &str, why: &str) -> Result<()> {

@@ -92,7 +92,6 @@ pub(crate) enum What {
         /// Beside [`MountStep::attrs`], which start from no flags: what the words themselves change, where the source
         /// keeps its other flags.
         asked: Attrs,
-        locks: Locks,
     },
     FileSystem(FileSystem),
     Remount {
@@ -105,15 +104,6 @@ pub(crate) enum What {
         hierarchies: Vec<CgroupV1>,
         links: Vec<(CString, CString)>,
     },
-}
-
-/// Who sees to it that a container in a user namespace clears no flag of a source: mount_namespaces(7), "locked".
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Locks {
-    /// The kernel, if there is a user namespace: the source's mount was copied into the container's mount namespace.
-    Kernel,
-    /// The runtime: the source is opened in the runtime's own mount namespace, with rights that the container lacks.
-    Runtime,
 }
 
 /// The mapping of an id-mapped mount.
@@ -202,7 +192,6 @@ impl Rootfs {
                 let idmap = id_mapped(mount, containers.as_ref(), host);
                 let mut step = step(mount, pointer, &request.bundle, idmap)?;
                 step.remount_alone(&steps)?;
-                step.lock(sources, namespaces);
                 // What is bound has the options that it has.
                 if let What::FileSystem(fs) = &mut step.what
                     && in_user_namespace
@@ -274,15 +263,6 @@ pub(crate) fn is_context(key: &CStr) -> bool {
 }
 
 impl MountStep {
-    /// A source opened outside keeps the flags that the kernel would lock inside.
-    fn lock(&mut self, sources: Sources, namespaces: &Namespaces) {
-        if let (What::Bind { locks, .. }, Sources::Outside) = (&mut self.what, sources)
-            && namespaces.has(Namespace::User)
-        {
-            *locks = Locks::Runtime;
-        }
-    }
-
     /// Gives what is made here the label of linux.mountLabel, as runc: not the kernel's own file systems, and not what
     /// has a label of its own.
     ///
@@ -389,7 +369,7 @@ pub(super) fn step(mount: &Mount, pointer: String, bundle: &Path, idmap: Option<
         if parsed.flagged {
             attrs = asked.of_bind();
         }
-        What::Bind { source, tree: parsed.bind, idmap, asked, locks: Locks::Kernel }
+        What::Bind { source, tree: parsed.bind, idmap, asked }
     } else {
         // A bind is looked at when its source is open.
         if destination == "/proc" && mount.kind != "proc" {

@@ -12,6 +12,7 @@ use nix::sys::stat::Mode;
 use super::error::{Context as _, Result, check};
 use super::newer;
 use super::resolve as by_component;
+pub(crate) use super::resolve::statx_mount_id;
 
 /// RESOLVE_* of openat2(2).
 pub(crate) const IN_ROOT: u64 = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS;

@@ -1,8 +1,10 @@
 //! The mount API of 5.2 and 5.12 (open_tree, move_mount, fsopen, fsconfig, fsmount, mount_setattr), and mount(2),
 //! umount2(2) and pivot_root(2) beside it.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsString};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
 use std::ptr::null;
 
 use nix::errno::Errno;
@@ -259,4 +261,23 @@ pub(crate) fn pivot_root_here() -> Result<()> {
     // SAFETY: both paths are C strings.
     let ret = unsafe { libc::syscall(libc::SYS_pivot_root, c".".as_ptr(), c".".as_ptr()) };
     check("pivot_root", ret, String::new).map(drop)
+}
+
+/// mountinfo writes blank, tab, newline and backslash as `\` and three octal digits.
+pub(crate) fn unescape(field: &[u8]) -> PathBuf {
+    let (mut out, mut rest) = (Vec::with_capacity(field.len()), field);
+    while let [first, tail @ ..] = rest {
+        let escaped = match (first, tail) {
+            (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..]) => {
+                rest = after;
+                Some(((a - b'0') << 6) | ((b - b'0') << 3) | (c - b'0'))
+            }
+            _ => None,
+        };
+        out.push(escaped.unwrap_or_else(|| {
+            rest = tail;
+            *first
+        }));
+    }
+    PathBuf::from(OsString::from_vec(out))
 }

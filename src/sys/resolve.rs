@@ -174,20 +174,8 @@ fn kind(fd: impl AsFd) -> nix::Result<SFlag> {
 /// walk doesn't start at a procfs: anybody may have written what is there.
 #[allow(clippy::unnecessary_cast)] // The widths depend on the target.
 fn mount_id(proc: BorrowedFd<'_>, fd: BorrowedFd<'_>) -> nix::Result<u64> {
-    /// `struct statx` is 256 bytes long; where `stx_mnt_id` is in it, in units of eight.
-    const MOUNT_ID: usize = 144 / 8;
-    const STATX_MNT_ID: u32 = 0x1000;
-    let mut answer = [0_u64; 32];
-    // SAFETY: the path is an empty C string, and `answer` has room for a whole `struct statx` of the kernel's.
-    let ret = unsafe {
-        let place = answer.as_mut_ptr();
-        libc::syscall(libc::SYS_statx, fd.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, STATX_MNT_ID, place)
-    };
-    match newer::STATX.check(ret, String::new) {
-        // The answer begins with what is in it.
-        Ok(_) if answer[0] as u32 & STATX_MNT_ID != 0 => return Ok(answer[MOUNT_ID]),
-        Err(error) if error.errno() != Errno::ENOSYS => return Err(error.errno()),
-        _ => {}
+    if let Some(id) = statx_mount_id(fd)? {
+        return Ok(id);
     }
     if fstatfs(proc)?.filesystem_type().0 as i64 != PROC_SUPER_MAGIC {
         return Err(Errno::ENOSYS);
@@ -199,6 +187,25 @@ fn mount_id(proc: BorrowedFd<'_>, fd: BorrowedFd<'_>) -> nix::Result<u64> {
     let text = String::from_utf8_lossy(text.get(..length).unwrap_or_default()).into_owned();
     let id = text.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok());
     id.ok_or(Errno::EXDEV)
+}
+
+/// The id of the mount that a descriptor is on, by statx(2) alone: `None` where that doesn't tell it.
+pub(crate) fn statx_mount_id(fd: BorrowedFd<'_>) -> nix::Result<Option<u64>> {
+    /// `struct statx` is 256 bytes long; where `stx_mnt_id` is in it, in units of eight.
+    const MOUNT_ID: usize = 144 / 8;
+    const STATX_MNT_ID: u32 = 0x1000;
+    let mut answer = [0_u64; 32];
+    // SAFETY: the path is an empty C string, and `answer` has room for a whole `struct statx` of the kernel's.
+    let ret = unsafe {
+        let place = answer.as_mut_ptr();
+        libc::syscall(libc::SYS_statx, fd.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, STATX_MNT_ID, place)
+    };
+    match newer::STATX.check(ret, String::new) {
+        // The answer begins with what is in it.
+        Ok(_) if answer[0] as u32 & STATX_MNT_ID != 0 => Ok(Some(answer[MOUNT_ID])),
+        Err(error) if error.errno() != Errno::ENOSYS => Err(error.errno()),
+        _ => Ok(None),
+    }
 }
 
 #[cfg(test)]

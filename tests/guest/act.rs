@@ -127,6 +127,8 @@ fn files(command: &str, args: &[&str]) -> Outcome {
             mknod(path, kind, number(major)?, number(minor)?)?;
             println!("ok");
         }
+        ("remount", [path]) => println!("{}", sys::remount(path).map_or_else(|why| why, |()| "ok".into())),
+        ("umount", [path]) => println!("{}", sys::umount(path).map_or_else(|why| why, |()| "ok".into())),
         ("wait-file", [path]) => {
             while fs::symlink_metadata(path).is_err() {
                 std::thread::sleep(std::time::Duration::from_millis(5));

@@ -116,3 +116,26 @@ pub(crate) fn sigset(signals: &[i32]) -> libc::sigset_t {
     // SAFETY: sigemptyset initialized it.
     unsafe { set.assume_init() }
 }
+
+/// Clears every flag of a mount.
+pub(crate) fn remount(path: &str) -> Result<(), String> {
+    let path = CString::new(path).map_err(|e| e.to_string())?;
+    // SAFETY: the path ends in NUL and outlives the call; the others may be null in a bind remount.
+    let done = unsafe {
+        libc::mount(
+            std::ptr::null(),
+            path.as_ptr(),
+            std::ptr::null(),
+            libc::MS_REMOUNT | libc::MS_BIND,
+            std::ptr::null(),
+        )
+    };
+    if done == 0 { Ok(()) } else { Err(why(&std::io::Error::last_os_error())) }
+}
+
+pub(crate) fn umount(path: &str) -> Result<(), String> {
+    let path = CString::new(path).map_err(|e| e.to_string())?;
+    // SAFETY: the path ends in NUL and outlives the call.
+    let done = unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) };
+    if done == 0 { Ok(()) } else { Err(why(&std::io::Error::last_os_error())) }
+}

@@ -56,6 +56,62 @@ container_test!(a_read_only_path_keeps_what_a_link_led_there, |c| {
     c.prints(&["cat", "/sys/kernel/mm/f"]);
 });
 
+// A read-only path is a copy over what was known below it, which by then is seen no more.
+container_test!(what_is_below_a_read_only_path_is_masked_and_read_only, |c| {
+    let volume = c.path("volume");
+    fs::create_dir(&volume).unwrap();
+    fs::write(volume.join("f"), "SECRET").unwrap();
+    c.push("/mounts", mount("tmpfs", "tmpfs", "/run", &[]));
+    c.push("/mounts", mount("tmpfs", "tmpfs", "/run/x", &[]));
+    for name in ["masked", "read-only"] {
+        c.push("/mounts", mount("bind", volume.to_str().unwrap(), &format!("/run/x/{name}"), &["rbind"]));
+    }
+    c.push("/mounts", mount("tmpfs", "tmpfs", "/host", &[]));
+    c.push("/mounts", mount("proc", "proc", "/host/proc", &[]));
+    c.set("/linux/maskedPaths", json!(["/run/x/masked", "/host/proc/version"]));
+    c.set("/linux/readonlyPaths", json!(["/run/x", "/run/x/read-only", "/host/proc"]));
+    let seen = c.prints(&["all", "ls", "/run/x/masked", ",", "cat", "/host/proc/version"]);
+    assert_eq!(seen.trim(), "");
+    c.args(&["write", "/run/x/read-only/new", "text"]);
+    assert!(c.run().exits(1).stdout.contains("EROFS"));
+});
+
+// What a link has led elsewhere may be covered by what comes to be there, whatever its path says.
+container_test!(what_a_link_has_led_elsewhere_is_looked_up, |c| {
+    let (volume, secrets) = (c.path("volume"), c.path("secrets"));
+    for name in ["secrets", "masked", "read-only"] {
+        fs::create_dir_all(volume.join("run").join(name)).unwrap();
+        fs::write(volume.join("run").join(name).join("f"), "VOLUME").unwrap();
+    }
+    fs::create_dir(&secrets).unwrap();
+    fs::write(secrets.join("f"), "CALLER").unwrap();
+    symlink("/data/run", c.rootfs().join("run")).unwrap();
+    c.push("/mounts", mount("tmpfs", "tmpfs", "/run", &[]));
+    c.push("/mounts", mount("bind", volume.to_str().unwrap(), "/data", &["rbind"]));
+    c.push("/mounts", mount("bind", secrets.to_str().unwrap(), "/run/secrets", &["bind"]));
+    c.set("/linux/maskedPaths", json!(["/run/masked"])).set("/linux/readonlyPaths", json!(["/run/read-only"]));
+    let seen = c.prints(&["all", "cat", "/run/secrets/f", ",", "ls", "/run/masked"]);
+    assert_eq!(seen.trim(), "CALLER");
+    c.args(&["write", "/run/read-only/f", "text"]);
+    assert!(c.run().exits(1).stdout.contains("EROFS"));
+});
+
+// A volume may lie on the file system of the root: that a link leads there doesn't make it the root.
+container_test!(masks_cover_a_volume_of_the_roots_file_system, |c| {
+    let (first, second) = (c.path("first"), c.path("second"));
+    for volume in [&first, &second] {
+        fs::create_dir_all(volume.join("t/secret")).unwrap();
+        fs::write(volume.join("t/secret/f"), "SECRET").unwrap();
+    }
+    symlink("/run/v", c.rootfs().join("link")).unwrap();
+    c.push("/mounts", mount("tmpfs", "tmpfs", "/run", &[]));
+    c.push("/mounts", mount("bind", first.to_str().unwrap(), "/run/v", &["rbind"]));
+    c.push("/mounts", mount("tmpfs", "tmpfs", "/run/v/t", &[]));
+    c.push("/mounts", mount("bind", second.to_str().unwrap(), "/link", &["rbind"]));
+    c.set("/linux/maskedPaths", json!(["/run/v/t/secret"]));
+    assert_eq!(c.prints(&["ls", "/run/v/t/secret"]).trim(), "");
+});
+
 // A recursive bind leaves out what is unbindable.
 container_test!(a_read_only_path_keeps_what_is_unbindable, |c| {
     skip_for_runc!(c, "its copy leaves that out");

@@ -172,6 +172,66 @@ container_test!(a_remount_changes_the_container_alone, |c| {
     assert!(mountinfo::at(&output.ok().json(), "/sys").has("ro"));
 });
 
+// Links of the image and of a volume lead a remount to that volume: its file system is the host's.
+container_test!(a_remount_that_links_lead_to_a_volume_changes_the_mount_alone, |c| {
+    let host = c.path("host");
+    fs::create_dir(&host).unwrap();
+    fs::create_dir_all(c.rootfs().join("x/a")).unwrap();
+    symlink("/x/a", c.rootfs().join("a")).unwrap();
+    c.push("/mounts", mount("tmpfs", "tmpfs", "/a", &[]));
+    c.push("/mounts", mount("bind", host.join("volume").to_str().unwrap(), "/x", &["rbind"]));
+    c.push("/mounts", json!({}));
+    let at = host.display();
+    let script = format!(
+        "mount -t tmpfs none {at}; mkdir {at}/volume; ln -s /x {at}/volume/a; \"$@\" || test $? = 1; touch {at}/written"
+    );
+    for option in ["ro", "size=4k"] {
+        c.set("/mounts/8", mount("tmpfs", "tmpfs", "/a", &["remount", option]));
+        let output = run_in(c, &script).ok();
+        if option != "ro" && rival().is_none() {
+            assert!(output.stderr.contains("/mounts/8/options"), "{output}");
+        }
+        c.assert_clean();
+    }
+    // Its own is remounted as it was asked for.
+    for at in 6..9 {
+        c.set(&format!("/mounts/{at}"), mount("tmpfs", "tmpfs", "/tmp", if at > 6 { &["remount", "ro"] } else { &[] }));
+    }
+    let mount = mountinfo::at(&c.facts(), "/tmp");
+    assert!(mount.has("ro") && mount.super_has("ro"), "{mount:?}");
+});
+
+// Where the root alone is cut off from the host, what is mounted on a volume becomes shared as that is.
+container_test!(a_mount_that_is_to_be_private_is_on_a_shared_volume, |c| {
+    let host = c.path("host");
+    fs::create_dir(&host).unwrap();
+    let at = host.display();
+    let script = format!("mount -t tmpfs none {at}; mount --make-shared {at}; mkdir -p {at}/volume/sub; \"$@\"");
+    c.push("/mounts", mount("bind", host.join("volume").to_str().unwrap(), "/volume", &["rbind"]));
+    c.push("/mounts", mount("tmpfs", "tmpfs", "/volume/sub", &["private"]));
+    c.args(&["facts"]);
+    for propagation in ["private", "slave", "unbindable"] {
+        c.set("/linux/rootfsPropagation", propagation);
+        let seen = mountinfo::at(&run_in(c, &script).ok().json(), "/volume/sub");
+        assert!(!seen.propagates("shared"), "{propagation}: {seen:?}");
+    }
+});
+
+// The table of mounts writes blanks and backslashes in octal.
+container_test!(without_pivot_odd_names_are_what_they_are, |c| {
+    skip_for_runc!(c, "it unmounts the container's proc");
+    let folder = c.path("a b\\c");
+    fs::create_dir_all(folder.join("proc")).unwrap();
+    fs::rename(c.rootfs(), folder.join("rootfs")).unwrap();
+    symlink(folder.join("rootfs"), c.rootfs()).unwrap();
+    c.set("/root/path", folder.join("rootfs").to_str().unwrap());
+    c.args(&["ls", "/proc/self/ns"]).write_config();
+    let script = "mount -t proc proc \"$0/proc\"; exec \"$@\"";
+    let prefix: Vec<&str> = STAND_IN.into_iter().chain([script, folder.to_str().unwrap()]).collect();
+    let output = finish(&mut c.command_by(&prefix, &["run", "--no-pivot", &c.id]), &c.dir).ok();
+    assert!(output.stdout.contains("mnt"), "{output}");
+});
+
 // What is the caller's own isn't the container's to change.
 container_test!(a_joined_namespace_that_is_the_callers_is_not_renamed, |c| {
     let namespaces = c.config["linux"]["namespaces"].clone();

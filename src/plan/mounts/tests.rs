@@ -171,6 +171,6 @@ fn a_relative_bind_source_is_below_the_bundle() {
     let step = step(&mount, "/mounts/0".into(), Path::new("/bundle"), None).unwrap();
     let asked = Attrs { set: attr::RDONLY, clear: 0 };
     let source = c"/bundle/data".into();
-    assert_eq!(step.what, What::Bind { source, tree: Bind::Tree, idmap: None, asked, locks: Locks::Kernel });
+    assert_eq!(step.what, What::Bind { source, tree: Bind::Tree, idmap: None, asked });
     assert_eq!(step.attrs, asked.of_bind());
 }
