@@ -77,12 +77,11 @@ pub(crate) fn exec(global: &Global, args: &ExecArgs) -> Result<Running> {
     let root = (!plan.joins(Kind::Mount)).then(|| open_root(target, &container)).transpose()?;
     let affinity = affinity(&process)?;
     plan.task.keeps_affinity = affinity.first.is_some();
-    let born_inside = plan.joins(Kind::Pid) && enter_pid_namespace(&container)?;
-    if born_inside || plan.task.hiding == Hiding::FromTheClone {
-        // What is cloned inherits it: what is born in the container's pid namespace is seen there at once (CVE-2016-9962).
+    if plan.task.hiding == Hiding::FromTheClone {
+        // What is cloned inherits it (CVE-2016-9962).
         sys::process::set_dumpable(false)?;
     }
-    let bridge = plan.joins(Kind::Pid) && !born_inside;
+    let bridge = plan.joins(Kind::Pid);
     let meets = affinity.last.is_some() || plan.task.needs_the_outside();
     let agent = Agent::connect(&plan.task)?.map(|agent| (agent, record.state(Status::Running)));
     let proc = RefCell::new(lsm::host_proc(&plan.task.labels)?);
@@ -199,16 +198,6 @@ fn just_ended() -> anyhow::Error {
     anyhow!("cannot exec in a stopped container: its first process has just ended ({})", phrase::NOT_RUNNING)
 }
 
-/// Lets the children of this process be born in the container's pid namespace; false where only a process in its user
-/// namespace may.
-fn enter_pid_namespace(container: &Namespaces) -> Result<bool> {
-    match container.join(libc::CLONE_NEWPID) {
-        Ok(()) => Ok(true),
-        Err(error) if error.errno() == Errno::EPERM => Ok(false),
-        Err(error) => Err(error).context("join the container's pid namespace"),
-    }
-}
-
 /// What is to be executed, checked by the rules of config.json.
 fn process_of(config: &Spec, args: &ExecArgs) -> Result<Process> {
     let changes = Changes {
@@ -323,7 +312,11 @@ fn spawn(
             let bridge = prepared.bridge;
             let mut child = Child { cgroup: location, prepared, outside, process: Some((pid, pidfd)) };
             if bridge {
-                process::set_oom_score_adj(pid, &child.prepared.plan.task.limits)?;
+                if child.prepared.waits_before_it_joins() {
+                    // Inherited from the bridge: once that has joined a user namespace its files of /proc are root's (proc(5)).
+                    process::set_oom_score_adj(pid, &child.prepared.plan.task.limits)?;
+                    child.outside.pass(Barrier::Go)?;
+                }
                 let pid = child.cross_bridge()?;
                 place(cgroup, pid, false)
                     .or_else(|error| follow(error, pid, (target, &child.prepared.container), args))?;
@@ -363,7 +356,6 @@ fn follow(error: anyhow::Error, pid: Pid, (target, container): (Target, &Namespa
 impl Child {
     /// Learns the final process, which waits then.
     fn cross_bridge(&mut self) -> Result<Pid> {
-        self.outside.pass(Barrier::Go)?;
         // The process behind it holds the other end of the channel, too, and tells nothing of the bridge's end.
         if !Interrupt::default().wait_unless_ended(self.outside.as_fd(), self.process()?.1.as_fd())? {
             return Err(self.died());

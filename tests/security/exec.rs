@@ -46,6 +46,30 @@ container_test!(cve_2016_9962_nor_in_a_user_namespace_with_every_right, |c| {
     assert_eq!(watched(c, "tmp/stop"), Vec::<String>::new());
 });
 
+/// What a payload sees of the namespaces of the processes that join its container, as soon as they are there.
+fn views(c: &mut Container, stop: &str) -> Vec<String> {
+    c.args(&["watch-views", &format!("/{stop}")]);
+    c.write_config();
+    let mut watcher = start(&mut c.command(&["run", &c.id]), &c.dir);
+    watcher.wait_for("ready");
+    for _ in 0..100 {
+        exec(c, &[], &["true"]).ok();
+    }
+    fs::write(c.rootfs().join(stop), "").unwrap();
+    let lines: Vec<String> = watcher.wait().ok().stdout.lines().skip(1).map(str::to_owned).collect();
+    assert_ne!(lines[0], "0", "it has seen no process");
+    lines[1..].to_vec()
+}
+
+container_test!(cve_2016_9962_what_joins_is_never_seen_in_the_hosts_namespaces, |c| {
+    assert_eq!(views(c, "stop"), Vec::<String>::new());
+});
+
+container_test!(cve_2016_9962_nor_is_it_from_a_user_namespace, |c| {
+    super::map(c);
+    assert_eq!(views(c, "tmp/stop"), Vec::<String>::new());
+});
+
 container_test!(cve_2016_3697_a_user_is_a_number, |c| {
     fs::create_dir_all(c.rootfs().join("etc")).unwrap();
     fs::write(c.rootfs().join("etc/passwd"), "1000:x:0:0::/:/bin/sh\nroot:x:0:0::/:/bin/sh\n").unwrap();
