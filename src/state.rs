@@ -74,6 +74,9 @@ pub(crate) struct Record {
     pub(crate) tells_execve: bool,
     /// Whether it has a session keyring of its own (`--no-new-keyring`).
     pub(crate) keyring: bool,
+    /// By which name `exec` finds it. A container of an older version has none: there it follows from the ID.
+    #[serde(default)]
+    pub(crate) keyring_name: Option<String>,
     /// Whether config.json has poststart or poststop hooks: without them nobody needs to parse it again.
     pub(crate) poststart: bool,
     pub(crate) poststop: bool,

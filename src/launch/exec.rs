@@ -52,7 +52,7 @@ pub(crate) fn exec(global: &Global, args: &ExecArgs) -> Result<Running> {
     let config = folder.config()?;
     let process = process_of(&config, args)?;
     let passed = Passed {
-        keyring: record.keyring.then(|| format!("_ses.{}", record.id)),
+        keyring: record.keyring.then(|| record.keyring_name.clone().unwrap_or_else(|| format!("_ses.{}", record.id))),
         new_keyring: false,
         preserved: passed.numbers,
         environment: passed.environment,

@@ -170,6 +170,21 @@ pub(crate) fn join_session_keyring(name: &CStr) -> Result<i32> {
     newer::KEYCTL.check(ret, || format!("JOIN_SESSION_KEYRING {name:?}")).map(|key| key as i32)
 }
 
+/// Bits that nobody can foresee, without a system call: the kernel gives each program 16 bytes of them (getauxval(3),
+/// AT_RANDOM). Mixed, as the C library takes its own secrets from there.
+pub(crate) fn unforeseeable() -> u64 {
+    use std::hash::Hasher as _;
+    // SAFETY: getauxval has no preconditions.
+    let address = unsafe { libc::getauxval(libc::AT_RANDOM) } as *const [u8; 16];
+    let mut hasher = std::hash::DefaultHasher::new();
+    if !address.is_null() {
+        // SAFETY: the kernel has put 16 bytes there, which stay for the life of the program.
+        hasher.write(unsafe { &*address });
+    }
+    hasher.write_u32(std::process::id());
+    hasher.finish()
+}
+
 /// keyctl(2), KEYCTL_SETPERM: what a new session keyring permits (security/keys/process_keys.c), and to be found by
 /// name: by its owner, or from a user namespace by others.
 pub(crate) fn make_key_searchable(key: i32, by_others: bool) -> Result<()> {
