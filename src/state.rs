@@ -39,7 +39,7 @@ mod root;
 pub(crate) use self::lock::{LONG_PATIENCE, Lock};
 use self::root::Purpose;
 
-pub(crate) use self::identity::{Identity, is_enosys};
+pub(crate) use self::identity::{Identity, is_enosys, letter};
 
 /// How far `create` came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,6 +83,9 @@ pub(crate) struct Record {
 }
 
 pub(crate) const VERSION: u32 = 1;
+
+/// The letter of a process that a signal has stopped (proc_pid_stat(5)).
+pub(crate) const STOPPED: u8 = b'T';
 
 /// runtime.md, "State", with `paused` as every engine knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

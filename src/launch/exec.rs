@@ -9,10 +9,11 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
+use nix::sys::time::TimeVal;
 use nix::unistd::Pid;
 
 use super::listener::Agent;
-use super::supervise::Interrupt;
+use super::supervise::{Interrupt, asked_to_end};
 use super::{cover, descriptors, process, terminal_sockets, tty};
 use crate::cgroup::{self, Cgroup, Location};
 use crate::cli::{ExecArgs, Global};
@@ -26,7 +27,7 @@ use crate::plan::limits::cpu_mask;
 use crate::plan::namespaces::Kind;
 use crate::plan::task::{Passed, Streams};
 use crate::spec::{self, Process, Spec, State};
-use crate::state::{Folder, Identity, Phase, Record, Status, is_enosys};
+use crate::state::{Folder, Identity, Phase, Record, STOPPED, Status, is_enosys, letter};
 use crate::sync::{Barrier, Heard, Outside, channel};
 use crate::sys::clone::{Cloned, clone_into, signal_child, wait};
 use crate::sys::poll::{self, poll};
@@ -310,6 +311,7 @@ fn spawn(
             drop(prepared.console.take());
             sys::fs::close_passed(&prepared.plan.task.preserved);
             let bridge = prepared.bridge;
+            outside.limit_patience(LOOK)?;
             let mut child = Child { cgroup: location, prepared, outside, process: Some((pid, pidfd)) };
             if bridge {
                 if child.prepared.waits_before_it_joins() {
@@ -386,7 +388,7 @@ impl Child {
         }
         let master = if self.prepared.meets { self.meet(affinity, terminal)? } else { None };
         let Heard::Starting = self.hear()? else { bail!("internal error: no start of the process in the container") };
-        match self.outside.hear()? {
+        match self.hear_any()? {
             Heard::Closed => Ok(master),
             Heard::Failed(text) => bail!("{FAILED}: {text}"),
             other => bail!("internal error: unexpected message from the process in the container: {other:?}"),
@@ -409,10 +411,27 @@ impl Child {
     }
 
     fn hear(&mut self) -> Result<Heard> {
-        match self.outside.hear()? {
+        match self.hear_any()? {
             Heard::Failed(text) => bail!("{FAILED}: {text}"),
             Heard::Closed => Err(self.died()),
             other => Ok(other),
+        }
+    }
+
+    /// Waits for the next message. A process of the container may stop this one by a signal: then it is told to go on, and
+    /// whoever wants the command to end needn't wait for it.
+    fn hear_any(&self) -> Result<Heard> {
+        loop {
+            match self.outside.hear() {
+                Err(error) if is_eagain(&error) => {}
+                heard => return heard,
+            }
+            asked_to_end()?;
+            let (pid, pidfd) = self.process()?;
+            // It isn't reaped yet, so the number is its own.
+            if letter(*pid) == Some(STOPPED) {
+                signal_child(*pid, pidfd.as_fd(), libc::SIGCONT)?;
+            }
         }
     }
 
@@ -435,6 +454,13 @@ impl Child {
         std::mem::forget(self);
         process
     }
+}
+
+/// How long nothing is heard of the process before it is looked at.
+const LOOK: TimeVal = TimeVal::new(0, 100_000);
+
+fn is_eagain(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<sys::Error>().is_some_and(|error| error.errno() == Errno::EAGAIN)
 }
 
 const FAILED: &str = "exec failed: unable to start container process";

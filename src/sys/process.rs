@@ -255,6 +255,16 @@ pub(crate) fn signal_ignored(signal: i32) -> bool {
     ret == 0 && now.sa_sigaction == libc::SIG_IGN
 }
 
+/// rt_sigpending(2): the signals that are blocked and wait.
+pub(crate) fn signals_pending() -> Result<SigSet> {
+    let mut set = SigSet::empty().as_ref().to_owned();
+    // SAFETY: `set` has room for a whole set and lives across the call.
+    let ret = unsafe { libc::sigpending(&raw mut set) };
+    check("rt_sigpending", ret.into(), String::new)?;
+    // SAFETY: the kernel has filled it in.
+    Ok(unsafe { SigSet::from_sigset_t_unchecked(set) })
+}
+
 /// A peer that went away shows as EPIPE: the runtime must live to clean up. The program gets the default back.
 pub(crate) fn ignore_sigpipe() {
     // SAFETY: SIG_IGN installs no code.

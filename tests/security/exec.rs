@@ -1,12 +1,16 @@
 //! What joins a container, and what it starts with.
 
 use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use super::sleep;
 use crate::common::program::{finish, start};
-use crate::common::{Container, assert_has, guest};
+use crate::common::{Container, assert_has, guest, host};
 use crate::{container_test, skip_for_runc};
 
 fn exec(c: &Container, flags: &[&str], words: &[&str]) -> crate::common::Output {
@@ -158,6 +162,39 @@ container_test!(youki_exec_has_the_seccomp_filter, |c| {
     assert_ne!(output.code, 0);
     assert!(!c.rootfs().join("tmp/x").exists());
     assert_eq!(status(&exec(c, &[], &["facts"]).ok().json(), "Seccomp"), "2");
+});
+
+// A process of the container, or of another one that shares its pid namespace, may stop whatever joins it.
+container_test!(nobody_stops_what_is_on_its_way_in, |c| {
+    c.args(&["sleep-forever"]);
+    c.create().ok();
+    kill(Pid::from_raw(c.pid()), Signal::SIGSTOP).unwrap();
+    c.start().ok();
+    let (init, path) = (c.pid(), format!("{}/{}", c.cgroup, c.id));
+    let done = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&done);
+    let stopper = std::thread::spawn(move || {
+        let mut stopped = std::collections::BTreeSet::new();
+        while !seen.load(Ordering::Relaxed) {
+            for pid in host::cgroup_pids(&path).into_iter().filter(|pid| *pid != init) {
+                let program = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+                let signal = if program.ends_with("guest") {
+                    Signal::SIGCONT
+                } else if stopped.insert(pid) {
+                    Signal::SIGSTOP
+                } else {
+                    continue;
+                };
+                let _ = kill(Pid::from_raw(pid), signal);
+            }
+        }
+        stopped.len()
+    });
+    for _ in 0..20 {
+        exec(c, &[], &["exit", "7"]).exits(7);
+    }
+    done.store(true, Ordering::Relaxed);
+    assert_ne!(stopper.join().unwrap(), 0, "no process was seen on its way");
 });
 
 container_test!(exec_stays_in_the_containers_cgroup, |c| {

@@ -242,6 +242,23 @@ container_test!(no_session_keyring_of_anybody_else_is_taken, |c| {
     }
 });
 
+container_test!(limits_are_set_before_a_filter_that_denies_it, |c| {
+    let names = ["prlimit64", "setrlimit"];
+    let rule = json!({ "names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": 77 });
+    c.set("/linux/seccomp", json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule] }));
+    c.set("/process/rlimits", json!([{ "type": "RLIMIT_NOFILE", "soft": 100, "hard": 100 }]));
+    for no_new_privileges in [true, false] {
+        c.set("/process/noNewPrivileges", no_new_privileges);
+        c.args(&["sleep-forever"]);
+        c.detach().ok();
+        let limits = fs::read_to_string(format!("/proc/{}/limits", c.pid())).unwrap();
+        let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+        assert_eq!(files.split_whitespace().skip(3).take(2).collect::<Vec<_>>(), ["100", "100"]);
+        c.tare(&["exec", &c.id, "/guest", "true"]).ok();
+        c.delete_force().ok();
+    }
+});
+
 container_test!(hooks_of_the_image_are_filtered, |c| {
     let rule = json!({ "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 77 });
     c.set("/linux/seccomp", json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule] }));
