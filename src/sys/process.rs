@@ -181,7 +181,6 @@ pub(crate) fn unforeseeable() -> u64 {
         // SAFETY: the kernel has put 16 bytes there, which stay for the life of the program.
         hasher.write(unsafe { &*address });
     }
-    hasher.write_u32(std::process::id());
     hasher.finish()
 }
 
