@@ -106,7 +106,8 @@ container_test!(no_descriptor_of_a_container_holds_up_its_start, |c| {
     manager.hears("STATUS=lingers");
     // Its lock isn't held either.
     c.delete_force().ok();
-    assert_eq!(manager.hear().text, "BARRIER=1");
+    // What was sent before may still come.
+    while manager.hear().text != "BARRIER=1" {}
     running.wait().ok();
 });
 
