@@ -39,7 +39,7 @@ mod root;
 pub(crate) use self::lock::{LONG_PATIENCE, Lock};
 use self::root::Purpose;
 
-pub(crate) use self::identity::{Identity, TICKS_PER_SECOND, is_enosys, now_in_ticks};
+pub(crate) use self::identity::{Identity, TICKS_PER_SECOND, is_enosys, letter, now_in_ticks};
 
 /// How far `create` came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,12 +77,18 @@ pub(crate) struct Record {
     pub(crate) tells_execve: bool,
     /// Whether it has a session keyring of its own (`--no-new-keyring`).
     pub(crate) keyring: bool,
+    /// By which name `exec` finds it. A container of an older version has none: there it follows from the ID.
+    #[serde(default)]
+    pub(crate) keyring_name: Option<String>,
     /// Whether config.json has poststart or poststop hooks: without them nobody needs to parse it again.
     pub(crate) poststart: bool,
     pub(crate) poststop: bool,
 }
 
 pub(crate) const VERSION: u32 = 1;
+
+/// The letter of a process that a signal has stopped (proc_pid_stat(5)).
+pub(crate) const STOPPED: u8 = b'T';
 
 /// runtime.md, "State", with `paused` as every engine knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

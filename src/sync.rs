@@ -25,8 +25,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use anyhow::{Context as _, Result, anyhow, bail};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::sys::socket::sockopt::ReceiveTimeout;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair};
 use nix::sys::stat::Mode;
+use nix::sys::time::TimeVal;
 use nix::unistd::Pid;
 
 use crate::sys::Context as _;
@@ -152,6 +154,11 @@ impl AsFd for Outside {
 }
 
 impl Outside {
+    /// From here on [`Outside::hear`] fails with EAGAIN when nothing comes for so long.
+    pub(crate) fn limit_patience(&self, patience: TimeVal) -> Result<()> {
+        setsockopt(&self.0, ReceiveTimeout, &patience).call("setsockopt", "SO_RCVTIMEO").map_err(Into::into)
+    }
+
     /// Waits for the next message.
     pub(crate) fn hear(&self) -> Result<Heard> {
         let (message, fds) = receive(self.0.as_fd())?;

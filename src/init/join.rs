@@ -31,13 +31,20 @@ pub(crate) struct PreparedExec {
     pub(crate) console: RefCell<Option<OwnedFd>>,
     /// The host's procfs, if labels are to be written; taken and closed by the final process.
     pub(crate) proc: RefCell<Option<OwnedFd>>,
-    /// Whether the pid namespace is joined by a bridge: else the clone was born in it.
+    /// Whether a pid namespace is joined, which takes a bridge: what is born in it is seen in it at once, so everything else
+    /// is joined before (CVE-2016-9962).
     pub(crate) bridge: bool,
     /// Whether the outside has something to do to the complete process.
     pub(crate) meets: bool,
 }
 
 impl PreparedExec {
+    /// Whether the outside has something to do before the process joins the container: with a bridge that is the OOM score
+    /// alone, as the process behind it waits for the rest.
+    pub(crate) fn waits_before_it_joins(&self) -> bool {
+        !self.bridge || self.plan.task.limits.oom_score_adj.is_some()
+    }
+
     /// What the process that goes in holds, beside its end of the channel and what it takes.
     pub(crate) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         let own = self.root.iter().map(AsFd::as_fd);
@@ -116,11 +123,10 @@ pub(crate) fn enter(prepared: &PreparedExec, outside: &Inside) -> ! {
 }
 
 fn join(prepared: &PreparedExec, outside: &Inside) -> Result<()> {
-    outside.wait(Barrier::Go)?;
-    let mut namespaces = prepared.plan.namespaces;
-    if prepared.plan.joins(Kind::Pid) && !prepared.bridge {
-        namespaces &= !libc::CLONE_NEWPID;
+    if prepared.waits_before_it_joins() {
+        outside.wait(Barrier::Go)?;
     }
+    let namespaces = prepared.plan.namespaces;
     if prepared.plan.task.hiding == Hiding::WhenStarted {
         // Nothing in the container may look into this process while it still holds what is the host's (CVE-2016-9962).
         process::set_dumpable(false)?;

@@ -94,7 +94,7 @@ pub(crate) fn create(global: &Global, args: &CreateArgs, stay: Stay, interrupt: 
         no_pivot: args.no_pivot,
         notify: manager.as_ref().map(|_| Folder::notify_path(&global.root, args.id.as_str())),
         passed: Passed {
-            keyring: (!args.no_new_keyring).then(|| format!("_ses.{}", args.id)),
+            keyring: (!args.no_new_keyring).then(|| keyring_name(args.id.as_str())),
             new_keyring: true,
             preserved: passed.numbers,
             environment: passed.environment,
@@ -231,9 +231,16 @@ fn record(plan: &Plan, spec: &Spec, host: &Host) -> Result<Record> {
         cgroup: cgroup::planned(&plan.cgroup),
         tells_execve: false,
         keyring: plan.task.keyring.is_some(),
+        keyring_name: plan.task.keyring.as_ref().map(|name| name.to_string_lossy().into_owned()),
         poststart: !spec.hooks.poststart.is_empty(),
         poststop: !spec.hooks.poststop.is_empty(),
     })
+}
+
+/// Whoever has the same uid may make a session keyring of any name, and this container would take it, with its maker in it: so
+/// the name is one that nobody can foresee.
+fn keyring_name(id: &str) -> String {
+    format!("_ses.{id}.{:016x}", sys::process::unforeseeable())
 }
 
 /// Clones the container's process, or the bridge to it. The clone never returns from here.

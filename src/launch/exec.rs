@@ -9,10 +9,11 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
+use nix::sys::time::TimeVal;
 use nix::unistd::Pid;
 
 use super::listener::Agent;
-use super::supervise::Interrupt;
+use super::supervise::{Interrupt, asked_to_end};
 use super::{cover, descriptors, process, terminal_sockets, tty};
 use crate::cgroup::{self, Cgroup, Location};
 use crate::cli::{ExecArgs, Global};
@@ -26,7 +27,7 @@ use crate::plan::limits::cpu_mask;
 use crate::plan::namespaces::Kind;
 use crate::plan::task::{Passed, Streams};
 use crate::spec::{self, Process, Spec, State};
-use crate::state::{Folder, Identity, Phase, Record, Status, is_enosys};
+use crate::state::{Folder, Identity, Phase, Record, STOPPED, Status, is_enosys, letter};
 use crate::sync::{Barrier, Heard, Outside, channel};
 use crate::sys::clone::{Cloned, clone_into, signal_child, wait};
 use crate::sys::poll::{self, poll};
@@ -52,7 +53,7 @@ pub(crate) fn exec(global: &Global, args: &ExecArgs) -> Result<Running> {
     let config = folder.config()?;
     let process = process_of(&config, args)?;
     let passed = Passed {
-        keyring: record.keyring.then(|| format!("_ses.{}", record.id)),
+        keyring: record.keyring.then(|| record.keyring_name.clone().unwrap_or_else(|| format!("_ses.{}", record.id))),
         new_keyring: false,
         preserved: passed.numbers,
         environment: passed.environment,
@@ -77,12 +78,11 @@ pub(crate) fn exec(global: &Global, args: &ExecArgs) -> Result<Running> {
     let root = (!plan.joins(Kind::Mount)).then(|| open_root(target, &container)).transpose()?;
     let affinity = affinity(&process)?;
     plan.task.keeps_affinity = affinity.first.is_some();
-    let born_inside = plan.joins(Kind::Pid) && enter_pid_namespace(&container)?;
-    if born_inside || plan.task.hiding == Hiding::FromTheClone {
-        // What is cloned inherits it: what is born in the container's pid namespace is seen there at once (CVE-2016-9962).
+    if plan.task.hiding == Hiding::FromTheClone {
+        // What is cloned inherits it (CVE-2016-9962).
         sys::process::set_dumpable(false)?;
     }
-    let bridge = plan.joins(Kind::Pid) && !born_inside;
+    let bridge = plan.joins(Kind::Pid);
     let meets = affinity.last.is_some() || plan.task.needs_the_outside();
     let agent = Agent::connect(&plan.task)?.map(|agent| (agent, record.state(Status::Running)));
     let proc = RefCell::new(lsm::host_proc(&plan.task.labels)?);
@@ -199,16 +199,6 @@ fn just_ended() -> anyhow::Error {
     anyhow!("cannot exec in a stopped container: its first process has just ended ({})", phrase::NOT_RUNNING)
 }
 
-/// Lets the children of this process be born in the container's pid namespace; false where only a process in its user
-/// namespace may.
-fn enter_pid_namespace(container: &Namespaces) -> Result<bool> {
-    match container.join(libc::CLONE_NEWPID) {
-        Ok(()) => Ok(true),
-        Err(error) if error.errno() == Errno::EPERM => Ok(false),
-        Err(error) => Err(error).context("join the container's pid namespace"),
-    }
-}
-
 /// What is to be executed, checked by the rules of config.json.
 fn process_of(config: &Spec, args: &ExecArgs) -> Result<Process> {
     let changes = Changes {
@@ -321,9 +311,14 @@ fn spawn(
             drop(prepared.console.take());
             sys::fs::close_passed(&prepared.plan.task.preserved);
             let bridge = prepared.bridge;
+            outside.limit_patience(LOOK)?;
             let mut child = Child { cgroup: location, prepared, outside, process: Some((pid, pidfd)) };
             if bridge {
-                process::set_oom_score_adj(pid, &child.prepared.plan.task.limits)?;
+                if child.prepared.waits_before_it_joins() {
+                    // Inherited from the bridge: once that has joined a user namespace its files of /proc are root's (proc(5)).
+                    process::set_oom_score_adj(pid, &child.prepared.plan.task.limits)?;
+                    child.outside.pass(Barrier::Go)?;
+                }
                 let pid = child.cross_bridge()?;
                 place(cgroup, pid, false)
                     .or_else(|error| follow(error, pid, (target, &child.prepared.container), args))?;
@@ -363,7 +358,6 @@ fn follow(error: anyhow::Error, pid: Pid, (target, container): (Target, &Namespa
 impl Child {
     /// Learns the final process, which waits then.
     fn cross_bridge(&mut self) -> Result<Pid> {
-        self.outside.pass(Barrier::Go)?;
         // The process behind it holds the other end of the channel, too, and tells nothing of the bridge's end.
         if !Interrupt::default().wait_unless_ended(self.outside.as_fd(), self.process()?.1.as_fd())? {
             return Err(self.died());
@@ -394,7 +388,7 @@ impl Child {
         }
         let master = if self.prepared.meets { self.meet(affinity, terminal)? } else { None };
         let Heard::Starting = self.hear()? else { bail!("internal error: no start of the process in the container") };
-        match self.outside.hear()? {
+        match self.hear_any()? {
             Heard::Closed => Ok(master),
             Heard::Failed(text) => bail!("{FAILED}: {text}"),
             other => bail!("internal error: unexpected message from the process in the container: {other:?}"),
@@ -417,10 +411,27 @@ impl Child {
     }
 
     fn hear(&mut self) -> Result<Heard> {
-        match self.outside.hear()? {
+        match self.hear_any()? {
             Heard::Failed(text) => bail!("{FAILED}: {text}"),
             Heard::Closed => Err(self.died()),
             other => Ok(other),
+        }
+    }
+
+    /// Waits for the next message. A process of the container may stop this one by a signal: then it is told to go on, and
+    /// whoever wants the command to end needn't wait for it.
+    fn hear_any(&self) -> Result<Heard> {
+        loop {
+            match self.outside.hear() {
+                Err(error) if is_eagain(&error) => {}
+                heard => return heard,
+            }
+            asked_to_end()?;
+            let (pid, pidfd) = self.process()?;
+            // It isn't reaped yet, so the number is its own.
+            if letter(*pid) == Some(STOPPED) {
+                signal_child(*pid, pidfd.as_fd(), libc::SIGCONT)?;
+            }
         }
     }
 
@@ -443,6 +454,13 @@ impl Child {
         std::mem::forget(self);
         process
     }
+}
+
+/// How long nothing is heard of the process before it is looked at.
+const LOOK: TimeVal = TimeVal::new(0, 100_000);
+
+fn is_eagain(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<sys::Error>().is_some_and(|error| error.errno() == Errno::EAGAIN)
 }
 
 const FAILED: &str = "exec failed: unable to start container process";

@@ -13,6 +13,8 @@
 //! foreground, where the service ends with it, else that of the container's init. The one descriptor that goes on is the
 //! pipe of `BARRIER=1`, which the manager closes when it has heard everything before.
 
+mod receiver;
+
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io::IoSlice;
@@ -30,11 +32,11 @@ use nix::sys::socket::{
 use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
 use nix::unistd::{UnlinkatFlags, pipe2, unlinkat};
 
+use self::receiver::{Receiver, Taken};
 use super::tty;
 use crate::plan::mounts;
 use crate::state::{Folder, NOTIFY_SOCKET};
 use crate::sys::poll::{self, poll};
-use crate::sys::socket::receive_datagram;
 use crate::sys::{self, Context as _};
 
 /// What systemd takes of one message (NOTIFY_BUFFER_MAX).
@@ -158,7 +160,8 @@ impl Sockets {
 /// Passes on what the container says.
 #[derive(Debug)]
 pub(crate) struct Proxy {
-    sockets: Sockets,
+    receiver: Receiver,
+    manager: Manager,
     /// As the host numbers it; none after its end.
     main: Option<u32>,
     ready: bool,
@@ -166,19 +169,54 @@ pub(crate) struct Proxy {
     heard: bool,
     /// What the manager has no room for yet: nothing more is received meanwhile.
     queue: VecDeque<Message>,
+    left_out: LeftOut,
+}
+
+/// What didn't go on. Each kind is logged once, and counted from then on: a container may say as much as it likes.
+#[derive(Debug, Default)]
+struct LeftOut {
+    too_long: u64,
+    unsent: u64,
+    not_allowed: u64,
+}
+
+impl LeftOut {
+    /// Whether this is the first of its kind.
+    fn first(count: &mut u64) -> bool {
+        *count += 1;
+        *count == 1
+    }
+
+    /// Says how many there were, where that was more than what is logged already.
+    fn summary(&self) {
+        for (count, what) in [(self.too_long, "too long"), (self.unsent, "not taken by the service manager")] {
+            if count > 1 {
+                log::warn!("NOTIFY_SOCKET: {count} messages were {what}");
+            }
+        }
+    }
 }
 
 impl Proxy {
     /// `main`: the service's main process, as the host numbers it.
     pub(crate) fn new(sockets: Sockets, main: u32) -> Self {
-        Self { sockets, main: Some(main), ready: false, heard: false, queue: VecDeque::new() }
+        let Sockets { container, manager } = sockets;
+        Self {
+            receiver: Receiver::new(container),
+            manager,
+            main: Some(main),
+            ready: false,
+            heard: false,
+            queue: VecDeque::new(),
+            left_out: LeftOut::default(),
+        }
     }
 
     /// What to poll for before [`Proxy::turn`].
     pub(crate) fn interest(&self) -> (BorrowedFd<'_>, i16) {
-        match &self.sockets.manager.socket {
+        match &self.manager.socket {
             Some(manager) if !self.queue.is_empty() => (manager.as_fd(), poll::OUT),
-            _ => (self.sockets.container.as_fd(), poll::IN),
+            _ => self.receiver.interest(),
         }
     }
 
@@ -197,12 +235,13 @@ impl Proxy {
     /// After the container's end: what it said last, as far as the manager listens.
     pub(crate) fn finish(&mut self) {
         self.drain(LAST_WORDS);
+        self.left_out.summary();
     }
 
     fn drain(&mut self, patience: Duration) {
         let deadline = Instant::now() + patience;
         for _ in 0..QUEUED {
-            if !self.turn() && !self.wait_for_room(deadline) {
+            if !self.turn() && !self.wait(deadline) {
                 return;
             }
         }
@@ -223,6 +262,7 @@ impl Proxy {
         if !self.ready {
             log::warn!("the container has ended without notifying that it is ready");
         }
+        self.left_out.summary();
         if self.heard || !self.queue.is_empty() { self.barrier() } else { Ok(()) }
     }
 
@@ -233,7 +273,7 @@ impl Proxy {
         let (closed, end) = pipe2(OFlag::O_CLOEXEC).call("pipe", "barrier")?;
         self.queue.push_back(Message { text: BARRIER.into(), fds: vec![end] });
         self.flush();
-        while self.wait_for_room(deadline) {
+        while !self.queue.is_empty() && self.wait(deadline) {
             self.flush();
         }
         let left = deadline.saturating_duration_since(Instant::now());
@@ -244,17 +284,19 @@ impl Proxy {
         Ok(())
     }
 
-    /// Whether there is something to be said, and room for it.
-    fn wait_for_room(&self, deadline: Instant) -> bool {
+    /// Waits for room for what is to be said, or for a message that is on its way; false if there is neither.
+    fn wait(&self, deadline: Instant) -> bool {
         let left = deadline.saturating_duration_since(Instant::now());
-        !self.queue.is_empty() && poll([Some(self.interest())], Some(left)).is_ok_and(|[room]| room)
+        (!self.queue.is_empty() || self.receiver.is_busy())
+            && poll([Some(self.interest())], Some(left)).is_ok_and(|[room]| room)
     }
 
     fn flush(&mut self) {
         while let Some(message) = self.queue.front() {
-            match self.sockets.manager.send(message) {
+            match self.manager.send(message) {
                 Err(error) if error.errno() == Errno::EAGAIN => return,
-                Err(error) => log::warn!("NOTIFY_SOCKET: {error}"),
+                Err(error) if LeftOut::first(&mut self.left_out.unsent) => log::warn!("NOTIFY_SOCKET: {error}"),
+                Err(_) => {}
                 Ok(()) => self.heard = true,
             }
             self.queue.pop_front();
@@ -263,21 +305,26 @@ impl Proxy {
 
     /// Takes the next message; false if there is none.
     fn receive(&mut self) -> bool {
-        let mut text = [0; LONGEST];
-        let datagram = match receive_datagram(self.sockets.container.as_fd(), &mut text) {
-            Ok(datagram) => datagram,
-            Err(error) if error.errno() == Errno::EAGAIN => return false,
+        let (text, barrier) = match self.receiver.take() {
+            Ok(Taken::Message(text, barrier)) => (text, barrier),
+            Ok(Taken::Nothing | Taken::Later) => return false,
+            Ok(Taken::TooLong) => {
+                if LeftOut::first(&mut self.left_out.too_long) {
+                    log::warn!("NOTIFY_SOCKET: a message of more than {LONGEST} bytes is left out");
+                }
+                return true;
+            }
             Err(error) => {
-                log::warn!("NOTIFY_SOCKET: {error}");
+                log::warn!("NOTIFY_SOCKET: {error:#}");
                 return false;
             }
         };
-        if !datagram.whole {
-            log::warn!("NOTIFY_SOCKET: a message of more than {LONGEST} bytes is left out");
-            return true;
+        let said = Said::new(&text, self.main, barrier.is_some());
+        if let Some(line) = &said.left_out
+            && LeftOut::first(&mut self.left_out.not_allowed)
+        {
+            log::debug!("NOTIFY_SOCKET: not passed on, and no more is said of the like: {line}");
         }
-        let barrier = barrier_of(datagram.fds);
-        let said = Said::new(&text[..datagram.length], self.main, barrier.is_some());
         if !said.text.is_empty() {
             let fds = barrier.into_iter().filter(|_| said.barrier).collect();
             self.queue.push_back(Message { text: said.text, fds });
@@ -292,14 +339,6 @@ impl Proxy {
     }
 }
 
-/// The descriptor of a barrier: one, and a pipe's, as sd_notify_barrier(3) sends it. What else a container may send is
-/// not handed to the manager: closing a file of a FUSE file system or a socket may take as long as its other end likes.
-fn barrier_of(fds: Vec<OwnedFd>) -> Option<OwnedFd> {
-    let [fd] = <[OwnedFd; 1]>::try_from(fds).ok()?;
-    // The one question that only a pipe answers, and that asks no file system.
-    nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_GETPIPE_SZ).is_ok().then_some(fd)
-}
-
 /// A message of the container's in the host's terms.
 #[derive(Debug, PartialEq, Eq)]
 struct Said {
@@ -307,6 +346,8 @@ struct Said {
     ready: bool,
     /// Whether it is a barrier, which is alone in its message.
     barrier: bool,
+    /// The first line of those that don't go on.
+    left_out: Option<String>,
 }
 
 impl Said {
@@ -314,21 +355,24 @@ impl Said {
     fn new(text: &[u8], main: Option<u32>, pipe: bool) -> Self {
         let lines: Vec<&[u8]> = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
         if lines == [BARRIER] && pipe {
-            return Self { text: BARRIER.into(), ready: false, barrier: true };
+            return Self { text: BARRIER.into(), ready: false, barrier: true, left_out: None };
         }
         let reloading = lines.contains(&b"RELOADING=1".as_slice());
         let mut kept: Vec<Vec<u8>> = Vec::new();
+        let mut left_out = None;
         for line in lines {
             let (name, value) = field(line);
             match name {
                 b"MAINPID" => kept.extend(main.map(|pid| format!("MAINPID={pid}").into())),
                 b"MONOTONIC_USEC" if reloading && is_number(value) => kept.push(line.into()),
                 name if is_allowed(name, value) => kept.push(line.into()),
-                _ => log::debug!("NOTIFY_SOCKET: not passed on: {}", line[..line.len().min(SHOWN)].escape_ascii()),
+                _ => {
+                    left_out.get_or_insert_with(|| line[..line.len().min(SHOWN)].escape_ascii().to_string());
+                }
             }
         }
         let ready = kept.iter().any(|line| line == b"READY=1");
-        Self { text: kept.join(&b'\n'), ready, barrier: false }
+        Self { text: kept.join(&b'\n'), ready, barrier: false, left_out }
     }
 }
 
@@ -369,7 +413,7 @@ mod tests {
     use super::*;
 
     fn said(text: &str, main: Option<u32>, pipe: bool) -> (String, bool, bool) {
-        let Said { text, ready, barrier } = Said::new(text.as_bytes(), main, pipe);
+        let Said { text, ready, barrier, .. } = Said::new(text.as_bytes(), main, pipe);
         (String::from_utf8(text).unwrap(), ready, barrier)
     }
 
@@ -466,11 +510,11 @@ mod tests {
     fn a_barriers_descriptor_is_one_pipe() {
         let pipe = || pipe2(OFlag::O_CLOEXEC).unwrap();
         let file = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
-        assert!(barrier_of(vec![pipe().1]).is_some());
+        assert!(receiver::barrier_of(&[pipe().1]).is_some());
         for others in
             [vec![], vec![file()], vec![datagram_socket().unwrap()], vec![pipe().0, pipe().1], vec![pipe().1, file()]]
         {
-            assert!(barrier_of(others).is_none());
+            assert!(receiver::barrier_of(&others).is_none());
         }
     }
 }

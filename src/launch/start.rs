@@ -11,7 +11,7 @@ use super::hooks;
 use super::notify::{Manager, Proxy, Sockets};
 use super::supervise::Interrupt;
 use crate::error::phrase;
-use crate::state::{Folder, Identity, LONGEST_ERROR, Lock, Record, STARTING, Status};
+use crate::state::{Folder, Identity, LONGEST_ERROR, Lock, Record, STARTING, STOPPED, Status};
 use crate::sync::{Barrier, Heard};
 use crate::sys::poll::{self, poll};
 use crate::sys::{self, Context};
@@ -159,6 +159,10 @@ fn await_exec(result: &OwnedFd, record: &Record, gate: &OwnedFd) -> Result<Vec<u
             Err(Errno::EAGAIN) => {
                 if poll([Some((result.as_fd(), poll::IN))], Some(LOOK))? == [false] {
                     now = progress(record);
+                    // By somebody who shares its pid namespace.
+                    if let Some(init) = record.init.filter(|init| init.letter() == Some(STOPPED)) {
+                        init.signal(libc::SIGCONT)?;
+                    }
                     // A full FIFO has been opened well enough.
                     let _ = nix::unistd::write(gate, &[0]);
                 }

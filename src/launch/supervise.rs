@@ -16,7 +16,7 @@ use crate::error::Interrupted;
 use crate::sys::Context as _;
 use crate::sys::clone::{Ended, peek_ended, reap, reap_any, signal_child, wait};
 use crate::sys::poll::{self, poll};
-use crate::sys::process::{every_signal, signal_ignored};
+use crate::sys::process::{every_signal, signal_ignored, signals_pending};
 
 use super::tty::{self, Raw};
 use relay::Relay;
@@ -101,6 +101,15 @@ impl Interrupt<'_> {
                 return Ok(said);
             }
         }
+    }
+}
+
+/// An error if a blocked signal waits that asks this process to end. Nothing is taken: who supervises reads all of them.
+pub(crate) fn asked_to_end() -> Result<()> {
+    let waiting = signals_pending()?;
+    match TO_END.into_iter().find(|signal| waiting.contains(*signal) && !signal_ignored(*signal as i32)) {
+        Some(signal) => Err(Interrupted { signal: signal as i32 }.into()),
+        None => Ok(()),
     }
 }
 

@@ -341,6 +341,11 @@ fn on_pidfs(pidfd: BorrowedFd<'_>) -> Result<bool> {
     Ok(fstatfs(pidfd).call("fstatfs", "pidfd")?.filesystem_type().0 as i64 == PID_FS_MAGIC)
 }
 
+/// The letter of the state of a process that can't be another one's by now: a child that isn't reaped.
+pub(crate) fn letter(child: Pid) -> Option<u8> {
+    parse_stat(&sys::read_small(format!("/proc/{child}/stat")).ok()?).map(|stat| stat.letter)
+}
+
 fn hidden(pid: i32) -> anyhow::Error {
     anyhow!("process {pid} is hidden by /proc (hidepid), so that nothing tells whether it is the container's")
 }

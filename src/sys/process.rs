@@ -201,6 +201,20 @@ pub(crate) fn acts_for_another() -> bool {
     ACTS_FOR_ANOTHER.load(Ordering::Relaxed)
 }
 
+/// Bits that nobody can foresee, without a system call: the kernel gives each program 16 bytes of them (getauxval(3),
+/// AT_RANDOM). Mixed, as the C library takes its own secrets from there.
+pub(crate) fn unforeseeable() -> u64 {
+    use std::hash::Hasher as _;
+    // SAFETY: getauxval has no preconditions.
+    let address = unsafe { libc::getauxval(libc::AT_RANDOM) } as *const [u8; 16];
+    let mut hasher = std::hash::DefaultHasher::new();
+    if !address.is_null() {
+        // SAFETY: the kernel has put 16 bytes there, which stay for the life of the program.
+        hasher.write(unsafe { &*address });
+    }
+    hasher.finish()
+}
+
 /// keyctl(2), KEYCTL_SETPERM: what a new session keyring permits (security/keys/process_keys.c), and to be found by
 /// name: by its owner, or from a user namespace by others.
 pub(crate) fn make_key_searchable(key: i32, by_others: bool) -> Result<()> {
@@ -269,6 +283,16 @@ pub(crate) fn signal_ignored(signal: i32) -> bool {
     // SAFETY: all zeroes is a valid value, and the call wrote a whole one, if anything.
     let now = unsafe { now.assume_init() };
     ret == 0 && now.sa_sigaction == libc::SIG_IGN
+}
+
+/// rt_sigpending(2): the signals that are blocked and wait.
+pub(crate) fn signals_pending() -> Result<SigSet> {
+    let mut set = SigSet::empty().as_ref().to_owned();
+    // SAFETY: `set` has room for a whole set and lives across the call.
+    let ret = unsafe { libc::sigpending(&raw mut set) };
+    check("rt_sigpending", ret.into(), String::new)?;
+    // SAFETY: the kernel has filled it in.
+    Ok(unsafe { SigSet::from_sigset_t_unchecked(set) })
 }
 
 /// A peer that went away shows as EPIPE: the runtime must live to clean up. The program gets the default back.

@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
 use crate::sys::{self, number, why};
-use crate::{Outcome, facts};
+use crate::{Outcome, facts, views};
 
 pub(crate) fn dispatch(command: &str, args: &[&str]) -> Outcome {
     match (command, args) {
@@ -56,10 +56,12 @@ pub(crate) fn dispatch(command: &str, args: &[&str]) -> Outcome {
         ("pass-input", []) => pass_input(),
         ("winsize-on-signal", []) => winsize_on_signal(),
         ("watch", [stop]) => watch(stop),
+        ("watch-views", [stop]) => views::watch(stop),
         ("keyring", []) => {
             println!("{}", facts::keyring().unwrap_or_else(|why| why));
             Ok(0)
         }
+        ("squat-keyring", [name]) => squat_keyring(name),
         ("key-label", []) => {
             println!("{}", facts::key_label().unwrap_or_else(|why| why));
             Ok(0)
@@ -74,6 +76,20 @@ pub(crate) fn dispatch(command: &str, args: &[&str]) -> Outcome {
             Ok(0)
         }
         _ => files(command, args),
+    }
+}
+
+/// Joins a session keyring of that name, lets everybody do everything with it, says its number, and stays.
+fn squat_keyring(name: &str) -> Outcome {
+    const JOIN_SESSION_KEYRING: i64 = 1;
+    const SETPERM: i64 = 5;
+    let name = sys::cstring(name)?;
+    let key = sys::syscall(libc::SYS_keyctl, &[JOIN_SESSION_KEYRING, name.as_ptr().expose_provenance() as i64])?;
+    sys::syscall(libc::SYS_keyctl, &[SETPERM, key, 0x3f3f_3f3f])?;
+    println!("ready {key}");
+    sys::flush();
+    loop {
+        std::thread::park();
     }
 }
 

@@ -17,6 +17,7 @@ mod json;
 mod notify;
 mod outside;
 mod sys;
+mod views;
 
 use std::ffi::CStr;
 
@@ -64,6 +65,10 @@ fn dispatch(args: &[String], words: &[&str]) -> Outcome {
         "hook" => outside::hook(args, rest),
         "notify" => notify::notify(rest),
         "notify-barrier" => notify::barrier(),
+        "notify-linger" => match rest {
+            [seconds] => sys::number(seconds).and_then(notify::linger),
+            _ => Err("seconds are expected".into()),
+        },
         _ => act::dispatch(command, rest),
     }
 }

@@ -36,6 +36,46 @@ pub(crate) fn barrier() -> Outcome {
     Ok(0)
 }
 
+/// `notify-linger SECONDS`: STATUS=lingers, with a connection whose last close takes as long, as nobody reads what is in it.
+pub(crate) fn linger(seconds: i32) -> Outcome {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").map_err(|e| why(&e))?;
+    let address = listener.local_addr().map_err(|e| why(&e))?;
+    // The other end lives as long as this process.
+    std::mem::forget(listener);
+    // By a child: the end of a process doesn't linger, should its descriptor be the last one.
+    // SAFETY: this process has one thread.
+    let child = check(i64::from(unsafe { libc::fork() }))?;
+    if child == 0 {
+        let code = i32::from(send_lingering(address, seconds).is_err());
+        // SAFETY: nothing of this process is used any more.
+        unsafe { libc::_exit(code) }
+    }
+    let mut status = 0;
+    // SAFETY: `status` has room for one, and lives across the call.
+    check(i64::from(unsafe { libc::waitpid(child as i32, &raw mut status, 0) }))?;
+    Ok(libc::WEXITSTATUS(status))
+}
+
+fn send_lingering(address: std::net::SocketAddr, seconds: i32) -> Result<(), String> {
+    let stream = std::mem::ManuallyDrop::new(std::net::TcpStream::connect(address).map_err(|e| why(&e))?);
+    stream.set_nonblocking(true).map_err(|e| why(&e))?;
+    while std::io::Write::write(&mut &*stream, &[0; 65_536]).is_ok() {}
+    stream.set_nonblocking(false).map_err(|e| why(&e))?;
+    let linger = libc::linger { l_onoff: 1, l_linger: seconds };
+    // SAFETY: `linger` is a whole struct of that option and lives across the call.
+    let set = unsafe {
+        libc::setsockopt(
+            stream.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_LINGER,
+            (&raw const linger).cast(),
+            size_of::<libc::linger>() as u32,
+        )
+    };
+    check(i64::from(set))?;
+    send("STATUS=lingers", &[stream.as_raw_fd()])
+}
+
 fn send(text: &str, fds: &[i32]) -> Result<(), String> {
     let path = std::env::var("NOTIFY_SOCKET").map_err(|_| "no NOTIFY_SOCKET")?;
     let socket = UnixDatagram::unbound().map_err(|e| why(&e))?;

@@ -1,12 +1,16 @@
 //! What joins a container, and what it starts with.
 
 use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use super::sleep;
 use crate::common::program::{finish, start};
-use crate::common::{Container, assert_has, guest};
+use crate::common::{Container, assert_has, guest, host};
 use crate::{container_test, skip_for_runc};
 
 fn exec(c: &Container, flags: &[&str], words: &[&str]) -> crate::common::Output {
@@ -44,6 +48,30 @@ container_test!(cve_2016_9962_nor_in_a_user_namespace_with_every_right, |c| {
     let caps = json!(["CAP_SYS_PTRACE", "CAP_DAC_OVERRIDE"]);
     c.set("/process/capabilities", json!({ "bounding": caps, "effective": caps, "permitted": caps }));
     assert_eq!(watched(c, "tmp/stop"), Vec::<String>::new());
+});
+
+/// What a payload sees of the namespaces of the processes that join its container, as soon as they are there.
+fn views(c: &mut Container, stop: &str) -> Vec<String> {
+    c.args(&["watch-views", &format!("/{stop}")]);
+    c.write_config();
+    let mut watcher = start(&mut c.command(&["run", &c.id]), &c.dir);
+    watcher.wait_for("ready");
+    for _ in 0..100 {
+        exec(c, &[], &["true"]).ok();
+    }
+    fs::write(c.rootfs().join(stop), "").unwrap();
+    let lines: Vec<String> = watcher.wait().ok().stdout.lines().skip(1).map(str::to_owned).collect();
+    assert_ne!(lines[0], "0", "it has seen no process");
+    lines[1..].to_vec()
+}
+
+container_test!(cve_2016_9962_what_joins_is_never_seen_in_the_hosts_namespaces, |c| {
+    assert_eq!(views(c, "stop"), Vec::<String>::new());
+});
+
+container_test!(cve_2016_9962_nor_is_it_from_a_user_namespace, |c| {
+    super::map(c);
+    assert_eq!(views(c, "tmp/stop"), Vec::<String>::new());
 });
 
 container_test!(cve_2016_3697_a_user_is_a_number, |c| {
@@ -134,6 +162,39 @@ container_test!(youki_exec_has_the_seccomp_filter, |c| {
     assert_ne!(output.code, 0);
     assert!(!c.rootfs().join("tmp/x").exists());
     assert_eq!(status(&exec(c, &[], &["facts"]).ok().json(), "Seccomp"), "2");
+});
+
+// A process of the container, or of another one that shares its pid namespace, may stop whatever joins it.
+container_test!(nobody_stops_what_is_on_its_way_in, |c| {
+    c.args(&["sleep-forever"]);
+    c.create().ok();
+    kill(Pid::from_raw(c.pid()), Signal::SIGSTOP).unwrap();
+    c.start().ok();
+    let (init, path) = (c.pid(), format!("{}/{}", c.cgroup, c.id));
+    let done = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&done);
+    let stopper = std::thread::spawn(move || {
+        let mut stopped = std::collections::BTreeSet::new();
+        while !seen.load(Ordering::Relaxed) {
+            for pid in host::cgroup_pids(&path).into_iter().filter(|pid| *pid != init) {
+                let program = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+                let signal = if program.ends_with("guest") {
+                    Signal::SIGCONT
+                } else if stopped.insert(pid) {
+                    Signal::SIGSTOP
+                } else {
+                    continue;
+                };
+                let _ = kill(Pid::from_raw(pid), signal);
+            }
+        }
+        stopped.len()
+    });
+    for _ in 0..20 {
+        exec(c, &[], &["exit", "7"]).exits(7);
+    }
+    done.store(true, Ordering::Relaxed);
+    assert_ne!(stopper.join().unwrap(), 0, "no process was seen on its way");
 });
 
 container_test!(exec_stays_in_the_containers_cgroup, |c| {

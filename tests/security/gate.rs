@@ -9,7 +9,7 @@ use nix::sys::stat::{Mode, mknod};
 use serde_json::json;
 
 use crate::common::config::mount;
-use crate::common::program::finish;
+use crate::common::program::{finish, start};
 use crate::common::{Container, DENIED, assert_has, eventually, guest, trace};
 use crate::{container_test, skip_for_runc, skip_unless, user_test};
 
@@ -219,6 +219,44 @@ container_test!(the_session_keyring_is_the_containers_at_the_gate, |c| {
     assert_has(&before, &format!("_ses.{}", c.id));
     c.args(&["sleep-forever"]);
     c.start().ok();
+});
+
+// Whoever has the same uid on the host may have prepared one, to read the container's keys.
+container_test!(no_session_keyring_of_anybody_else_is_taken, |c| {
+    let name = format!("_ses.{}", c.id);
+    let mut squatter = start(std::process::Command::new(guest()).args(["squat-keyring", &name]), &c.dir);
+    squatter.wait_for("ready");
+    let number = libc::SYS_keyctl.to_string();
+    // KEYCTL_GET_KEYRING_ID of KEY_SPEC_SESSION_KEYRING.
+    let own = ["syscall", &number, "0", "-3", "0"];
+    c.args(&own);
+    let first = c.run().ok().stdout;
+    c.args(&["sleep-forever"]);
+    c.detach().ok();
+    let exec = c.tare(&[&["exec", c.id.as_str(), "/guest"], own.as_slice()].concat()).ok().stdout;
+    squatter.signal(nix::sys::signal::Signal::SIGKILL);
+    let theirs = squatter.wait().stdout;
+    assert!(first.trim().parse::<i32>().is_ok_and(|key| key > 0), "{first}");
+    for own in [first, exec] {
+        assert!(!theirs.contains(own.trim()), "{own} is theirs: {theirs}");
+    }
+});
+
+container_test!(limits_are_set_before_a_filter_that_denies_it, |c| {
+    let names = ["prlimit64", "setrlimit"];
+    let rule = json!({ "names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": 77 });
+    c.set("/linux/seccomp", json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule] }));
+    c.set("/process/rlimits", json!([{ "type": "RLIMIT_NOFILE", "soft": 100, "hard": 100 }]));
+    for no_new_privileges in [true, false] {
+        c.set("/process/noNewPrivileges", no_new_privileges);
+        c.args(&["sleep-forever"]);
+        c.detach().ok();
+        let limits = fs::read_to_string(format!("/proc/{}/limits", c.pid())).unwrap();
+        let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+        assert_eq!(files.split_whitespace().skip(3).take(2).collect::<Vec<_>>(), ["100", "100"]);
+        c.tare(&["exec", &c.id, "/guest", "true"]).ok();
+        c.delete_force().ok();
+    }
 });
 
 container_test!(hooks_of_the_image_are_filtered, |c| {

@@ -84,6 +84,60 @@ container_test!(no_descriptor_of_a_container_reaches_the_manager, |c| {
     assert!(manager.waiting().is_none());
 });
 
+// Whoever closes the last descriptor of such a connection waits for as long as the container likes.
+container_test!(no_descriptor_of_a_container_holds_up_the_runtime, |c| {
+    let manager = Manager::at(&c.path("manager"));
+    c.args(&["all", "notify-linger", "600", ",", "notify-linger", "600", ",", "catch", "42", "15"]);
+    c.write_config();
+    let mut running = start(c.command(&["run", &c.id]).env("NOTIFY_SOCKET", &manager.name), &c.dir);
+    running.wait_for("ready");
+    manager.hears("STATUS=lingers");
+    running.signal(nix::sys::signal::Signal::SIGTERM);
+    running.wait().exits(42);
+});
+
+container_test!(no_descriptor_of_a_container_holds_up_its_start, |c| {
+    let manager = Manager::at(&c.path("manager"));
+    c.args(&[
+        "all",
+        "notify-linger",
+        "600",
+        ",",
+        "notify-linger",
+        "600",
+        ",",
+        "notify",
+        "READY=1",
+        ",",
+        "sleep-forever",
+    ]);
+    c.write_config();
+    let bundle = c.bundle().display().to_string();
+    finish(c.command(&["create", "--bundle", &bundle, &c.id]).env("NOTIFY_SOCKET", &manager.name), &c.dir).ok();
+    let running = start(c.command(&["start", &c.id]).env("NOTIFY_SOCKET", &manager.name), &c.dir);
+    manager.hears("STATUS=lingers");
+    // Its lock isn't held either.
+    c.delete_force().ok();
+    // What was sent before may still come.
+    while manager.hear().text != "BARRIER=1" {}
+    running.wait().ok();
+});
+
+container_test!(a_container_does_not_fill_the_log, |c| {
+    let manager = Manager::at(&c.path("manager"));
+    let long = "STATUS=".to_owned() + &"x".repeat(5000);
+    let mut words = vec!["all"];
+    (0..20).for_each(|_| words.extend(["notify", &long, ",", "notify", "X_OWN=1", ","]));
+    words.push("true");
+    c.args(&words);
+    c.write_config();
+    let output = finish(c.command(&["--debug", "run", &c.id]).env("NOTIFY_SOCKET", &manager.name), &c.dir).ok();
+    let lines: Vec<&str> = output.stderr.lines().filter(|line| line.contains("NOTIFY_SOCKET: ")).collect();
+    assert_eq!(lines.len(), 3, "one of each kind, and how many there were: {lines:?}");
+    assert!(lines.iter().any(|line| line.contains("20 messages")), "{lines:?}");
+    assert!(manager.waiting().is_none());
+});
+
 // The folder of the state may be anywhere, with any mode: an engine makes it.
 container_test!(nobody_but_the_container_reaches_its_way_to_notify, |c| {
     let manager = Manager::at(&c.path("manager"));
