@@ -9,7 +9,8 @@ use nix::errno::Errno;
 use nix::sys::stat::{Mode, SFlag, mknodat};
 use nix::unistd::{Gid, Uid};
 
-use super::mount::{attach_with, bind_file, set_attrs};
+use super::attributes::set_attrs;
+use super::mount::{attach_with, bind_file};
 use super::paths::{Links, Root};
 use crate::plan::mounts::Rootfs;
 use crate::plan::nodes::Node;

@@ -3,6 +3,7 @@
 //! [`enter`] is the order of it; each step names itself for the error. The process has the plan and every descriptor it
 //! needs from the clone. It leaves by exec or [`sys::exit`], and whatever fails is told to the outside, which prints it.
 
+mod attributes;
 mod copyup;
 mod dev;
 mod diagnose;

@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result};
 use nix::errno::Errno;
 use nix::sys::stat::SFlag;
 
+use super::attributes;
 use super::dev::{self, Nodes};
 use super::mount::{self, Around, BindTree, Late};
 use super::paths::{Links, Root, Slot, kind};
@@ -155,7 +156,7 @@ fn make_parent_private(path: &CStr) -> Result<()> {
 fn make_private(mount: BorrowedFd<'_>) -> sys::Result<()> {
     match api::mount_setattr(mount, Tree::One, 0, 0, libc::MS_PRIVATE) {
         Err(error) if error.errno() == Errno::ENOSYS => {
-            api::mount(None, &mount::by_fd(mount), None, libc::MS_PRIVATE, None)
+            api::mount(None, &attributes::by_fd(mount), None, libc::MS_PRIVATE, None)
         }
         result => result,
     }
@@ -277,11 +278,12 @@ pub(crate) fn seal(built: &mut Built, plan: &Rootfs, hooks: Hooks) -> Result<()>
     lay_masks(built, plan)?;
     if readonly {
         let attrs = Attrs { set: attr::RDONLY, clear: 0 };
-        mount::set_attrs(built.root.as_fd(), Tree::One, attrs).context("config.json: /root/readonly")?;
+        attributes::set_attrs(built.root.as_fd(), Tree::One, attrs).context("config.json: /root/readonly")?;
     }
     if plan.pivot != Pivot::Chroot && [libc::MS_SHARED, libc::MS_UNBINDABLE].contains(&plan.propagation.kind) {
         // The root was made private on the way here; and what is unbindable can't be covered by a bind of itself.
-        mount::propagate(built.root.as_fd(), &[plan.propagation]).context("config.json: /linux/rootfsPropagation")?;
+        attributes::propagate(built.root.as_fd(), &[plan.propagation])
+            .context("config.json: /linux/rootfsPropagation")?;
     }
     let unbindable = plan.steps.iter().filter(|step| !step.late_unbindable.is_empty());
     unbindable.into_iter().try_for_each(|step| make_unbindable(&built.root, step))
@@ -310,7 +312,7 @@ fn once(paths: &[String]) -> impl Iterator<Item = (usize, &String)> {
 fn make_unbindable(root: &Root, step: &MountStep) -> Result<()> {
     let what = || format!("{}: propagation of {:?}", step.asked_by(), step.destination);
     let Some(mount) = root.find(&step.destination).with_context(what)? else { return Ok(()) };
-    match mount::propagate(mount.as_fd(), &step.late_unbindable) {
+    match attributes::propagate(mount.as_fd(), &step.late_unbindable) {
         Err(error) if error.errno() == Errno::EINVAL => Ok(()),
         done => done.with_context(what),
     }
@@ -373,7 +375,7 @@ fn make_readonly(root: &Root, path: &str, tree: Tree) -> Result<Sealed> {
             let Some(_) = root.find(path)? else { return Ok(Sealed::Nothing) };
             api::mount(Some(&slot.path()), &slot.path(), None, libc::MS_BIND | libc::MS_REC, None)?;
             let mounted = root.open(path, libc::O_PATH, Links::Follow)?;
-            mount::set_attrs(mounted.as_fd(), Tree::One, attrs)?;
+            attributes::set_attrs(mounted.as_fd(), Tree::One, attrs)?;
         }
         Err(error) => return Err(error.into()),
     }
