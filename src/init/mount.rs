@@ -2,7 +2,7 @@
 //! around the runtime, lacks it. Runs inside, before the root is changed: the host's /proc is still there.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use nix::errno::Errno;
@@ -17,7 +17,7 @@ use crate::host::in_user_namespace;
 use crate::lsm;
 use crate::plan::cgroup_mounts::{CgroupSource, CgroupV1};
 use crate::plan::mounts::{Fallback, FileSystem, MountStep, Rootfs, What, is_context};
-use crate::plan::options::{Attrs, Bind, Propagation, Reach, attr};
+use crate::plan::options::{Attrs, Bind, Propagation, attr};
 use crate::sys::mount::{self as api, Link, Tree};
 use crate::sys::{self, Context};
 

@@ -44,7 +44,8 @@ pub(crate) fn linger(seconds: i32) -> Outcome {
     std::mem::forget(listener);
     // By a child: the end of a process doesn't linger, should its descriptor be the last one.
     // SAFETY: this process has one thread.
-    let child = check(i64::from(unsafe { libc::fork() }))?;
+    let child = unsafe { libc::fork() };
+    check(i64::from(child))?;
     if child == 0 {
         let code = i32::from(send_lingering(address, seconds).is_err());
         // SAFETY: nothing of this process is used any more.
@@ -52,7 +53,7 @@ pub(crate) fn linger(seconds: i32) -> Outcome {
     }
     let mut status = 0;
     // SAFETY: `status` has room for one, and lives across the call.
-    check(i64::from(unsafe { libc::waitpid(child as i32, &raw mut status, 0) }))?;
+    check(i64::from(unsafe { libc::waitpid(child, &raw mut status, 0) }))?;
     Ok(libc::WEXITSTATUS(status))
 }
 
@@ -61,16 +62,12 @@ fn send_lingering(address: std::net::SocketAddr, seconds: i32) -> Result<(), Str
     stream.set_nonblocking(true).map_err(|e| why(&e))?;
     while std::io::Write::write(&mut &*stream, &[0; 65_536]).is_ok() {}
     stream.set_nonblocking(false).map_err(|e| why(&e))?;
+    const SIZE: libc::socklen_t = 8;
+    const _: () = assert!(size_of::<libc::linger>() == 8);
     let linger = libc::linger { l_onoff: 1, l_linger: seconds };
     // SAFETY: `linger` is a whole struct of that option and lives across the call.
     let set = unsafe {
-        libc::setsockopt(
-            stream.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_LINGER,
-            (&raw const linger).cast(),
-            size_of::<libc::linger>() as u32,
-        )
+        libc::setsockopt(stream.as_raw_fd(), libc::SOL_SOCKET, libc::SO_LINGER, (&raw const linger).cast(), SIZE)
     };
     check(i64::from(set))?;
     send("STATUS=lingers", &[stream.as_raw_fd()])

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::Flips;
 use crate::common::config::mount;
-use crate::common::{Container, mountinfo, rival};
+use crate::common::{Container, mountinfo};
 use crate::{container_test, skip_for_runc};
 
 /// A volume with `d`, a directory, and `l`, a link to a directory of the host, which somebody exchanges all the time.
