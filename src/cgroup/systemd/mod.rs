@@ -124,10 +124,7 @@ pub(super) fn create(plan: &super::Plan, unit: &Unit) -> Result<Scope> {
 
 /// The unit of an existing container. Makes no system call.
 pub(super) fn open(location: &Location, unit: &Unit) -> Scope {
-    // Until it has started, a unit of that name may be anybody's: it is known by no more than words that others may use, too.
-    // What a runtime that was killed meanwhile leaves behind ends by itself, with the process in it.
-    let ours = unit.expected.is_none();
-    Scope { unit: unit.clone(), group: group::open(location), begin: None, ours }
+    Scope { unit: unit.clone(), group: group::open(location), begin: None, ours: true }
 }
 
 impl Unit {
