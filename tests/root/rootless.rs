@@ -226,8 +226,9 @@ user_test!(limits_that_take_more_rights_are_errors, |c| {
     c.set("/process/oomScoreAdj", -900);
     c.run().fails(&["config.json: /process/oomScoreAdj", "-900", "CAP_SYS_RESOURCE"]);
     c.remove("/process/oomScoreAdj");
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-    c.set("/process/rlimits", json!([{ "type": "RLIMIT_NOFILE", "soft": 5, "hard": hard + 1 }]));
+    // Not of open files, which the host bounds for everybody (fs.nr_open).
+    let (_, hard) = getrlimit(Resource::RLIMIT_MSGQUEUE).unwrap();
+    c.set("/process/rlimits", json!([{ "type": "RLIMIT_MSGQUEUE", "soft": 5, "hard": hard + 1 }]));
     c.run().fails(&["config.json: /process/rlimits/0", "EPERM", "CAP_SYS_RESOURCE"]);
 });
 
